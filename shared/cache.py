@@ -1,0 +1,45 @@
+"""The user's cache folder: dense weights, profiles and unpacked data, addressed by content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import platformdirs
+
+
+def cache_dir() -> Path:
+    """The cache folder: `BENCH_CACHE` where set, else the user's cache folder of the operating system. Not created here."""
+    override = os.environ.get("BENCH_CACHE")
+    return Path(override) if override else Path(platformdirs.user_cache_dir("energy-compression-bench"))
+
+
+def content_key(*parts: object) -> str:
+    """SHA-256 (first 16 hex digits) over the canonical JSON of `parts`; bytes count by their own digest."""
+
+    def plain(part: object) -> object:
+        if isinstance(part, bytes):
+            return hashlib.sha256(part).hexdigest()
+        raise TypeError(f"expected JSON values or bytes in a content key, got {type(part).__name__}; try str() of it")
+
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=plain)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def atomic_write(path: Path, data: bytes) -> None:
+    """Write `data` so that `path` either holds all of it or is as before; makes the parent folders."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,13 @@
+"""The one error class for input that a person can mend."""
+
+from __future__ import annotations
+
+
+class BadInput(ValueError):
+    """Something a person typed or placed on disk is wrong; the message fits on one line.
+
+    The message says what was expected, what was got and what to try. The command line prints it and exits with 2.
+    """
+
+    def __init__(self, expected: str, got: object, hint: str) -> None:
+        super().__init__(f"expected {expected}, got {got}; try {hint}")
