@@ -1,0 +1,160 @@
+"""The paper's energy model: a non-negative sum of products of neighbouring widths.
+
+Yang, Zhu, Liu, "ECC: Platform-Independent Energy-Constrained Deep Neural Network Compression via a Bilinear Regression
+Model", CVPR 2019, section 3.2. Widths enter divided by their upper bounds, so a coefficient is the joules of its term
+in the dense network, and the dense estimate is the intercept plus the sum of the coefficients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.optimize
+import torch
+
+from shared.errors import BadInput
+
+Rows = torch.Tensor | npt.ArrayLike
+
+
+@dataclass(frozen=True, eq=False)
+class BilinearModel:
+    """E(p) = intercept + sum over terms (i, j) of coefficient * (p_i / bound_i) * (p_j / bound_j).
+
+    `intercept` is a scalar and `coefficients` a (terms,) tensor: CPU, float64, detached, non-negative, in `unit`.
+    """
+
+    intercept: torch.Tensor
+    coefficients: torch.Tensor
+    terms: tuple[tuple[int, int], ...]
+    upper_bounds: tuple[float, ...]
+    unit: str = "J"
+
+    @classmethod
+    def fit(
+        cls,
+        positions: Rows,
+        joules: Rows,
+        *,
+        upper_bounds: Rows,
+        terms: Sequence[tuple[int, int]] | None = None,
+        unit: str = "J",
+    ) -> BilinearModel:
+        """Non-negative least squares of `joules` (n,) on the products of `positions` (n, p).
+
+        `upper_bounds` (p,) are the dense positions, `terms` pairs of positions, by default the chain (0, 1), (1, 2), …
+        The least-squares problem is equation 3 of the paper with its coefficients held non-negative, as its section 3.2
+        demands. Raises BadInput for wrong shapes, positions outside 0..bound, numbers that are not finite, and fewer
+        rows than unknowns.
+        """
+        bounds = _vector(upper_bounds, "upper bounds")
+        if bounds.size < 2 or not bool((bounds > 0).all()):
+            raise BadInput("at least two positive upper bounds", bounds.tolist(), "the dense width of every position")
+        pairs = _checked_terms(terms, bounds.size)
+        rows = _numpy(positions)
+        if rows.ndim != 2 or rows.shape[1] != bounds.size:
+            raise BadInput(f"positions of shape (n, {bounds.size})", tuple(rows.shape), "one column per upper bound")
+        targets = _vector(joules, "joules")
+        if targets.size != rows.shape[0]:
+            raise BadInput(f"one reading for each of {rows.shape[0]} rows", targets.size, "one profile's rows")
+        if rows.shape[0] < len(pairs) + 1:
+            raise BadInput(f"at least {len(pairs) + 1} rows for as many unknowns", rows.shape[0], "more samples")
+        if not bool(((rows >= 0) & (rows <= bounds)).all()):  # also false for NaN
+            column = int(np.argmin(((rows >= 0) & (rows <= bounds)).all(axis=0)))
+            raise BadInput(
+                f"position {column} within 0..{bounds[column]:g}",
+                f"values from {rows[:, column].min():g} to {rows[:, column].max():g}",
+                "columns in the order of the upper bounds",
+            )
+        scaled = rows / bounds
+        first, second = np.array(pairs).T
+        features = np.column_stack([np.ones(rows.shape[0]), scaled[:, first] * scaled[:, second]])
+        # Readings of order one keep the solver's absolute tolerance harmless, whether the unit is J or mJ.
+        scale = float(np.abs(targets).max()) or 1.0
+        solution, _ = scipy.optimize.nnls(features, targets / scale)
+        weights = torch.from_numpy(solution * scale)
+        return cls(weights[0], weights[1:].clone(), pairs, tuple(bounds.tolist()), unit)
+
+    def __call__(self, positions: Rows) -> torch.Tensor:
+        """Estimate for each row of `positions` (n, p) as float64 (n,), a scalar for one row (p,); differentiable."""
+        scaled = self._scaled(positions)
+        first, second = self._indices(scaled.device)
+        products = scaled[..., first] * scaled[..., second]
+        return self.intercept.to(scaled.device) + products @ self.coefficients.to(scaled.device)
+
+    def gradient(self, positions: Rows) -> torch.Tensor:
+        """The estimate's derivative by every position, same shape as `positions`, in unit per channel (closed form)."""
+        scaled = self._scaled(positions).detach()
+        first, second = self._indices(scaled.device)
+        coefficients = self.coefficients.to(scaled.device)
+        total = torch.zeros_like(scaled)
+        total.index_add_(-1, first, coefficients * scaled[..., second])
+        total.index_add_(-1, second, coefficients * scaled[..., first])
+        return total / torch.tensor(self.upper_bounds, dtype=torch.float64, device=scaled.device)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; `from_dict` gives an equal model back, bit for bit."""
+        return {
+            "form": "bilinear",
+            "unit": self.unit,
+            "upper_bounds": list(self.upper_bounds),
+            "terms": [list(pair) for pair in self.terms],
+            "intercept": self.intercept.item(),
+            "coefficients": self.coefficients.tolist(),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> BilinearModel:
+        """A model from `to_dict`'s values; raises BadInput when they don't belong together."""
+        if values.get("form") != "bilinear":
+            raise BadInput("an energy model of form 'bilinear'", values.get("form"), "the dictionary that to_dict made")
+        bounds = _vector(values["upper_bounds"], "upper bounds")
+        pairs = _checked_terms([(int(i), int(j)) for i, j in values["terms"]], bounds.size)
+        weights = _vector([values["intercept"], *values["coefficients"]], "coefficients")
+        if weights.size != len(pairs) + 1 or not bool((weights >= 0).all()):
+            raise BadInput(f"{len(pairs)} coefficients, none negative", weights[1:].tolist(), "a fitted model")
+        tensor = torch.from_numpy(weights)
+        return cls(tensor[0], tensor[1:].clone(), pairs, tuple(bounds.tolist()), str(values["unit"]))
+
+    def _scaled(self, positions: Rows) -> torch.Tensor:
+        rows = positions if isinstance(positions, torch.Tensor) else torch.from_numpy(_numpy(positions))
+        if rows.ndim not in (1, 2) or rows.shape[-1] != len(self.upper_bounds):
+            expected = f"positions of shape (n, {len(self.upper_bounds)}) or ({len(self.upper_bounds)},)"
+            raise BadInput(expected, tuple(rows.shape), "widths with image channels before and outputs after them")
+        return rows.double() / torch.tensor(self.upper_bounds, dtype=torch.float64, device=rows.device)
+
+    def _indices(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        first, second = torch.tensor(self.terms, device=device).T
+        return first, second
+
+
+def _checked_terms(terms: Sequence[tuple[int, int]] | None, count: int) -> tuple[tuple[int, int], ...]:
+    chain = [(i, i + 1) for i in range(count - 1)]
+    pairs = tuple((int(i), int(j)) for i, j in (chain if terms is None else terms))
+    if not pairs or not all(0 <= i < count and 0 <= j < count for i, j in pairs):
+        raise BadInput(f"pairs of positions within 0..{count - 1}", list(pairs), "the chain (0, 1), (1, 2), …")
+    if len({tuple(sorted(pair)) for pair in pairs}) < len(pairs):
+        raise BadInput("every pair of positions once", list(pairs), "dropping the repeated terms")
+    return pairs
+
+
+def _numpy(values: Rows) -> npt.NDArray[np.float64]:
+    plain = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values
+    try:
+        return np.asarray(plain, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise BadInput("a table of numbers", str(error), "rows of equal length") from error
+
+
+def _vector(values: Rows, name: str) -> npt.NDArray[np.float64]:
+    vector = _numpy(values)
+    if vector.ndim != 1:
+        raise BadInput(f"{name} as a flat list of numbers", f"shape {vector.shape}", "one number per entry")
+    if not bool(np.isfinite(vector).all()):
+        place = int(np.argmin(np.isfinite(vector)))
+        raise BadInput(f"finite {name}", f"{vector[place]} at index {place}", "leaving failed readings out")
+    return vector
