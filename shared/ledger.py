@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 
@@ -16,7 +17,8 @@ class Ledger:
 
     `limit` is the protocol's number of training iterations: one optimiser step of the compressed network on one batch. Search samples
     are images that went through a network for a decision of the method's own (search split, calibration); energy queries are rows asked
-    of the fitted energy model; measurements are rows asked of the platform. Neither of these is limited, all are reported.
+    of the fitted energy model; measurements are rows asked of the platform. None of these is limited, all are reported.
+    `observer` is told after every change of the first two, for progress.
     """
 
     limit: int
@@ -24,6 +26,7 @@ class Ledger:
     search_samples: int = 0
     energy_queries: int = 0
     measurements: int = 0
+    observer: Callable[[Ledger], None] | None = field(default=None, repr=False)
     started_s: float = field(default_factory=time.perf_counter, repr=False)
 
     def __post_init__(self) -> None:
@@ -52,7 +55,15 @@ class Ledger:
             )
         index = self.training_iterations
         self.training_iterations += 1
+        if self.observer is not None:
+            self.observer(self)
         return index
+
+    def count_search_samples(self, count: int) -> None:
+        """Add images that went through a network for a decision of the method's own."""
+        self.search_samples += count
+        if self.observer is not None:
+            self.observer(self)
 
     def as_record(self) -> dict[str, int | float]:
         """The counts under the names that records use, without the clock."""

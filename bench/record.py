@@ -1,0 +1,119 @@
+"""The record of one run: everything its row in a report is made of, and all it takes to reproduce it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from shared.errors import BadInput
+
+SCHEMA = 1
+RECORD_FILE, NETWORK_FILE = "record.json", "network.safetensors"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Platform(_Frozen):
+    """The hardware that was asked for joules, and how it answered."""
+
+    name: str  # e.g. "1080ti"
+    source: Literal["simulated", "measured"]
+    meter: str  # e.g. "simulator"
+    calibration: str  # version of the simulator's parameters, or of the driver
+    inference_batch: int
+    input_shape: tuple[int, int, int]
+
+
+class Budget(_Frozen):
+    """The budget per image, and what the fraction is a fraction of."""
+
+    fraction: float
+    joules: float
+    dense_reading_joules: float  # the platform's reading of the dense network
+    dense_estimate_joules: float  # Ê(dense)
+
+
+class Measures(_Frozen):
+    """What the compressed network is. Accuracies are top-1 in 0..1 on the test split."""
+
+    widths: tuple[int, ...]
+    upper_bounds: tuple[int, ...]
+    estimate_joules: float  # Ê(φ)
+    reading_joules: float  # the platform's reading of the cut network
+    parameters: int
+    macs: int  # per image
+    accuracy_before: float  # after batch-norm recalibration, before fine-tuning
+    accuracy_after: float
+
+
+class Cost(_Frozen):
+    """What finding the network took."""
+
+    training_iterations: int
+    search_samples: int
+    energy_queries: int
+    measurements: int
+    fine_tune_iterations: int
+    method_s: float  # wall seconds of the method itself
+    fine_tune_s: float
+    distillation_step_s: float  # a plain distillation step of the dense network, timed beside the run in the same process
+    forward_s_per_image: float  # a bare forward pass of the dense network, likewise
+
+
+class EnergyFit(_Frozen):
+    """How well the energy model describes the platform."""
+
+    kind: str  # "bilinear"
+    relative_error: float  # held-out, mean |Ê - E| / E
+    skill: float  # that over the error of always saying the median
+    dense_relative_error: float  # Ê(dense) / reading - 1
+    samples: int
+
+
+class Record(_Frozen):
+    """One (method, budget, seed). `status` is "miss" when the budget was not kept or the method failed; `measures` may be absent then."""
+
+    schema_version: int = SCHEMA
+    key: str
+    method: str
+    title: str
+    paper: str
+    network: dict[str, Any]  # arguments of shared.networks.build for the network at its widths
+    dataset: str
+    platform: Platform
+    protocol: dict[str, Any]
+    seed: int
+    budget: Budget | None  # None for the dense control
+    status: Literal["ok", "miss"]
+    reason: str | None
+    dense_accuracy: float  # of the dense weights as delivered
+    measures: Measures | None
+    cost: Cost | None
+    energy_fit: EnergyFit
+    fingerprints: dict[str, str]  # dataset, dense_weights, profile, energy_model
+    notes: dict[str, Any]
+    trace: dict[str, list[Any]]
+    environment: dict[str, Any]  # commit, dirty, versions, host class, threads, command
+    network_sha256: str | None
+
+
+def read(folder: Path) -> Record:
+    """The record in `folder`. Raises BadInput naming the file when it is missing or not a record."""
+    path = folder / RECORD_FILE
+    try:
+        return Record.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise BadInput(f"a {RECORD_FILE} in {folder}", "none", "a folder below the run's --out") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise BadInput(f"a record in {path}", f"{first['msg']} at {'.'.join(map(str, first['loc']))}", "running it again with --fresh") from None
+
+
+def to_json(record: Record) -> bytes:
+    """Canonical, readable JSON of a record."""
+    return (json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True) + "\n").encode()

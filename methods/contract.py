@@ -1,0 +1,148 @@
+"""The contract between the harness and a method: a Task goes in, a compressed network comes out.
+
+A method is one class with `run(task) -> Outcome`. It sees the Task and nothing else: no test split, no true energy of the platform, no
+optimiser step outside the ledger.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol as TypingProtocol
+
+import torch
+from torch import Tensor, nn
+
+from shared.data import BatchStream, Split
+from shared.ledger import Ledger
+from shared.networks import Structure
+from shared.protocol import Protocol
+from shared.rng import generator
+from shared.training import Teacher, Trainer, accuracy, recalibrate_batch_norm
+
+
+class EnergyModel(TypingProtocol):
+    """Ê: positions (n, p) or (p,), widths with the fixed ends added -> joules per image (n,) or scalar, float64, differentiable."""
+
+    unit: str
+
+    def __call__(self, positions: Tensor) -> Tensor: ...
+
+    def gradient(self, positions: Tensor) -> Tensor: ...
+
+
+class Infeasible(Exception):
+    """The method can't reach the budget by its own bounds, or found nothing that does: a miss with this reason, not a failure of the plan."""
+
+
+@dataclass(frozen=True)
+class Properties:
+    """The rows of the ECC paper's Table 1."""
+
+    direct_metric: bool
+    targets_energy: bool
+    optimization_based: bool
+    platform_free: bool
+
+
+@dataclass
+class Task:
+    """All that a method sees.
+
+    `network` is the dense network, never to be changed: `copy_of_dense()` gives a copy that is the method's own. `budget_joules` is per image, for
+    Ê(φ). `train` yields batch i of the run, `search` is held out of training. Every image that is looked at for a decision and every row
+    asked of Ê is counted by the methods below.
+    """
+
+    network: nn.Module
+    structure: Structure
+    energy_model: EnergyModel
+    budget_joules: float
+    protocol: Protocol
+    seed: int
+    ledger: Ledger
+    train: BatchStream
+    search: Split
+    teacher: Teacher
+
+    def copy_of_dense(self) -> nn.Module:
+        """A copy of the dense network with its weights."""
+        return copy.deepcopy(self.network)
+
+    def trainer(self, model: nn.Module) -> Trainer:
+        """A fresh Adam with the protocol's settings on `model`; each of its steps spends one iteration of the ledger."""
+        return Trainer(model, self.train, self.teacher, self.ledger, self.protocol)
+
+    def energy(self, widths: Tensor) -> Tensor:
+        """Ê in joules per image, float64, of widths (n, units) or (units,); counts the rows."""
+        positions = self.structure.positions(widths)
+        self.ledger.energy_queries += positions.shape[0] if positions.ndim > 1 else 1
+        return self.energy_model(positions)
+
+    @property
+    def dense_energy_joules(self) -> float:
+        """E0 = Ê(dense), what NetAdapt and AMC start from."""
+        return float(self.energy_model(self.structure.positions(self.structure.upper_bounds)))
+
+    def search_accuracy(self, model: nn.Module) -> float:
+        """Top-1 accuracy on the protocol's number of search images; counted."""
+        count = min(self.protocol.search_images, len(self.search))
+        self.ledger.count_search_samples(count)
+        return accuracy(model, self.search, count)
+
+    def calibration_batches(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """`count` training batches for statistics, without a training step; images are counted as search samples."""
+        for index in range(count):
+            images, labels = self.train.batch(index)
+            self.ledger.count_search_samples(len(images))
+            yield images, labels
+
+    def recalibrate(self, model: nn.Module, batches: int) -> None:
+        """Recompute batch norm's running statistics on `batches` training batches; counted as search samples."""
+        recalibrate_batch_norm(model, self.calibration_batches(batches))
+
+    def generator(self, purpose: str, index: int = 0) -> torch.Generator:
+        """A random generator for this run, a function of (seed, purpose, index)."""
+        return generator(self.seed, purpose, index)
+
+
+@dataclass
+class Outcome:
+    """What a method gives back.
+
+    `network`: zeroed channels (or already cut) with Ê(φ) <= budget. `notes`: short facts for the record, JSON values. `trace`: columns of the run for
+    plots, name -> list of numbers (or of lists).
+    """
+
+    network: nn.Module
+    notes: dict[str, Any] = field(default_factory=dict)
+    trace: dict[str, list[Any]] = field(default_factory=dict)
+
+
+class Method(ABC):
+    """A compression method under one registered name. Instances hold settings alone; all state lives inside `run`."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]  # how tables call it
+    paper: ClassVar[str]  # citation, or what the control is for
+    compresses: ClassVar[bool] = True  # False: the budget does not bind (the dense control)
+    properties: ClassVar[Properties | None] = None  # None for controls
+
+    @abstractmethod
+    def run(self, task: Task) -> Outcome:
+        """Compress `task.network` to `task.budget_joules`, spending exactly `task.ledger.limit` iterations.
+
+        Raises Infeasible where the budget can't be reached.
+        """
+
+    def search_samples(self, protocol: Protocol, structure: Structure) -> int:
+        """How many search samples a run will take at most, for the plan's cost; 0 unless the method says otherwise."""
+        return 0
+
+
+def spend_remaining(task: Task, trainer: Trainer) -> None:
+    """Train on until the ledger is spent; dead channels stay dead, since shared.networks.zero_channels leaves them without gradient."""
+    while task.ledger.remaining:
+        trainer.step()

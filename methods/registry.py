@@ -1,0 +1,47 @@
+"""Which methods there are: built-ins by import path, third parties through the entry-point group `bench.methods`.
+
+Listing names imports no method, so that help and errors stay quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+from shared.errors import BadInput
+
+if TYPE_CHECKING:
+    from methods.contract import Method
+
+GROUP = "bench.methods"
+BUILT_IN = {
+    "ecc": "methods.ecc:ECC",
+    "ecc-paper": "methods.ecc:ECCPaper",
+    "netadapt": "methods.netadapt:NetAdapt",
+    "amc": "methods.amc:AMC",
+    "dense": "methods.controls.dense:Dense",
+    "uniform": "methods.controls.uniform:Uniform",
+    "uniform-gradual": "methods.ecc:UniformGradual",
+    "random": "methods.controls.random:Random",
+    "magnitude": "methods.controls.magnitude:Magnitude",
+}
+
+
+def _sources() -> dict[str, str]:
+    """Name -> "module:Class"; a built-in name can't be taken over."""
+    return {point.name: point.value for point in entry_points(group=GROUP)} | BUILT_IN
+
+
+def names() -> tuple[str, ...]:
+    """Ids of all registered methods, built-ins first."""
+    return tuple(BUILT_IN) + tuple(sorted(set(_sources()) - set(BUILT_IN)))
+
+
+def get(name: str) -> Method:
+    """An instance of the method `name`. Raises BadInput when there is none of this name."""
+    if name not in (sources := _sources()):
+        raise BadInput(f"methods out of {', '.join(names())}", repr(name), "python -m bench methods")
+    module, _, attribute = sources[name].partition(":")
+    method: Method = getattr(importlib.import_module(module), attribute)()
+    return method
