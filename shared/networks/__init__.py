@@ -1,0 +1,113 @@
+"""Networks as plain modules, and the table of tensor slices that each prunable unit owns.
+
+`names`, `build`: the zoo. `structure`: units and operations, derived from the module. `active_widths`, `importance`,
+`zero_channels`, `compact`: pruning by that table. Importing this package does not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import pkgutil
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
+
+from shared.errors import BadInput
+from shared.networks import zoo
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import nn
+
+    from shared.networks.operations import Channels, Operation
+    from shared.networks.pruning import active_channels, active_widths, compact, importance, zero_channels
+    from shared.networks.trace import structure
+    from shared.networks.units import Slice, Structure, Unit
+
+__all__ = [
+    "Channels",
+    "Operation",
+    "Slice",
+    "Structure",
+    "Unit",
+    "active_channels",
+    "active_widths",
+    "build",
+    "compact",
+    "importance",
+    "names",
+    "structure",
+    "zero_channels",
+]
+
+
+def names() -> tuple[str, ...]:
+    """Ids of the networks that `build` knows, sorted."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(zoo.__path__)))
+
+
+def build(
+    name: str,
+    *,
+    widths: Sequence[int] | None = None,
+    num_classes: int | None = None,
+    in_channels: int | None = None,
+    width_multiplier: float = 1.0,
+    input_size: int | tuple[int, int] | None = None,
+) -> nn.Module:
+    """A network with fresh weights from torch's global generator, dense unless `widths` says otherwise.
+
+    None stands for the network's own default. width_multiplier scales the upper bounds of the widths; input_size is the
+    height of a square image or (height, width). The module carries `input_shape` = (channels, height, width) and
+    `config`, the arguments as JSON types: `build(**config)` gives the same shapes.
+
+    Raises BadInput for an unknown name, widths that are too many, too few or outside 1..upper bound, and sizes that the
+    network can't take.
+    """
+    if name not in names():
+        raise BadInput("a network", repr(name), " or ".join(names()))
+    for what, number in (("classes", num_classes), ("input channels", in_channels)):
+        if number is not None and not _is_count(number):
+            raise BadInput(f"at least 1 of {what}", number, "a positive integer")
+    if not (isinstance(width_multiplier, Real) and math.isfinite(width_multiplier) and width_multiplier > 0):
+        raise BadInput("a width multiplier above 0", width_multiplier, "0.25, 0.5 or 1.0")
+    size = (input_size, input_size) if isinstance(input_size, Integral) else input_size
+    if size is not None and not (isinstance(size, tuple | list) and len(size) == 2 and all(map(_is_count, size))):
+        raise BadInput("an input size in pixels", input_size, "a height or (height, width)")
+
+    network = importlib.import_module(f"{zoo.__name__}.{name}").NETWORK
+    bounds = network.upper_bounds(width_multiplier)
+    chosen = bounds if widths is None else tuple(widths)
+    if len(chosen) != len(bounds):
+        raise BadInput(f"{len(bounds)} widths for {name}", len(chosen), f"one for each upper bound of {bounds}")
+    for unit, (width, bound) in enumerate(zip(chosen, bounds, strict=True)):
+        if not (_is_count(width) and width <= bound):
+            raise BadInput(f"an integer from 1 to {bound} as width {unit} of {name}", width, f"widths within {bounds}")
+
+    options = {"num_classes": num_classes, "in_channels": in_channels, "input_size": size}
+    given = {option: value for option, value in options.items() if value is not None}
+    model = network(tuple(map(int, chosen)), width_multiplier=float(width_multiplier), **given)
+    model.config = {
+        "name": name,
+        "widths": None if widths is None else list(map(int, chosen)),
+        "num_classes": num_classes,
+        "in_channels": in_channels,
+        "width_multiplier": width_multiplier,
+        "input_size": None if size is None else list(size),
+    }
+    return model
+
+
+def _is_count(number: object) -> bool:
+    return isinstance(number, Integral) and not isinstance(number, bool) and int(number) >= 1
+
+
+def __getattr__(attribute: str) -> Any:
+    """Import what needs numpy or torch on first use."""
+    if attribute in __all__:
+        for name in ("operations", "units", "trace", "pruning"):
+            module = importlib.import_module(f"{__name__}.{name}")
+            if hasattr(module, attribute):
+                return getattr(module, attribute)
+    raise AttributeError(f"module {__name__!r} has no attribute {attribute!r}")

@@ -1,11 +1,12 @@
 """What a forward pass launches, one `Operation` each: the common language of networks and platforms.
 
-Channel counts are symbolic (`Channels`): they name the position of the widths vector that sets them, so one list of operations
-serves thousands of width vectors at once. Needs numpy only.
+Channel counts are symbolic (`Channels`): they name the position that sets them, so one list of operations serves
+thousands of width vectors at once. Positions are the image channels, the widths of the units, the outputs.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,8 +32,8 @@ Kind = Literal[
 class Channels:
     """A number of channels: `positions[:, position] * repeat`, or `count * repeat` when no position sets it.
 
-    position: index into the positions (image channels, widths, outputs), None when the count never changes.
-    count: the dense count. repeat: features per channel (height * width after a flatten, else 1).
+    position: index into the positions, None when the count never changes. count: the dense count.
+    repeat: features per channel (height * width after a flatten, else 1).
     """
 
     position: int | None
@@ -49,11 +50,11 @@ class Channels:
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation of an inference forward pass, in execution order; sizes are (height, width) in pixels.
+    """One operation of an inference forward pass; sizes are (height, width) in pixels, (1, 1) for linear layers.
 
-    Dropout, flatten and identity launch nothing at inference and are not listed. ReLU6 counts as relu. A mean over height and
-    width is an avg_pool whose kernel is the whole map. For add and cat, `inputs` is what all operands together are cut
-    from: the joined group of an add, the sum of the parts of a cat. Linear layers have sizes (1, 1).
+    Dropout, flatten and identity launch nothing at inference and are not listed. ReLU6 counts as relu. A mean over the
+    map is an avg_pool whose kernel is the whole map. Both operands of an add have the channels `inputs`; for a cat,
+    `inputs` is the sum of its operands, which is `outputs`.
     """
 
     name: str
@@ -64,5 +65,24 @@ class Operation:
     output_size: tuple[int, int]
     kernel: tuple[int, int] = (1, 1)
     stride: tuple[int, int] = (1, 1)
-    bias: bool = False
+    bias: bool = False  # of a batch norm: it has weight and bias
     module: str | None = None  # prefix of its parameters in the state dict; None when it has none
+
+    def macs(self, positions: ArrayLike) -> NDArray[np.float64]:
+        """Multiply-adds per image at each row of positions (n, p): convolutions and linear layers, 0 for all else."""
+        # a transposed convolution visits every input pixel once per tap, the others every output pixel
+        pixels = math.prod(self.input_size if self.kind == "transposed_conv" else self.output_size)
+        return pixels * self._weights(positions)
+
+    def parameters(self, positions: ArrayLike) -> NDArray[np.float64]:
+        """Trainable parameters at each row of positions (n, p)."""
+        outputs = self.outputs.at(positions)
+        scales = outputs if self.kind == "batch_norm" and self.bias else 0.0
+        return self._weights(positions) + scales + self.bias * outputs
+
+    def _weights(self, positions: ArrayLike) -> NDArray[np.float64]:
+        """Entries of the convolution's or linear layer's weight tensor."""
+        taps, outputs = math.prod(self.kernel), self.outputs.at(positions)
+        if self.kind in ("conv", "transposed_conv", "linear"):
+            return taps * self.inputs.at(positions) * outputs
+        return taps * outputs if self.kind == "depthwise" else 0.0 * outputs

@@ -1,0 +1,129 @@
+"""Reading, zeroing and cutting channels by the table of `Structure`; loops run over units, never over channels."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from shared.networks import trace
+from shared.networks.units import Slice, Structure
+
+
+def active_channels(model: nn.Module, structure: Structure | None = None) -> Tensor:
+    """Which channels have a non-zero consumer column: bool (units, largest upper bound), False beyond a unit's own.
+
+    Entries are compared with zero one by one, since a norm underflows. Traces the model when `structure` is not given.
+    """
+    tensors = dict(model.named_parameters())
+    rows = []
+    for unit in (structure or trace.structure(model)).units:
+        consumers = [part for part in unit.slices if part.role == "consumer"]
+        alive = [_per_channel(torch.any, tensors[part.tensor] != 0, part) for part in consumers]
+        rows.append(torch.stack(alive).any(dim=0))
+    return pad_sequence(rows, batch_first=True)
+
+
+def active_widths(model: nn.Module) -> tuple[int, ...]:
+    """The number of active channels of every unit (the paper's phi), in execution order."""
+    return tuple(active_channels(model).sum(dim=1).tolist())
+
+
+def importance(model: nn.Module, structure: Structure, metric: Mapping[str, Tensor] | None = None) -> Tensor:
+    """Squared norm of each channel's consumer columns and depthwise filters: (units, largest upper bound), zero-padded.
+
+    metric: positive weights by tensor name, shaped like the tensors; the norm is then the sum of weight * entry^2, the
+    a_i of ECC's Algorithm 2. Producer rows never count.
+    """
+    tensors = dict(model.named_parameters())
+    rows = []
+    for unit in structure.units:
+        row = tensors[unit.slices[0].tensor].new_zeros(unit.upper_bound)
+        for part in unit.slices:
+            if part.role in ("consumer", "depthwise"):
+                squares = tensors[part.tensor].detach().square()
+                if metric is not None:
+                    squares *= metric[part.tensor]
+                row += _per_channel(torch.sum, squares, part)
+        rows.append(row)
+    return pad_sequence(rows, batch_first=True)
+
+
+@torch.no_grad()
+def zero_channels(
+    model: nn.Module, structure: Structure, dead: Tensor, optimizer: torch.optim.Optimizer | None = None
+) -> None:
+    """Zero every parameter slice that the dead channels own, and the same entries of the optimizer's state, in place.
+
+    dead: bool (units, largest upper bound). A dead channel then carries exactly zero in training and evaluation mode
+    and gets exactly zero gradient, so it stays dead through any steps of Adam or SGD with weight decay, without a mask.
+    Running statistics are left alone: a batch norm whose weight and bias are zero doesn't read them.
+    """
+    parameters = dict(model.named_parameters())
+    for unit, row in zip(structure.units, dead, strict=True):
+        for part in unit.slices:
+            if (parameter := parameters.get(part.tensor)) is not None:
+                shape = [-1 if dim == part.dim else 1 for dim in range(parameter.ndim)]
+                mask = row[: unit.upper_bound].to(parameter.device).repeat_interleave(part.repeat).view(shape)
+                state = optimizer.state.get(parameter, {}) if optimizer is not None else {}
+                for tensor in (parameter, *state.values()):
+                    if isinstance(tensor, Tensor) and tensor.shape == parameter.shape:
+                        tensor.masked_fill_(mask, 0)
+
+
+def compact(model: nn.Module) -> nn.Module:
+    """A copy without the channels whose consumer columns are all zero; its outputs are the same in both modes.
+
+    A unit without any active channel keeps its first. `config["widths"]`, where the model has one, follows.
+    """
+    table = trace.structure(model)
+    small = copy.deepcopy(model)
+    kept_widths = []
+    for unit, row in zip(table.units, active_channels(model, table), strict=True):
+        kept = row[: unit.upper_bound].nonzero().flatten()
+        kept = kept if len(kept) else kept.new_zeros(1)
+        kept_widths.append(len(kept))
+        for part in unit.slices if len(kept) < unit.upper_bound else ():
+            entries = (kept[:, None] * part.repeat + torch.arange(part.repeat, device=kept.device)).flatten()
+            _cut(small, part, entries)
+    for module in small.modules():
+        _follow_shapes(module)
+    config: Any = getattr(model, "config", None)
+    if config is not None:
+        small.config = {**config, "widths": kept_widths}  # type: ignore[assignment]
+    return small
+
+
+def _per_channel(reduction: Callable[..., Tensor], tensor: Tensor, part: Slice) -> Tensor:
+    """Reduce all entries that belong to one channel of the slice: (channels,)."""
+    entries = reduction(tensor, dim=[dim for dim in range(tensor.ndim) if dim != part.dim])
+    return reduction(entries.view(-1, part.repeat), dim=1)
+
+
+def _cut(model: nn.Module, part: Slice, entries: Tensor) -> None:
+    """Keep only `entries` along the slice's dimension, in a parameter or buffer of the model."""
+    owner_name, _, name = part.tensor.rpartition(".")
+    owner = model.get_submodule(owner_name)
+    tensor = getattr(owner, name)
+    smaller = tensor.detach().index_select(part.dim, entries)
+    setattr(owner, name, nn.Parameter(smaller, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else smaller)
+
+
+def _follow_shapes(module: Any) -> None:
+    """Set a layer's own idea of its sizes from its tensors."""
+    match module:
+        case nn.Conv2d() if trace.is_depthwise(module):
+            module.depthwise = True  # type: ignore[assignment]
+            module.groups = module.in_channels = module.out_channels = module.weight.shape[0]
+        case nn.Conv2d():
+            module.out_channels, module.in_channels = module.weight.shape[:2]
+        case nn.ConvTranspose2d():
+            module.in_channels, module.out_channels = module.weight.shape[:2]
+        case nn.Linear():
+            module.out_features, module.in_features = module.weight.shape
+        case nn.BatchNorm2d() if module.weight is not None:
+            module.num_features = module.weight.shape[0]

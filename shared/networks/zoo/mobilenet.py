@@ -1,0 +1,73 @@
+"""MobileNet v1 (Howard et al., arXiv 1704.04861), with strides that suit the input."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+from torch import nn
+
+from shared.networks.zoo import scaled
+
+CHANNELS = (32, 64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024)  # after conv1, after pairs 1 to 13
+STRIDED_LAYERS = (0, 2, 4, 6, 12)  # conv1 is 0; where ImageNet's version halves the map
+SMALLEST_MAP = 4  # pixels along the shorter side of the last map
+BATCH_NORM_EPS = 1e-3
+# torch's default. TensorFlow's 0.001 leaves the running statistics about a thousand iterations behind pruning.
+BATCH_NORM_MOMENTUM = 0.1
+
+
+def strides(input_size: tuple[int, int]) -> tuple[int, ...]:
+    """Stride of conv1 and of the 13 depthwise layers at an input of (height, width).
+
+    The map is halved at most as often as in ImageNet's version and never below SMALLEST_MAP; the halvings left out are
+    the last ones, which keeps the early, large maps cheap. 224 gives 5 halvings down to 7 pixels, 28 gives 3 down to 4.
+    """
+    side, halvings = min(input_size), 0
+    while halvings < len(STRIDED_LAYERS) and (side + 1) // 2 >= SMALLEST_MAP:
+        side, halvings = (side + 1) // 2, halvings + 1
+    return tuple(2 if layer in STRIDED_LAYERS[:halvings] else 1 for layer in range(len(CHANNELS)))
+
+
+class MobileNet(nn.Sequential):
+    """conv1, 13 pairs of a depthwise and a pointwise convolution, average pool, fc.
+
+    The 14 widths are the outputs of conv1 and of the pointwise convolutions pw1 to pw13.
+    """
+
+    def __init__(
+        self,
+        widths: tuple[int, ...],
+        *,
+        num_classes: int = 1001,  # class 0 is the background, as in the published ImageNet weights
+        in_channels: int = 3,
+        width_multiplier: float = 1.0,  # acts through `upper_bounds` only
+        input_size: tuple[int, int] = (224, 224),
+    ) -> None:
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+
+        def convolve(name: str, inputs: int, outputs: int, **options: Any) -> nn.Conv2d:
+            conv = nn.Conv2d(inputs, outputs, bias=False, **options)
+            layers[name] = conv
+            layers[f"{name}_norm"] = nn.BatchNorm2d(outputs, eps=BATCH_NORM_EPS, momentum=BATCH_NORM_MOMENTUM)
+            layers[f"{name}_relu"] = nn.ReLU6(inplace=True)
+            return conv
+
+        first, *rest = strides(input_size)
+        convolve("conv1", in_channels, widths[0], kernel_size=3, stride=first, padding=1)
+        for pair, stride in enumerate(rest, start=1):
+            inputs, outputs = widths[pair - 1], widths[pair]
+            depthwise = convolve(f"dw{pair}", inputs, inputs, kernel_size=3, stride=stride, padding=1, groups=inputs)
+            depthwise.depthwise = True  # type: ignore[assignment]
+            convolve(f"pw{pair}", inputs, outputs, kernel_size=1)
+        layers |= {"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "fc": nn.Linear(widths[-1], num_classes)}
+        super().__init__(layers)
+        self.input_shape = (in_channels, *input_size)
+
+    @staticmethod
+    def upper_bounds(width_multiplier: float) -> tuple[int, ...]:
+        """Widths of the dense network."""
+        return tuple(scaled(channels, width_multiplier) for channels in CHANNELS)
+
+
+NETWORK = MobileNet
