@@ -1,0 +1,253 @@
+"""The command line. Exit codes: 0 success, 1 a plan with a miss or a failure, 2 bad arguments (one line on stderr, nothing written).
+
+Imports of torch and of everything that stands on it happen inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+# Older typer takes its exceptions from click, newer typer ships them; both derive BadParameter from UsageError.
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+app = typer.Typer(
+    help="Compress a network to an energy budget with ECC, NetAdapt, AMC and controls, and compare them.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Methods = Annotated[str, typer.Option(help="Comma-separated ids; `python -m bench methods` lists them.")]
+Device = Annotated[str, typer.Option(help="The platform that is asked for joules; `python -m bench devices` lists them.")]
+Network = Annotated[str, typer.Option(help="`python -m bench networks` lists them.")]
+Dataset = Annotated[str, typer.Option(help="`python -m bench datasets` lists them.")]
+ProtocolName = Annotated[str, typer.Option(help="smoke (seconds) or quick (minutes).")]
+Budgets = Annotated[str | None, typer.Option(help="Fractions of dense or joules per image: 0.35,0.25 or 0.0247J. Default: the protocol's.")]
+Seeds = Annotated[str | None, typer.Option(help="Comma-separated integers. Default: the protocol's.")]
+Jobs = Annotated[int, typer.Option(help="Parallel processes, one thread each.", min=1)]
+Out = Annotated[Path, typer.Option(help="Folder for runs and reports.")]
+CORES = os.cpu_count() or 1
+
+
+@app.command()
+def run(
+    methods: Methods = "ecc,netadapt,amc",
+    device: Device = "1080ti",
+    network: Network = "mobilenet",
+    dataset: Dataset = "fashion-mnist",
+    protocol: ProtocolName = "quick",
+    budgets: Budgets = None,
+    seeds: Seeds = None,
+    out: Out = Path("runs"),
+    fresh: Annotated[bool, typer.Option(help="Repeat runs that are finished already.")] = False,
+    jobs: Jobs = CORES,
+) -> None:
+    """Compress with each method at each budget with each seed, and write a report."""
+    from bench import cost, plan, report, runner
+    from bench.store import Store
+
+    console = _console()
+    store = Store(out)
+    store.check_writable()
+    made = plan.make(plan.Request(methods, device, network, dataset, protocol, budgets, seeds))
+    console.print(_first_line(made.ground), highlight=False)
+    console.print(cost.estimate(made, made.jobs).describe(jobs), highlight=False)
+    command = shlex.join(["python", "-m", "bench", *sys.argv[1:]])
+    finished = runner.run(made, store, jobs=jobs, fresh=fresh, command=command, console=console)
+    records = [item.record for item in finished]
+    pages = report.render(records, out)
+    console.print(report.summary_table(records), highlight=False, soft_wrap=True)
+    for page in pages:
+        console.print(f"report: {page}", highlight=False, soft_wrap=True)
+    misses = sum(record.status == "miss" for record in records)
+    if misses:
+        raise typer.Exit(1)
+
+
+@app.command(name="plan")
+def plan_(
+    methods: Methods = "ecc,netadapt,amc",
+    device: Device = "1080ti",
+    network: Network = "mobilenet",
+    dataset: Dataset = "fashion-mnist",
+    protocol: ProtocolName = "quick",
+    budgets: Budgets = None,
+    seeds: Seeds = None,
+    jobs: Jobs = CORES,
+) -> None:
+    """Say what `run` with the same arguments would cost, without running it."""
+    from bench import cost, plan
+    from bench.progress import minutes
+
+    made = plan.make(plan.Request(methods, device, network, dataset, protocol, budgets, seeds))
+    console = _console()
+    console.print(_first_line(made.ground), highlight=False)
+    estimate = cost.estimate(made, made.jobs)
+    for job, seconds in estimate.job_seconds.items():
+        budget = "no budget" if job.budget is None else f"{job.budget.joules:.4g} J"
+        console.print(f"  {job.name}: {budget}, about {minutes(seconds)}", highlight=False)
+    console.print(estimate.describe(jobs), highlight=False)
+
+
+@app.command()
+def dense(
+    network: Network = "mobilenet",
+    dataset: Dataset = "fashion-mnist",
+    to: Annotated[Path | None, typer.Option(help="Train anew and write weights and record into this folder.")] = None,
+) -> None:
+    """Show the dense weights, trained first where there are none; with --to, train them anew."""
+    from rich.progress import Progress
+
+    from bench import dense as weights
+    from bench import workload
+    from shared import data
+
+    work = workload.get(network, dataset)
+    images = data.load(dataset)
+    console = _console()
+    with Progress(console=console) as bars:
+        row = bars.add_task("", total=None, visible=False)
+
+        def progress(what: str, done: int, total: int) -> None:
+            bars.update(row, description=what, completed=done, total=total, visible=True)
+            if not console.is_terminal and done % 500 == 0:
+                console.print(f"{what}: {done} of {total} iterations", highlight=False)
+
+        if to is None:
+            found = weights.obtain(work, images, progress)
+            console.print(f"{network} on {dataset}: {100 * found.accuracy:.2f} % on test, weights {found.fingerprint}")
+        else:
+            model, record = weights.train(work, images, progress)
+            console.print(f"{weights.write(model, record, to)}: {100 * record['test_accuracy']:.2f} % on test", soft_wrap=True)
+
+
+@app.command()
+def profile(
+    device: Device = "1080ti",
+    network: Network = "mobilenet",
+    dataset: Dataset = "fashion-mnist",
+    protocol: ProtocolName = "quick",
+) -> None:
+    """Profile the platform, fit the energy model and show its errors."""
+    from bench import plan
+
+    ground = plan.lay_ground(plan.Request(device=device, network=network, dataset=dataset, protocol=protocol))
+    fit, console = ground.fit, _console()
+    console.print(_first_line(ground), highlight=False)
+    console.print(
+        f"bilinear model, {len(ground.profile.joules):,} readings: {100 * fit.relative_error:.2f} % held-out error, skill {fit.skill:.3f}, "
+        f"dense {100 * fit.dense_relative_error:+.1f} %, reachable {ground.floor_joules:.4g} J to {ground.dense_reading_joules:.4g} J per image",
+        highlight=False,
+    )
+
+
+@app.command(name="report")
+def report_(
+    out: Out = Path("runs"),
+    to: Annotated[Path | None, typer.Option(help="Publish: copy the records to FOLDER/records/ and write pages to FOLDER.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Fail when a page in --to (default reports) differs from its records.")] = False,
+) -> None:
+    """Regenerate reports from records."""
+    from bench import report
+
+    console = _console()
+    if check:
+        problems = report.check(to or Path("reports"))
+        for problem in problems:
+            console.print(problem, highlight=False, soft_wrap=True)
+        if problems:
+            raise typer.Exit(1)
+        console.print("all pages agree with their records")
+        return
+    found = report.collect(out)
+    pages = report.render(found, out) if to is None else report.publish(found, to)
+    for page in pages:
+        console.print(f"report: {page}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def tune(
+    protocol: ProtocolName = "quick",
+    device: Device = "1080ti",
+    jobs: Jobs = CORES,
+    to: Annotated[Path, typer.Option(help="Folder of the page with the grid.")] = Path("runs"),
+) -> None:
+    """Choose a protocol's learning rate on the search split, with the controls alone, and print the grid."""
+    from bench import tuning
+
+    tuning.tune(protocol, device, jobs=jobs, folder=to, console=_console())
+
+
+@app.command()
+def methods() -> None:
+    """List the methods."""
+    from methods import registry
+
+    for name in registry.names():
+        method = registry.get(name)
+        typer.echo(f"{name:16} {method.title}: {method.paper}")
+
+
+@app.command()
+def networks() -> None:
+    """List the networks."""
+    from shared import networks as known
+
+    typer.echo("\n".join(known.names()))
+
+
+@app.command()
+def datasets() -> None:
+    """List the data sets."""
+    from shared import data
+
+    typer.echo("\n".join(data.names()))
+
+
+@app.command()
+def devices() -> None:
+    """List the platforms that can be asked for joules, and how they answer."""
+    from shared import platforms
+
+    for name in platforms.names():
+        typer.echo(f"{name:8} {platforms.get(name).describe()}")
+
+
+def _console():  # type: ignore[no-untyped-def]
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 200)
+
+
+def _first_line(ground) -> str:  # type: ignore[no-untyped-def]
+    """The first line of a run: which platform answers, and how."""
+    platform, batch = ground.platform, ground.inference_batch
+    shape = "×".join(map(str, ground.dataset.input_shape))
+    return (
+        f"{platform.name}: {platform.source} joules per image (calibration {platform.calibration}), inference batch {batch} at {shape}; "
+        f"dense network {ground.dense_reading_joules:.4g} J"
+    )
+
+
+def main() -> int:
+    """Run the command line and return its exit code."""
+    from shared.errors import BadInput
+
+    try:
+        return app(standalone_mode=False) or 0
+    except BadInput as error:
+        print(error, file=sys.stderr)
+        return 2
+    except UsageError as error:
+        print(f"{getattr(error, 'message', error)}; try python -m bench --help", file=sys.stderr)
+        return 2
+    except (typer.Abort, KeyboardInterrupt):
+        print("interrupted; finished runs are kept, the same command goes on", file=sys.stderr)
+        return 130

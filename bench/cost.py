@@ -1,0 +1,56 @@
+"""What a plan will cost, said before it starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from bench import dense, harness
+from bench.plan import Job, Plan
+from bench.progress import minutes
+from methods import registry
+from shared.data import BatchStream
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Counts over all jobs, and estimated seconds of one process per job."""
+
+    training_iterations: int
+    fine_tune_iterations: int
+    search_samples: int
+    job_seconds: dict[Job, float]
+
+    def describe(self, jobs: int) -> str:
+        """One line for a person, with the wall time on `jobs` processes."""
+        seconds = max(sum(self.job_seconds.values()) / jobs, max(self.job_seconds.values(), default=0.0))
+        return (
+            f"{len(self.job_seconds)} runs: {self.training_iterations:,} training iterations, {self.fine_tune_iterations:,} of fine-tuning, "
+            f"up to {self.search_samples:,} search samples; about {minutes(seconds)} on {jobs} processes"
+        )
+
+
+def estimate(plan: Plan, jobs: list[Job] | tuple[Job, ...]) -> Cost:
+    """Time a distillation step and a forward pass of the dense network on one thread, and multiply.
+
+    Fine-tuning is counted at the dense network's price, which is more than a cut network takes.
+    """
+    ground, protocol = plan.ground, plan.ground.protocol
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        network = dense.untrained(ground.workload)
+        stream = BatchStream(ground.dataset.train, 0, protocol.batch_size)
+        zeros = torch.zeros(protocol.batch_size, len(ground.dataset.classes))
+        step_s, forward_s = harness.unit_costs(network, stream, lambda index, images: zeros, ground)
+    finally:
+        torch.set_num_threads(threads)
+    samples = {job: registry.get(job.method).search_samples(protocol, ground.structure) for job in jobs}
+    training = (protocol.iterations + protocol.fine_tune_iterations) * step_s
+    return Cost(
+        training_iterations=len(jobs) * protocol.iterations,
+        fine_tune_iterations=len(jobs) * protocol.fine_tune_iterations,
+        search_samples=sum(samples.values()),
+        job_seconds={job: training + samples[job] * forward_s for job in jobs},
+    )

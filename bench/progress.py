@@ -1,0 +1,75 @@
+"""Progress with a time to go: bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
+
+LINE_EVERY_S = 30.0
+
+
+def minutes(seconds: float) -> str:
+    """Seconds as people say them: "40 s", "12 min", "3.5 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+class PlanProgress:
+    """The whole plan's share of work done, and the running step of every running job.
+
+    `work` maps job names to their estimated seconds; only the ratios matter.
+    """
+
+    def __init__(self, work: dict[str, float], console: Console) -> None:
+        self._work, self._console = work, console
+        self._share = dict.fromkeys(work, 0.0)
+        self._rows: dict[str, TaskID] = {}
+        self._started = self._last_line = time.monotonic()
+        self._bars = Progress(
+            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.fields[note]}"), console=console, disable=not console.is_terminal,
+        )
+        self._total = self._bars.add_task("plan", total=1.0, note="")
+
+    def __enter__(self) -> PlanProgress:
+        self._bars.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bars.stop()
+
+    def step(self, job: str, step: str, share: float) -> None:
+        """Job `job` is at `share` (0..1) of its step `step`."""
+        first, last = (0.0, 0.85) if step == "compress" else (0.85, 1.0)
+        self._share[job] = max(self._share[job], first + (last - first) * share)
+        if job not in self._rows:
+            self._rows[job] = self._bars.add_task(job, total=1.0, note="")
+        self._bars.update(self._rows[job], completed=share, note=step)
+        self._refresh()
+
+    def finish(self, job: str, message: str) -> None:
+        """Job `job` is done; `message` says with what."""
+        self._share[job] = 1.0
+        if job in self._rows:
+            self._bars.remove_task(self._rows.pop(job))
+        self._console.print(f"{message} ({self._to_go()})", highlight=False)
+        self._refresh()
+
+    def _done(self) -> float:
+        return sum(self._work[job] * share for job, share in self._share.items()) / sum(self._work.values())
+
+    def _to_go(self) -> str:
+        done = self._done()
+        if not 0.0 < done < 1.0:
+            return "all done" if done else "just started"
+        return f"{minutes((time.monotonic() - self._started) * (1 - done) / done)} to go"
+
+    def _refresh(self) -> None:
+        self._bars.update(self._total, completed=self._done(), note=self._to_go())
+        if not self._console.is_terminal and time.monotonic() - self._last_line > LINE_EVERY_S:
+            self._last_line = time.monotonic()
+            self._console.print(f"{100 * self._done():.0f} % done, {self._to_go()}", highlight=False)

@@ -1,0 +1,150 @@
+"""Works through a plan in parallel processes of one thread each, so that figures do not depend on how many run at once."""
+
+from __future__ import annotations
+
+import multiprocessing
+import queue
+import signal
+import time
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing.queues import Queue
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from bench import cost, dense, harness, teacher
+from bench.plan import Ground, Job, Plan, Request, lay_ground
+from bench.progress import PlanProgress
+from bench.record import Record
+from bench.store import Store
+from methods import registry
+
+REPORT_EVERY_S = 0.5
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A job of the plan with its record, and whether it was done now or found in the store."""
+
+    job: Job
+    record: Record
+    folder: str
+    fresh: bool
+
+
+def run(plan: Plan, store: Store, *, jobs: int, fresh: bool, command: str, console: Console) -> list[Finished]:
+    """Do what the store does not hold yet; returns all jobs in the plan's order. A miss does not stop the plan.
+
+    Ctrl-C leaves whole records behind; the same command goes on with what is missing.
+    """
+    weights = dense.obtain(plan.ground.workload, plan.ground.dataset, lambda *_: None)
+    keys = {
+        job: plan.key(job, weights.fingerprint, harness.source_fingerprint(registry.get(job.method))) for job in plan.jobs
+    }
+    folders = {job: f"{plan.slug}/{job.name}" for job in plan.jobs}
+    store.sweep(plan.slug)
+    done = {
+        job: Finished(job, record, folders[job], fresh=False)
+        for job in plan.jobs
+        if not fresh and (record := store.find(folders[job], keys[job])) is not None
+    }
+    waiting = [job for job in plan.jobs if job not in done]
+    if done:
+        console.print(f"{len(done)} of {len(plan.jobs)} runs are finished already (--fresh repeats them)", highlight=False)
+    if waiting:
+        done |= _work(plan, store, waiting, keys, folders, jobs=jobs, command=command, console=console)
+    return [done[job] for job in plan.jobs]
+
+
+def _work(
+    plan: Plan, store: Store, waiting: list[Job], keys: dict[Job, str], folders: dict[Job, str],
+    *, jobs: int, command: str, console: Console,
+) -> dict[Job, Finished]:
+    estimate = cost.estimate(plan, waiting)
+    longest_first = sorted(waiting, key=lambda job: -estimate.job_seconds[job])
+    context = multiprocessing.get_context("spawn")
+    messages: Queue[tuple[str, str, float]] = context.Queue()
+    done: dict[Job, Finished] = {}
+    pool = ProcessPoolExecutor(min(jobs, len(waiting)), context, _start_worker, (plan.request, messages))
+    try:
+        console.print("computing the dense network's logits for distillation", highlight=False)
+        seeds = dict.fromkeys(job.seed for job in waiting)
+        list(pool.map(_prepare, *zip(*((seed, first) for seed in seeds for first in teacher.chunks(plan.ground)), strict=True)))
+        work = {job.name: estimate.job_seconds[job] for job in waiting}
+        with PlanProgress(work, console) as progress:
+            running: dict[Future[harness.Result], Job] = {
+                pool.submit(_execute, job, keys[job], command): job for job in longest_first
+            }
+            while running:
+                ready, _ = wait(running, timeout=REPORT_EVERY_S, return_when=FIRST_COMPLETED)
+                _drain(messages, progress)
+                for future in ready:
+                    job = running.pop(future)
+                    result = future.result()
+                    store.put(folders[job], result.record, result.weights)
+                    done[job] = Finished(job, result.record, folders[job], fresh=True)
+                    progress.finish(job.name, _line(job, result.record))
+    except BaseException:
+        for process in multiprocessing.active_children():
+            process.terminate()
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
+    return done
+
+
+def _line(job: Job, record: Record) -> str:
+    if record.measures is None:
+        return f"{job.name}: miss, {record.reason}"
+    accuracy = f"{100 * record.measures.accuracy_after:.2f} %"
+    return f"{job.name}: {accuracy} after fine-tuning at {record.measures.estimate_joules:.4g} J"
+
+
+def _drain(messages: Queue[tuple[str, str, float]], progress: PlanProgress) -> None:
+    while True:
+        try:
+            progress.step(*messages.get_nowait())
+        except queue.Empty:
+            return
+
+
+# What follows runs in the worker processes.
+
+_worker: dict[str, Any] = {}
+
+
+def _start_worker(request: Request, messages: Queue[tuple[str, str, float]]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    torch.set_num_threads(1)
+    _worker.update(request=request, messages=messages)
+
+
+@cache
+def _ground() -> tuple[Ground, dense.DenseWeights]:
+    ground = lay_ground(_worker["request"])
+    return ground, dense.obtain(ground.workload, ground.dataset, lambda *_: None)
+
+
+@cache
+def _teacher(seed: int) -> harness.Teacher:
+    return teacher.teacher(*_ground(), seed)
+
+
+def _prepare(seed: int, first: int) -> None:
+    teacher.prepare(*_ground(), seed, first)
+
+
+def _execute(job: Job, key: str, command: str) -> harness.Result:
+    ground, weights = _ground()
+    last = 0.0
+
+    def report(step: str, share: float) -> None:
+        nonlocal last
+        if (now := time.monotonic()) - last > REPORT_EVERY_S:
+            last = now
+            _worker["messages"].put((job.name, step, share))
+
+    return harness.execute(job, key, ground, weights, _teacher(job.seed), report, command)

@@ -1,0 +1,90 @@
+"""The store: one folder per finished run, written in one rename and never changed afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from safetensors.torch import save
+from torch import Tensor
+
+from bench.record import NETWORK_FILE, RECORD_FILE, Record, read, to_json
+from shared.errors import BadInput
+
+_DRAFT = ".draft-"
+
+
+class Store:
+    """Finished runs below one folder (`--out`). Run `<plan's slug>/<method>-<budget>-s<seed>` has the folder of that name."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def check_writable(self) -> None:
+        """Raise BadInput when nothing could be written here; writes nothing that stays."""
+        place = self.root
+        while not place.exists() and place != place.parent:
+            place = place.parent
+        try:
+            if not place.is_dir():
+                raise NotADirectoryError(20, "not a folder")
+            with tempfile.TemporaryFile(dir=place):
+                pass
+        except OSError as error:
+            raise BadInput("an output folder that can be written", f"{self.root} ({error.strerror})", "--out FOLDER") from None
+
+    def folder(self, name: str) -> Path:
+        """Where the run `name` lies, or will lie."""
+        return self.root / name
+
+    def find(self, name: str, key: str) -> Record | None:
+        """The record of a finished run whose content key is `key`; None when there is none or it is damaged."""
+        folder = self.folder(name)
+        try:
+            record = read(folder)
+        except BadInput:  # none yet, or damaged: the run is repeated
+            return None
+        return record if record.key == key and network_intact(folder, record) else None
+
+    def put(self, name: str, record: Record, weights: dict[str, Tensor] | None) -> Path:
+        """Write record and network beside their final place, then rename; an older folder of this name is replaced."""
+        folder = self.folder(name)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_DRAFT))
+        try:
+            if weights is not None:
+                blob = save(weights)
+                record = record.model_copy(update={"network_sha256": hashlib.sha256(blob).hexdigest()})
+                (draft / NETWORK_FILE).write_bytes(blob)
+            (draft / RECORD_FILE).write_bytes(to_json(record))
+            draft.chmod(0o755)
+            if folder.exists():  # --fresh, or a damaged run
+                old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_DRAFT))
+                os.replace(folder, old)
+                os.replace(draft, folder)
+                shutil.rmtree(old)
+            else:
+                os.replace(draft, folder)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+        return folder
+
+    def sweep(self, slug: str) -> None:
+        """Remove drafts that an interrupted process left below the plan's folder `slug`."""
+        with contextlib.suppress(OSError):
+            for draft in (self.root / slug).glob(f"{_DRAFT}*"):
+                if draft.is_dir():
+                    shutil.rmtree(draft, ignore_errors=True)
+
+
+def network_intact(folder: Path, record: Record) -> bool:
+    """Whether the network's file is the one that the record hashes (a record without a network counts as intact)."""
+    if record.network_sha256 is None:
+        return True
+    path = folder / NETWORK_FILE
+    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == record.network_sha256
