@@ -2,8 +2,8 @@
 
 The model is copied to the meta device and traced by torch.fx. A walk over the graph then propagates shapes and, with
 each activation, the group of channels that it carries: a convolution or linear layer consumes one group and starts
-another, elementwise operations and depthwise convolutions hand it on, an addition unites two. A group is prunable unless
-it touches the network's input, its output or a concatenation.
+another, elementwise operations and depthwise convolutions hand it on, an addition unites two. A group is prunable
+unless it touches the network's input, its output or a concatenation.
 """
 
 from __future__ import annotations
@@ -164,10 +164,7 @@ class _Walk(fx.Interpreter):
             return value
 
         args, kwargs = fx.node.map_aggregate(self.fetch_args_kwargs_from_env(node), unwrap)
-        if rule in _KEEPING_SHAPE:
-            output = operands[0].tensor  # running these on meta would import torch's compiler, which takes a second
-        else:
-            output = getattr(self, node.op)(node.target, args, kwargs)
+        output = getattr(self, node.op)(node.target, args, kwargs)
         name = str(node.target) if module is not None else node.name
         options = {**{str(index): value for index, value in enumerate(args)}, **kwargs}
         return rule(self, _Call(name, module, operands, options, output))
@@ -307,9 +304,6 @@ _RULES: dict[Any, Callable[[_Walk, _Call], _Activation]] = {
     )
     for key in keys
 }
-
-
-_KEEPING_SHAPE = (_Walk.batch_norm, _Walk.relu, _Walk.silent)
 
 
 def _readable(key: Any) -> str:
