@@ -19,7 +19,7 @@ from shared.platforms.kernels import Array
 from shared.platforms.noise import row_normals
 from shared.platforms.simulator import Simulation, simulate
 
-LARGEST_BATCH = 4096
+LARGEST_BATCH = 65_536
 SHARE_STILL_FALLING = 0.9  # a doubled batch that multiplies the all-ones share by less than this pays
 
 
@@ -76,7 +76,7 @@ class SimulatedPlatform:
         The share is what the network costs with every width at 1, over what it costs dense. Below that batch a tiny
         network costs little but kernel launches, dense or not, and a single doubling may leave the share where it is;
         so every later doubling counts too. `position_bounds` are the dense positions, ends included. Raises BadInput
-        when the share still falls at a batch of 4,096.
+        when the share still falls at LARGEST_BATCH.
         """
         ones = [position_bounds[0], *(1 for _ in position_bounds[1:-1]), position_bounds[-1]]
         batches = [2**k for k in range(LARGEST_BATCH.bit_length() + 1)]
