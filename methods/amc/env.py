@@ -1,0 +1,165 @@
+"""The Markov decision process of AMC with joules in place of multiply-adds.
+
+He, Lin, Liu, Wang, Li, Han, "AMC: AutoML for Model Compression and Acceleration on Mobile Devices", ECCV 2018,
+section 3. An episode visits the prunable units from the input to the output; an action is the share of the unit's
+channels to keep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, SupportsFloat
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from torch import Tensor
+
+from methods.contract import Infeasible
+from shared.bounded_widths import BoundedWidths, WidthEnergy, lower_bounds
+from shared.energy.budget import BudgetTooSmallError
+from shared.networks import Operation, Structure
+
+Observation = NDArray[np.float32]
+
+FEATURES = (
+    *("index", "outputs", "channels", "height", "width", "stride", "kernel"),  # of the layer
+    *("energy", "reduced", "rest", "action"),
+)
+_ENERGY, _REDUCED, _REST, _ACTION = 7, 8, 9, 10
+
+
+class Strategy(NamedTuple):
+    """What one episode found."""
+
+    reward: float
+    widths: tuple[int, ...]
+    energy_joules: float
+
+
+class PruningEnv(gymnasium.Env[Observation, Observation]):
+    """Chooses the width of every unit in turn; no episode ends above the budget.
+
+    structure: units and operations of the network to prune. energy: widths (n, units) or (units,) -> joules per image,
+    not falling when a width grows. reward: the widths of a finished episode -> a number, the accuracy of the pruned
+    network. lower: smallest widths, by default a fifth of the dense ones, rounded up.
+
+    Observation: Box(0, 1, (11,)), `FEATURES` of the paper's section 3.1 for the layer that reads the unit. Index,
+    channel counts, map, stride, kernel and the layer's dense energy are scaled to 0..1 over the units (0 where all
+    agree). `reduced` is what the widths decided so far save with all others dense, `rest` what the later layers use in
+    the dense network, both as shares of its energy; `action` is the share of channels that the previous unit kept after
+    rounding and bounding, 1 at first.
+
+    Action: Box(0, 1, (1,)), the share of the unit's channels to keep. It becomes the nearest whole width, at least the
+    lower bound and at most the largest width with which all later units at their lower bounds meet the budget.
+
+    Rewards are 0 up to the last step and `reward(widths)` there; episodes terminate and are never truncated. The best
+    strategy stays in `best`, all of them in `history`.
+
+    Raises Infeasible when the lower bounds are above the budget.
+
+        network = build("mobilenet", width_multiplier=0.25, num_classes=10, in_channels=1, input_size=28)
+        table = structure(network)
+        energy = lambda widths: energy_model(table.positions(widths))
+        env = PruningEnv(table, energy, budget_joules, reward=lambda widths: sum(widths) / sum(table.upper_bounds))
+        gymnasium.utils.env_checker.check_env(env)
+    """
+
+    def __init__(
+        self,
+        structure: Structure,
+        energy: WidthEnergy,
+        budget_joules: float,
+        reward: Callable[[tuple[int, ...]], float],
+        *,
+        lower: Sequence[int] | None = None,
+    ) -> None:
+        self.observation_space = spaces.Box(0.0, 1.0, (len(FEATURES),), np.float32)
+        self.action_space = spaces.Box(0.0, 1.0, (1,), np.float32)
+        self.upper, self.budget_joules = structure.upper_bounds, budget_joules
+        try:
+            self._bounds = BoundedWidths(
+                energy, budget_joules, lower=lower_bounds(self.upper) if lower is None else lower, upper=self.upper
+            )
+        except BudgetTooSmallError as error:
+            raise Infeasible(str(error)) from error
+        self._reward = reward
+        self._dense_joules = self._bounds.joules(self.upper)
+        self._table = _static_features(structure, energy)
+        self._widths: list[int] = []
+        self._finished = True
+        self.best: Strategy | None = None
+        self.history: list[Strategy] = []
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Start at the first unit with all widths dense."""
+        super().reset(seed=seed)
+        self._widths, self._finished = [], False
+        return self._observe(), {}
+
+    def step(self, action: Observation) -> tuple[Observation, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Decide the next unit; the last one's step carries the reward and `widths` and `energy_joules` in its info."""
+        if self._finished:
+            raise gymnasium.error.ResetNeeded("expected a running episode, got a step after its end; try reset() first")
+        self._widths.append(self._bounds.width(self._widths, float(np.asarray(action).item())))
+        if len(self._widths) < len(self.upper):
+            return self._observe(), 0.0, False, False, {}
+        self._finished = True
+        widths = tuple(self._widths)
+        found = Strategy(float(self._reward(widths)), widths, self._bounds.joules(widths))
+        self.history.append(found)
+        if self.best is None or found.reward > self.best.reward:
+            self.best = found
+        info = {"widths": widths, "energy_joules": found.energy_joules}
+        return self._observe(), found.reward, True, False, info
+
+    def _observe(self) -> Observation:
+        """Features of the unit to decide, after the last step those of the last unit."""
+        decided = len(self._widths)
+        row = self._table[min(decided, len(self.upper) - 1)].copy()
+        if decided:
+            now = self._bounds.joules([*self._widths, *self.upper[decided:]])
+            row[_REDUCED] = (self._dense_joules - now) / self._dense_joules
+            row[_ACTION] = self._widths[-1] / self.upper[decided - 1]
+        return np.clip(row, 0.0, 1.0).astype(np.float32)
+
+
+def _static_features(structure: Structure, energy: WidthEnergy) -> NDArray[np.float64]:
+    """What the widths don't change, (units, features), with `reduced` and `action` as before the first step."""
+    units = len(structure.units)
+    # Row u has the first u units at zero: what is left are the layers from unit u's consumer on, and the constant.
+    switched = torch.tensor(structure.upper_bounds, dtype=torch.float64) * torch.ones(units + 1, units).triu()
+    joules = _array(energy(switched))
+    layers, rest = joules[:-1] - joules[1:], joules[1:] - joules[-1]
+    table = np.zeros((units, len(FEATURES)))
+    for index, (unit, layer) in enumerate(zip(structure.units, _consumers(structure), strict=True)):
+        linear = layer.kind == "linear"
+        table[index, :_ENERGY] = (
+            index,
+            layer.outputs.count,
+            unit.upper_bound,
+            *layer.input_size,
+            0 if linear else layer.stride[0],
+            layer.kernel[0],
+        )
+    table[:, _ENERGY] = layers
+    low, high = table.min(0), table.max(0)
+    table = (table - low) / np.where(high > low, high - low, 1.0)
+    table[:, _REST] = rest / joules[0]
+    table[:, _ACTION] = 1.0
+    return table
+
+
+def _consumers(structure: Structure) -> list[Operation]:
+    """For every unit the first layer that reads it."""
+    layers = {operation.module: operation for operation in structure.operations}
+    names = [next(part.tensor for part in unit.slices if part.role == "consumer") for unit in structure.units]
+    return [layers[name.removesuffix(".weight")] for name in names]
+
+
+def _array(values: Tensor) -> NDArray[np.float64]:
+    return values.detach().cpu().double().numpy()

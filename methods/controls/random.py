@@ -1,0 +1,64 @@
+"""The control for AMC's agent: the same tries and the same judgement, with widths drawn at random."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from methods.contract import Infeasible, Method, Outcome, Task, spend_remaining
+from shared.bounded_widths import BoundedWidths, lower_bounds
+from shared.candidates import Candidates
+from shared.energy.budget import BudgetTooSmallError
+from shared.networks import Structure
+from shared.protocol import Protocol
+from shared.reconstruction import Reconstruction, calibration_batches
+from shared.rng import numpy_generator
+
+
+class Random(Method):
+    """As many random networks as AMC has episodes, pruned, reconstructed and judged as AMC's; the best one is trained.
+
+    Widths come from uniform ratios through AMC's bound, unit after unit, in one stage.
+    """
+
+    name: ClassVar[str] = "random"
+    title: ClassVar[str] = "Random search"
+    paper: ClassVar[str] = "Control: what AMC's agent adds to its tries, its bound and its reconstruction"
+
+    def run(self, task: Task) -> Outcome:
+        """Draw, judge, take the best, train; spends the ledger exactly.
+
+        Raises Infeasible when a fifth of every dense width is above the budget.
+        """
+        protocol, upper = task.protocol, task.structure.upper_bounds
+        try:
+            bounds = BoundedWidths(task.energy, task.budget_joules, lower=lower_bounds(upper), upper=upper)
+        except BudgetTooSmallError as error:
+            raise Infeasible(str(error)) from error
+        network = task.copy_of_dense()
+        batches = task.calibration_batches(calibration_batches(protocol.batch_size))
+        reconstruction = Reconstruction(network, task.structure, batches, task.generator("reconstruction"))
+        candidates = Candidates(network, task.structure, reconstruction)
+        draw = numpy_generator(task.seed, "random")
+        tries: list[tuple[float, tuple[int, ...]]] = []
+        for _ in range(protocol.episodes):
+            widths: list[int] = []
+            for ratio in draw.random(len(upper)):
+                widths.append(bounds.width(widths, ratio))
+            tries.append((task.search_accuracy(candidates.at(widths)), tuple(widths)))
+        accuracy, best = max(tries, key=lambda entry: entry[0])  # the first among equals
+        model = candidates.cut(best)
+        spend_remaining(task, task.trainer(model))
+        notes = {
+            "tries": protocol.episodes,
+            "widths": list(best),
+            "first_reward": tries[0][0],
+            "best_reward": accuracy,
+            "reconstruction_skipped": list(reconstruction.skipped),
+            "budget_unused_share": 1.0 - bounds.joules(best) / task.budget_joules,
+        }
+        return Outcome(model, notes, {"reward": [reward for reward, _ in tries]})
+
+    def search_samples(self, protocol: Protocol, structure: Structure) -> int:
+        """Images of all tries and of the calibration."""
+        calibration = calibration_batches(protocol.batch_size) * protocol.batch_size
+        return protocol.episodes * protocol.search_images + calibration

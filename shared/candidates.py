@@ -1,0 +1,63 @@
+"""Pruned and reconstructed networks at any widths, made quickly enough to be judged by the hundred."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from shared.networks import Slice, Structure, compact
+from shared.reconstruction import Reconstruction, channel_entries
+
+
+class Candidates:
+    """The networks that one-shot pruning of `model` gives, without fine-tuning.
+
+    `at(widths)` is a really smaller network for evaluation, one module whose tensors are cut anew by each call.
+    `cut(widths)` is the same network as a module of its own, to be trained. Both do what the masked network does.
+    """
+
+    def __init__(self, model: nn.Module, structure: Structure, reconstruction: Reconstruction) -> None:
+        self._reconstruction = reconstruction
+        self._tensors = {name: tensor.detach() for name, tensor in model.state_dict(keep_vars=True).items()}
+        self._small = copy.deepcopy(model).eval().requires_grad_(False)
+        self._parts: dict[str, list[tuple[int, Slice]]] = {}  # by tensor: (unit, slice) to cut
+        for unit in structure.units:
+            for part in unit.slices:
+                self._parts.setdefault(part.tensor, []).append((unit.index, part))
+
+    @torch.no_grad()
+    def at(self, widths: Sequence[int]) -> nn.Module:
+        """The network at `widths` in evaluation mode, valid until the next call; not for training."""
+        kept = [self._reconstruction.kept(unit, width) for unit, width in enumerate(widths)]
+        for name, parts in self._parts.items():
+            module_name, _, leaf = name.rpartition(".")
+            module = self._small.get_submodule(module_name)
+            tensor = self._cut(name, parts, kept)
+            old = getattr(module, leaf)
+            new = nn.Parameter(tensor, requires_grad=False) if isinstance(old, nn.Parameter) else tensor
+            setattr(module, leaf, new)
+            if any(part.role == "depthwise" for _, part in parts) and isinstance(module, nn.Conv2d):
+                module.depthwise = True  # type: ignore[assignment]  # at one channel the shapes can't tell
+                module.groups = module.in_channels = module.out_channels = len(tensor)
+        return self._small
+
+    def cut(self, widths: Sequence[int]) -> nn.Module:
+        """The network at `widths` as a new compact module with the weights of `at(widths)`."""
+        return compact(self.at(widths)).requires_grad_(True)
+
+    def _cut(self, name: str, parts: list[tuple[int, Slice]], kept: list[Tensor]) -> Tensor:
+        """One tensor with the channels that it keeps, its kept columns reconstructed where it reads a unit."""
+        tensor = self._tensors[name]
+        producer = next((kept[unit] for unit, part in parts if part.role == "producer"), None)
+        for unit, part in parts:
+            if part.role == "consumer":
+                solved = self._reconstruction.weight(name, unit, len(kept[unit]), producer)
+                if solved is not None:
+                    shape = (len(solved), len(kept[unit]) * part.repeat, *tensor.shape[2:])
+                    return solved.reshape(shape).to(tensor.dtype)
+        for unit, part in parts:
+            tensor = tensor.index_select(part.dim, channel_entries(kept[unit], part.repeat))
+        return tensor

@@ -1,0 +1,183 @@
+"""Least-squares reconstruction of the layers that read a pruned unit, from Gram matrices.
+
+AMC (He et al., ECCV 2018) takes the selection and the reconstruction from He, Zhang, Sun, "Channel Pruning for
+Accelerating Very Deep Neural Networks" (ICCV 2017): keep the input channels with the largest weights, then choose the
+weights that give back the layer's former output. With rows X of its input (n, columns) and outputs Y = X W, bias left
+out, the weights of the kept columns S are argmin |Y - X_S W'|^2 = (X_S'X_S)^-1 X_S'Y. X'Y is X'X W, so the Gram matrix
+X'X is all that has to be collected, once per network.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from shared.networks import Structure, Unit
+
+CALIBRATION_IMAGES = 3000
+POSITIONS_PER_BATCH = 10  # random places of the output map, the same for all images of a batch (AMC's published code)
+MAXIMUM_COLUMNS = 2304  # 3x3 at 256 channels; wider layers keep their weights
+RIDGE = 1e-8  # of the Gram matrix's mean diagonal: dead inputs must not make it singular
+
+
+def calibration_batches(batch_size: int) -> int:
+    """How many batches to collect from: AMC's number of images."""
+    return math.ceil(CALIBRATION_IMAGES / batch_size)
+
+
+def input_rows(layer: nn.Conv2d | nn.Linear, inputs: Tensor, positions: int, draw: torch.Generator) -> Tensor:
+    """What the layer's weight is multiplied with, at random places of its output: (rows, columns).
+
+    inputs: (batch, channels, h, w) or (batch, features). columns = weight[0].numel(), in the order of
+    weight.flatten(1). A convolution gives `positions` rows per image (or all places when there are fewer), drawn
+    without repetition and the same for every image; a linear layer gives one.
+    """
+    if isinstance(layer, nn.Linear):
+        return inputs
+    (high, wide), (down, right), (spread_y, spread_x) = layer.kernel_size, layer.stride, layer.dilation
+    if isinstance(layer.padding, str) or layer.padding_mode != "zeros":
+        raise ValueError(f"expected zero padding in pixels, got {layer.padding!r}; try padding=(h, w)")
+    pad_y, pad_x = layer.padding
+    padded = F.pad(inputs, (pad_x, pad_x, pad_y, pad_y))
+    span_y, span_x = spread_y * (high - 1) + 1, spread_x * (wide - 1) + 1
+    rows = (padded.shape[2] - span_y) // down + 1
+    columns = (padded.shape[3] - span_x) // right + 1
+    patches = []
+    for place in torch.randperm(rows * columns, generator=draw)[:positions].tolist():
+        top, left = place // columns * down, place % columns * right
+        patch = padded[:, :, top : top + span_y : spread_y, left : left + span_x : spread_x]
+        patches.append(patch.flatten(1))
+    return torch.cat(patches)
+
+
+@dataclass(frozen=True)
+class _Solver:
+    """Solves for every number of kept channels, which come in the order of importance, by one factorisation.
+
+    The first d rows and columns of the Cholesky factor L of X'X are the factor of the first d columns' own Gram matrix.
+    """
+
+    factor: Tensor  # L (columns, columns), lower triangular, float64
+    projected: Tensor  # L' W (columns, outputs), float64
+
+    def solve(self, columns: int, outputs: Tensor | None) -> Tensor:
+        """Weights of the first `columns` columns: (outputs, columns)."""
+        target = self.projected[:columns] if outputs is None else self.projected[:columns, outputs]
+        # L_S L_S' W' = X_S'Y = L_S (L'W)_S, one triangular solve
+        return torch.linalg.solve_triangular(self.factor[:columns, :columns].T, target, upper=True).T
+
+
+class Reconstruction:
+    """Which channels a unit keeps at a width, and the weights that its consumers then get.
+
+    model: the un-pruned network; it is put into evaluation mode and run once over `batches` of (images, labels).
+    Channels rank by the L1 norm of their consumer weights. `skipped` names the consumers that keep their weights: more
+    columns than `maximum_columns`, or transposed convolutions.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        structure: Structure,
+        batches: Iterable[tuple[Tensor, Tensor]],
+        draw: torch.Generator,
+        *,
+        positions: int = POSITIONS_PER_BATCH,
+        maximum_columns: int = MAXIMUM_COLUMNS,
+    ) -> None:
+        parameters = dict(model.named_parameters())
+        self._orders = [_by_importance(unit, parameters) for unit in structure.units]
+        self._solvers: dict[str, _Solver] = {}
+        consumers = {part.tensor: unit for unit in structure.units for part in unit.slices if part.role == "consumer"}
+        layers = {name: model.get_submodule(name.removesuffix(".weight")) for name in consumers}
+        fitted = {
+            name: layer
+            for name, layer in layers.items()
+            if isinstance(layer, nn.Conv2d | nn.Linear) and layer.weight[0].numel() <= maximum_columns
+        }
+        self.skipped = tuple(name.removesuffix(".weight") for name in layers if name not in fitted)
+        grams = _grams(model, fitted, batches, positions, draw)
+        for name, gram in grams.items():
+            weight = parameters[name].detach().flatten(1)  # (outputs, columns)
+            channels = self._orders[consumers[name].index]
+            order = channel_entries(channels, weight.shape[1] // len(channels))
+            self._solvers[name] = _factorise(gram[order][:, order], weight[:, order])
+
+    def kept(self, unit: int, width: int) -> Tensor:
+        """The `width` most important channels of a unit in rising order; among equals the lower index is kept."""
+        return self._orders[unit][:width].sort().values
+
+    def weight(self, name: str, unit: int, width: int, outputs: Tensor | None = None) -> Tensor | None:
+        """The consumer tensor `name` of a unit at `width`: (outputs, columns of the kept channels), float64.
+
+        Columns are those of weight.flatten(1) in the order of `kept`. outputs: the output channels that are asked for.
+        None when the tensor keeps its weights.
+        """
+        solver = self._solvers.get(name)
+        if solver is None:
+            return None
+        per_channel = len(solver.factor) // len(self._orders[unit])
+        solved = solver.solve(width * per_channel, outputs)
+        return solved[:, channel_entries(self._orders[unit][:width].argsort(), per_channel)]
+
+
+def channel_entries(channels: Tensor, repeat: int) -> Tensor:
+    """Where the channels' entries are along a dimension with `repeat` entries per channel, in the channels' order."""
+    return (channels[:, None] * repeat + torch.arange(repeat, device=channels.device)).flatten()
+
+
+def _by_importance(unit: Unit, parameters: dict[str, nn.Parameter]) -> Tensor:
+    """The unit's channels by falling L1 norm of their consumer weights: int64 (channels,)."""
+    norms = [
+        parameters[part.tensor].detach().abs().transpose(0, part.dim).reshape(unit.upper_bound, -1).sum(1)
+        for part in unit.slices
+        if part.role == "consumer"
+    ]
+    return torch.stack(norms).sum(0).sort(descending=True, stable=True).indices
+
+
+@torch.no_grad()
+def _grams(
+    model: nn.Module,
+    layers: dict[str, nn.Conv2d | nn.Linear],
+    batches: Iterable[tuple[Tensor, Tensor]],
+    positions: int,
+    draw: torch.Generator,
+) -> dict[str, Tensor]:
+    """X'X of every layer, float64 (columns, columns), by weight name."""
+    grams = {
+        name: layer.weight.new_zeros((layer.weight[0].numel(),) * 2, dtype=torch.float64)
+        for name, layer in layers.items()
+    }
+
+    def listen(name: str, layer: nn.Conv2d | nn.Linear) -> torch.utils.hooks.RemovableHandle:
+        def add(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            rows = input_rows(layer, inputs[0], positions, draw).double()
+            grams[name].addmm_(rows.T, rows)
+
+        return layer.register_forward_pre_hook(add)
+
+    handles = [listen(name, layer) for name, layer in layers.items()]
+    try:
+        model.eval()
+        for images, _ in batches:
+            model(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return grams
+
+
+def _factorise(gram: Tensor, weight: Tensor) -> _Solver:
+    """Gram matrix and dense weight (outputs, columns), columns by falling importance -> solver for every width.
+
+    The ridge pulls towards the dense weights, not towards zero: inputs that were never seen alive keep theirs.
+    """
+    ridge = RIDGE * float(gram.diagonal().mean()) or 1.0
+    factor = torch.linalg.cholesky(gram + ridge * torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
+    return _Solver(factor, factor.T @ weight.double().T)
