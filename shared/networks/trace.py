@@ -44,13 +44,13 @@ def is_depthwise(conv: nn.Conv2d) -> bool:
 
 
 def _meta_copy(model: nn.Module) -> nn.Module:
-    """The model in evaluation mode with its tensors on the meta device; no data is copied."""
+    """The model in evaluation mode with float32 tensors on the meta device, whatever its own are; no data is copied."""
     meta: dict[int, Any] = {}
     for parameter in model.parameters():
         meta[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)
     for buffer in model.buffers():
         meta[id(buffer)] = torch.empty_like(buffer, device="meta")
-    return copy.deepcopy(model, meta).eval()
+    return copy.deepcopy(model, meta).eval().float()
 
 
 @dataclass(eq=False)
