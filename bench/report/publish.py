@@ -1,0 +1,107 @@
+"""The committed reports: pages, and under records/ the records behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
+from pathlib import Path
+
+from bench.record import RECORD_FILE, Record
+from bench.report.collect import Page, file_name, load, page_name, pages
+from bench.report.render import index_text, page_files, write
+from bench.report.style import same_plot
+from shared.cache import atomic_write
+from shared.errors import BadInput
+
+RECORDS, INDEX = "records", "README.md"
+
+
+def publish(records_with_folders: Sequence[tuple[Record, Path]], reports_dir: Path) -> list[Path]:
+    """Copy record files to records/<page>/<method>-<budget>-<seed>.json below `reports_dir`, render; returns the pages.
+
+    A page is made of exactly these records: others that lay there for it are removed. Raises BadInput, before anything
+    is written, when records can't share a page.
+    """
+    made = pages(record for record, _ in records_with_folders)
+    copies = {
+        reports_dir / RECORDS / page_name(record) / file_name(record): (folder / RECORD_FILE).read_bytes()
+        for record, folder in records_with_folders
+    }
+    for path, content in copies.items():
+        atomic_write(path, content)
+    for page in made:
+        for old in (reports_dir / RECORDS / page.name).glob("*.json"):
+            if old not in copies:
+                old.unlink()
+    regenerate(reports_dir)
+    return [reports_dir / f"{page.name}.md" for page in made]
+
+
+def regenerate(reports_dir: Path) -> list[Path]:
+    """Write every page, plot and the index anew from the committed records; returns the pages' paths."""
+    made = committed(reports_dir)
+    for page in made:
+        write(page, page_files(page, f"{RECORDS}/{page.name}"), reports_dir)
+    atomic_write(reports_dir / INDEX, _index(made, reports_dir))
+    return [reports_dir / f"{page.name}.md" for page in made]
+
+
+def committed(reports_dir: Path) -> list[Page]:
+    """The pages that the committed records make. Raises BadInput for a damaged or misplaced one."""
+    found = []
+    for path in sorted((reports_dir / RECORDS).glob("*/*.json")):
+        record = load(path)
+        place = f"{page_name(record)}/{file_name(record)}"
+        if place != f"{path.parent.name}/{path.name}":
+            raise BadInput(f"another record in {path}", f"that of {place}", "moving it there")
+        found.append(record)
+    return pages(found) if found else []
+
+
+def _index(made: Sequence[Page], reports_dir: Path) -> bytes:
+    return index_text(made, learning_rates=(reports_dir / "learning-rates.md").exists()).encode()
+
+
+def check(reports_dir: Path) -> list[str]:
+    """How the committed pages differ from what their records make: one line per file, empty when they agree.
+
+    Markdown is compared byte by byte. So are plots drawn by this very version of matplotlib; of others the data they
+    carry is compared, since versions differ in their paths. Damaged records and pages or plots without records are
+    named too.
+    """
+    try:
+        made = committed(reports_dir)
+    except BadInput as error:
+        return [str(error)]
+    expected = {INDEX: _index(made, reports_dir)}
+    for page in made:
+        expected |= page_files(page, f"{RECORDS}/{page.name}")
+    found = []
+    for name, content in sorted(expected.items()):
+        path = reports_dir / name
+        if not path.is_file():
+            found.append(f"{name}: missing")
+        elif name.endswith(".svg"):
+            if not same_plot(path.read_bytes(), content):
+                found.append(f"{name}: not the plot of its records")
+        elif path.read_bytes() != content:
+            found.append(f"{name}: {_first_difference(path.read_bytes(), content)}")
+    return found + [f"{name}: no records behind it" for name in _strays(reports_dir, expected)]
+
+
+def _first_difference(committed_bytes: bytes, fresh: bytes) -> str:
+    old_lines, new_lines = committed_bytes.decode(errors="replace").splitlines(), fresh.decode().splitlines()
+    for number, (old, new) in enumerate(zip_longest(old_lines, new_lines, fillvalue="nothing"), start=1):
+        if old != new:
+            return f"line {number} is {_short(old)}, its records make {_short(new)}"
+    return "differs from its records in line ends"
+
+
+def _short(line: str, longest: int = 100) -> str:
+    return repr(line if len(line) <= longest else line[: longest - 1] + "…")
+
+
+def _strays(reports_dir: Path, expected: Iterable[str]) -> list[str]:
+    """Files named like a page or its plot that no record asks for."""
+    names = {path.name for pattern in ("*.md", "*.svg") for path in reports_dir.glob(pattern)}
+    return sorted(name for name in names - set(expected) if "-simulated-" in name or "-measured-" in name)

@@ -1,0 +1,146 @@
+"""How plots look, and how they become the same bytes every time.
+
+A plot brings its own light card, so that its contrast does not depend on the page: text stays above 7:1 and data above
+3:1 on it, on light and on dark pages alike. Colours follow the palette of Okabe and Ito (2008), darkened where it is
+too light for a line; a marker and a dash tell the same thing again without colour.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+CARD, EDGE, INK, FAINT, GRID = "#f8f9fb", "#d0d7de", "#24292f", "#4d555e", "#dfe3e8"
+
+# method -> (colour, marker); controls are drawn hollow and dashed
+METHODS = {
+    "ecc": ("#0067a6", "o"),
+    "ecc-paper": ("#2b8cbe", "h"),
+    "netadapt": ("#d1560a", "s"),
+    "netadapt-original": ("#b5651d", "D"),
+    "amc": ("#00875f", "^"),
+    "uniform": ("#5f6670", "v"),
+    "uniform-gradual": ("#8c4a9e", "p"),
+    "random": ("#8a6d1b", "X"),
+    "magnitude": ("#1f1f1f", "P"),
+}
+OTHERS = (("#b8447f", "<"), ("#6f4fd1", ">"), ("#a03033", "d"), ("#3d7a8a", "8"))
+# budgets, tightest first; no colour of a method, neighbours far apart in hue and lightness
+BUDGETS = (("#4b1d7a", "o"), ("#16808c", "s"), ("#b07400", "^"), ("#c2477f", "D"), ("#2f5f2f", "v"), ("#5f6fd0", "P"))
+
+_RC = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 8,
+    "axes.labelsize": 9,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.facecolor": "none",
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.unicode_minus": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "text.color": INK,
+    "text.parse_math": False,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "figure.dpi": 72,  # an SVG's unit, so that the card's outline is in its pixels
+    "figure.facecolor": "none",
+    "svg.fonttype": "path",  # the same letters wherever it is read
+    "svg.hashsalt": "bench.report",
+}
+
+
+def method_style(method: str, others: list[str]) -> tuple[str, str]:
+    """(colour, marker) of a method; `others` are the page's methods without a place in the palette, in order."""
+    return METHODS.get(method) or OTHERS[others.index(method) % len(OTHERS)]
+
+
+def budget_style(index: int) -> tuple[str, str]:
+    """(colour, marker) of the budget in column `index`, tightest first."""
+    return BUDGETS[index % len(BUDGETS)]
+
+
+def new_figure(width_in: float, height_in: float) -> Figure:
+    """An empty figure on a card with rounded corners. Call within `house_style()`."""
+    from matplotlib.figure import Figure
+    from matplotlib.patches import FancyBboxPatch
+
+    figure = Figure(figsize=(width_in, height_in), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.08, wspace=0.02, hspace=0.04)  # type: ignore[union-attr,call-arg]
+    figure.patch.set_visible(False)
+    outline = "round,pad=0,rounding_size=8"
+    width, height = 72 * width_in - 1.5, 72 * height_in - 1.5
+    card = FancyBboxPatch((0.75, 0.75), width, height, outline, transform=None, fc=CARD, ec=EDGE, lw=1, zorder=-10)
+    card.set_in_layout(False)
+    figure.add_artist(card)
+    return figure
+
+
+def house_style() -> Any:
+    """Context in which every setting is ours, whatever a user's matplotlibrc says."""
+    import matplotlib.style
+
+    return matplotlib.style.context(["default", _RC])
+
+
+def svg(figure: Figure, title: str, data: dict[str, Any]) -> bytes:
+    """The figure as SVG without a date, with the library's version as its creator and `data` as its description."""
+    stream = io.BytesIO()
+    description = json.dumps(data, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    metadata = {"Date": None, "Title": title, "Description": description}
+    figure.savefig(stream, format="svg", metadata=metadata)
+    text = re.sub(r"[ \t]+\n", "\n", stream.getvalue().decode())
+    return text.encode()
+
+
+def bare(axes: Axes, *, vertical_grid: bool = False) -> None:
+    """Ticks and grid as quiet as they can be read."""
+    axes.tick_params(length=3, width=0.8)
+    axes.grid(vertical_grid, axis="x")
+
+
+_DUBLIN_CORE = "{http://purl.org/dc/elements/1.1/}"
+
+
+def creator_and_data(content: bytes) -> tuple[str, str]:
+    """(drawing library and version, description) of an SVG written by `svg`. Raises ValueError when it is not one."""
+    try:
+        root = ElementTree.fromstring(content)
+    except ElementTree.ParseError as error:
+        raise ValueError(f"expected an SVG, got text that is no XML ({error}); try regenerating it") from None
+    creator = "".join(next(root.iter(f"{_DUBLIN_CORE}creator"), ElementTree.Element("none")).itertext()).strip()
+    return creator, root.findtext(f".//{_DUBLIN_CORE}description") or ""
+
+
+def same_plot(committed: bytes, fresh: bytes) -> bool:
+    """Whether two SVGs show the same: the same bytes, or, drawn by different versions of the library, the same data."""
+    if committed == fresh:
+        return True
+    try:
+        (creator, data), (fresh_creator, fresh_data) = creator_and_data(committed), creator_and_data(fresh)
+    except ValueError:
+        return False
+    return creator != fresh_creator and data == fresh_data

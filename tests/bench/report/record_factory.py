@@ -1,0 +1,156 @@
+"""Records as a harness would write them, with figures that a test can foresee."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from bench.record import Budget, Cost, EnergyFit, Measures, Platform, Record
+
+BOUNDS = (8, 16, 32, 32, 64, 64, 128, 128, 128, 128, 128, 128, 256, 256)
+DENSE_JOULES = 0.0125
+TITLES = {"ecc": "ECC", "netadapt": "NetAdapt", "amc": "AMC", "dense": "Dense", "uniform": "Uniform"}
+PROTOCOL = {
+    "name": "quick",
+    "iterations": 800,
+    "fine_tune_iterations": 300,
+    "batch_size": 64,
+    "learning_rate": 0.002,
+    "budgets": [0.35, 0.25],
+    "seeds": [0],
+    "search_images": 500,
+    "minimum_short_term_iterations": 5,
+    "episodes": 100,
+    "stages": 4,
+    "weight_decay": 0.0001,
+    "distillation": 0.5,
+    "recalibration_batches": 20,
+    "profile_samples": 10000,
+    "profile_test_samples": 2000,
+    "ranks": False,
+}
+
+
+def make(
+    method: str = "ecc",
+    fraction: float | None = 0.35,
+    seed: int = 0,
+    *,
+    after: float = 0.88,
+    reading_share: float = 0.99,
+    reason: str | None = None,
+    trace: bool = False,
+    **changes: Any,
+) -> Record:
+    """One record. `after`: accuracy after fine-tuning; `reading_share`: reading over budget.
+
+    A `reason` makes it a miss without measures. `changes` replace whole fields.
+    """
+    joules = DENSE_JOULES * (fraction or 1.0)
+    budget = {"joules": joules, "dense_reading_joules": DENSE_JOULES, "dense_estimate_joules": 1.01 * DENSE_JOULES}
+    wave = [min(1.0, (fraction or 1.0) ** 0.5 * (1 + 0.3 * math.sin(i + len(method)))) for i in range(len(BOUNDS))]
+    widths = tuple(max(1, round(bound * part)) for bound, part in zip(BOUNDS, wave, strict=True))
+    network = {"name": "mobilenet", "num_classes": 10, "width_multiplier": 0.25, "input_size": 28}
+    fields: dict[str, Any] = {
+        "key": f"{method}{fraction}{seed}",
+        "method": method,
+        "title": TITLES.get(method, method),
+        "paper": f"The paper of {method}",
+        "network": network | {"widths": list(widths)},
+        "dataset": "fashion-mnist",
+        "platform": Platform(
+            name="1080ti",
+            source="simulated",
+            meter="simulator",
+            calibration="v1 0123abcd",
+            inference_batch=64,
+            input_shape=(1, 28, 28),
+        ),
+        "protocol": PROTOCOL,
+        "seed": seed,
+        "budget": None if fraction is None else Budget(fraction=fraction, **budget),
+        "status": "ok" if reason is None else "miss",
+        "reason": reason,
+        "dense_accuracy": 0.9234,
+        "measures": None
+        if reason is not None
+        else Measures(
+            widths=widths,
+            upper_bounds=BOUNDS,
+            estimate_joules=0.995 * joules,
+            reading_joules=reading_share * joules,
+            parameters=54_321,
+            macs=1_234_567,
+            accuracy_before=after - 0.05,
+            accuracy_after=after,
+        ),
+        "cost": Cost(
+            training_iterations=800,
+            search_samples=50_000 if method in ("netadapt", "amc") else 0,
+            energy_queries=1_600,
+            measurements=0,
+            fine_tune_iterations=300,
+            method_s=55.0,
+            fine_tune_s=12.0,
+            distillation_step_s=0.0625,
+            forward_s_per_image=0.0002,
+        ),
+        "energy_fit": EnergyFit(
+            kind="bilinear", relative_error=0.031, skill=0.123, dense_relative_error=-0.014, samples=10_000
+        ),
+        "fingerprints": {"dataset": "d1", "dense_weights": "w1", "profile": "p1", "energy_model": "e1"},
+        "notes": {"reached budget at": 640},
+        "trace": course(joules) if trace else {},
+        "environment": {
+            "commit": "0123456789abcdef",
+            "dirty": False,
+            "python": "3.11.2",
+            "versions": {"torch": "2.9.0", "numpy": "2.1.0"},
+            "system": "Linux x86_64",
+            "threads": 1,
+            "command": "python -m bench run --methods ecc,netadapt,amc --device 1080ti",
+        },
+        "network_sha256": None if reason is not None else "f" * 64,
+    }
+    return Record(**(fields | changes))
+
+
+def course(joules: float, length: int = 800) -> dict[str, list[Any]]:
+    """A trace that falls from dense to the budget in 0.8 of its length."""
+    shares = [max(0.0, 1 - i / (0.8 * length)) for i in range(length)]
+    dense, end = DENSE_JOULES, joules / DENSE_JOULES
+    width = [math.sqrt(end) + (1 - math.sqrt(end)) * share for share in shares]
+    return {
+        "iteration": list(range(length)),
+        "E_hat": [joules + (dense - joules) * share for share in shares],
+        "phi": [[math.ceil(w * bound) for bound in BOUNDS] for w in width],
+        "s": [[w * bound for bound in BOUNDS] for w in width],
+        "y": [[10 * (1 - share) * (1 + math.sin(i + k) / 9) for k in range(14)] for i, share in enumerate(shares)],
+        "z": [5 * (1 - share) ** 2 for share in shares],
+        "loss": [0.4 + 0.6 * math.exp(-i / 100) + 0.05 * math.sin(i) for i in range(length)],
+    }
+
+
+def quick_runs() -> list[Record]:
+    """Three methods and two controls at two budgets with one seed; one reading above its budget, one miss."""
+    runs = [make("dense", None, after=0.9251)]
+    for fraction, loss in ((0.35, 0.0), (0.25, 0.031)):
+        runs += [
+            make("uniform", fraction, after=0.8712 - loss),
+            make("ecc", fraction, after=0.8934 - 0.8 * loss, trace=True),
+            make("netadapt", fraction, after=0.8821 - loss, reading_share=1.013),
+        ]
+    runs.append(make("amc", 0.35, after=0.8655))
+    runs.append(make("amc", 0.25, reason="keeps at least 0.2 of each layer; E = 0.0041 J | above *any* <budget>"))
+    return runs
+
+
+def seeded_runs() -> list[Record]:
+    """Two methods with three seeds under a protocol that ranks; ECC's accuracies are 88, 89 and 90 %."""
+    protocol = PROTOCOL | {"name": "standard", "seeds": [0, 1, 2], "ranks": True}
+    return [
+        make(method, fraction, seed, after=after + 0.01 * seed, protocol=protocol)
+        for fraction in (0.35, 0.5)
+        for method, after in (("ecc", 0.88), ("netadapt", 0.87))
+        for seed in (0, 1, 2)
+    ]
