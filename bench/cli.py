@@ -217,7 +217,8 @@ def devices() -> None:
     from shared import platforms
 
     for name in platforms.names():
-        typer.echo(f"{name:8} {platforms.get(name).describe()}")
+        platform = platforms.get(name)
+        typer.echo(f"{name:8} {platform.source}, calibration {platform.calibration}")
 
 
 def _console():  # type: ignore[no-untyped-def]

@@ -21,6 +21,7 @@ from bench.environment import environment
 from bench.plan import Ground, Job
 from methods import registry
 from methods.contract import Infeasible, Method, Outcome, Task
+from shared.cache import content_key
 from shared.data import BatchStream
 from shared.ledger import BudgetExhausted, Ledger
 from shared.networks import active_widths, compact, structure
@@ -152,8 +153,8 @@ def execute(
             fingerprints={
                 "dataset": ground.dataset.fingerprint,
                 "dense_weights": dense.fingerprint,
-                "profile": ground.profile.fingerprint,
-                "energy_model": ground.fit.fingerprint,
+                "profile": ground.profile.key,
+                "energy_model": content_key(ground.fit.model.to_dict()),
             },
             notes=outcome.notes,
             trace=outcome.trace,

@@ -96,7 +96,6 @@ def lay_ground(request: Request) -> Ground:
     profile = energy.profile(
         platform, anatomy, batch, samples=protocol.profile_samples, test_samples=protocol.profile_test_samples
     )
-    dense = anatomy.positions(torch.tensor([anatomy.upper_bounds])).numpy()
     return Ground(
         workload=work,
         protocol=protocol,
@@ -106,7 +105,7 @@ def lay_ground(request: Request) -> Ground:
         inference_batch=batch,
         profile=profile,
         fit=energy.fit(profile, anatomy),
-        dense_reading_joules=float(platform.true_joules(anatomy.operations, dense, batch)[0]),
+        dense_reading_joules=profile.dense_joules,
     )
 
 
