@@ -75,12 +75,13 @@ def zero_channels(
                         tensor.masked_fill_(mask, 0)
 
 
-def compact(model: nn.Module) -> nn.Module:
+def compact(model: nn.Module, structure: Structure | None = None) -> nn.Module:
     """A copy without the channels whose consumer columns are all zero; its outputs are the same in both modes.
 
     A unit without any active channel keeps its first. `config["widths"]`, where the model has one, follows.
+    Convolutions keep their memory format. Traces the model when `structure` is not given.
     """
-    table = trace.structure(model)
+    table = structure or trace.structure(model)
     small = copy.deepcopy(model)
     kept_widths = []
     for unit, row in zip(table.units, active_channels(model, table), strict=True):
@@ -110,6 +111,8 @@ def _cut(model: nn.Module, part: Slice, entries: Tensor) -> None:
     owner = model.get_submodule(owner_name)
     tensor = getattr(owner, name)
     smaller = tensor.detach().index_select(part.dim, entries)
+    if tensor.ndim == 4 and tensor.stride(1) == 1 and tensor.stride(3) == tensor.shape[1]:
+        smaller = smaller.to(memory_format=torch.channels_last)  # index_select drops it, which makes training slower
     setattr(owner, name, nn.Parameter(smaller, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else smaller)
 
 

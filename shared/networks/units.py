@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -13,7 +14,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from shared.cache import content_key
-from shared.networks.operations import Operation
+from shared.networks.operations import Channels, Operation
 
 Role = Literal["producer", "bias", "norm", "depthwise", "consumer"]
 
@@ -81,6 +82,25 @@ class Structure:
             (operation.inputs.position, operation.outputs.position, float(operation.macs(ones)))
             for operation in self.operations
             if operation.kind in ("conv", "transposed_conv", "linear")
+        )
+
+    def at(self, widths: Sequence[int]) -> Structure:
+        """The structure of this network cut to `widths`, without tracing it anew."""
+        counts = (self.image_channels, *widths, self.outputs)
+
+        def cut(channels: Channels) -> Channels:
+            position = channels.position
+            return channels if position is None else dataclasses.replace(channels, count=counts[position])
+
+        return dataclasses.replace(
+            self,
+            units=tuple(
+                dataclasses.replace(unit, upper_bound=width) for unit, width in zip(self.units, widths, strict=True)
+            ),
+            operations=tuple(
+                dataclasses.replace(operation, inputs=cut(operation.inputs), outputs=cut(operation.outputs))
+                for operation in self.operations
+            ),
         )
 
     def positions(self, widths: ArrayLike | Tensor) -> Tensor:
