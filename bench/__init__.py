@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 def load_compressed(record_folder: Path | str) -> nn.Module:
     """The compressed network of a finished run as a plain module in evaluation mode.
 
-    `record_folder` holds `record.json` and `network.safetensors`. Raises shared.errors.BadInput when the run is a miss without a network, or its
-    file is not the one that the record hashes.
+    `record_folder` holds `record.json` and `network.safetensors`. Raises shared.errors.BadInput when the run is a
+    miss without a network, or its file is not the one that the record hashes.
     """
     from bench.loading import load  # torch only when it is needed: `python -m bench --help` must answer at once
 

@@ -1,4 +1,5 @@
-"""The command line. Exit codes: 0 success, 1 a plan with a miss or a failure, 2 bad arguments (one line on stderr, nothing written).
+"""The command line. Exit codes: 0 success, 1 a plan with a miss or a failure, 2 bad arguments (one line on stderr,
+nothing written).
 
 Imports of torch and of everything that stands on it happen inside the commands, so that `--help` answers at once.
 """
@@ -25,11 +26,16 @@ app = typer.Typer(
 )
 
 Methods = Annotated[str, typer.Option(help="Comma-separated ids; `python -m bench methods` lists them.")]
-Device = Annotated[str, typer.Option(help="The platform that is asked for joules; `python -m bench devices` lists them.")]
+Device = Annotated[
+    str, typer.Option(help="The platform that is asked for joules; `python -m bench devices` lists them.")
+]
 Network = Annotated[str, typer.Option(help="`python -m bench networks` lists them.")]
 Dataset = Annotated[str, typer.Option(help="`python -m bench datasets` lists them.")]
 ProtocolName = Annotated[str, typer.Option(help="smoke (seconds) or quick (minutes).")]
-Budgets = Annotated[str | None, typer.Option(help="Fractions of dense or joules per image: 0.35,0.25 or 0.0247J. Default: the protocol's.")]
+Budgets = Annotated[
+    str | None,
+    typer.Option(help="Fractions of dense or joules per image: 0.35,0.25 or 0.0247J. Default: the protocol's."),
+]
 Seeds = Annotated[str | None, typer.Option(help="Comma-separated integers. Default: the protocol's.")]
 Jobs = Annotated[int, typer.Option(help="Parallel processes, one thread each.", min=1)]
 Out = Annotated[Path, typer.Option(help="Folder for runs and reports.")]
@@ -125,7 +131,9 @@ def dense(
             console.print(f"{network} on {dataset}: {100 * found.accuracy:.2f} % on test, weights {found.fingerprint}")
         else:
             model, record = weights.train(work, images, progress)
-            console.print(f"{weights.write(model, record, to)}: {100 * record['test_accuracy']:.2f} % on test", soft_wrap=True)
+            console.print(
+                f"{weights.write(model, record, to)}: {100 * record['test_accuracy']:.2f} % on test", soft_wrap=True
+            )
 
 
 @app.command()
@@ -151,8 +159,8 @@ def profile(
 @app.command(name="report")
 def report_(
     out: Out = Path("runs"),
-    to: Annotated[Path | None, typer.Option(help="Publish: copy the records to FOLDER/records/ and write pages to FOLDER.")] = None,
-    check: Annotated[bool, typer.Option("--check", help="Fail when a page in --to (default reports) differs from its records.")] = False,
+    to: Annotated[Path | None, typer.Option(help="Publish into this folder, with copies of the records.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Fail when a page in --to differs from its records.")] = False,
 ) -> None:
     """Regenerate reports from records."""
     from bench import report
@@ -167,7 +175,7 @@ def report_(
         console.print("all pages agree with their records")
         return
     found = report.collect(out)
-    pages = report.render(found, out) if to is None else report.publish(found, to)
+    pages = report.render([record for record, _ in found], out) if to is None else report.publish(found, to)
     for page in pages:
         console.print(f"report: {page}", highlight=False, soft_wrap=True)
 
@@ -232,8 +240,8 @@ def _first_line(ground) -> str:  # type: ignore[no-untyped-def]
     platform, batch = ground.platform, ground.inference_batch
     shape = "×".join(map(str, ground.dataset.input_shape))
     return (
-        f"{platform.name}: {platform.source} joules per image (calibration {platform.calibration}), inference batch {batch} at {shape}; "
-        f"dense network {ground.dense_reading_joules:.4g} J"
+        f"{platform.name}: {platform.source} joules per image (calibration {platform.calibration}), "
+        f"inference batch {batch} at {shape}; dense network {ground.dense_reading_joules:.4g} J"
     )
 
 

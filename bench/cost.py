@@ -26,8 +26,9 @@ class Cost:
         """One line for a person, with the wall time on `jobs` processes."""
         seconds = max(sum(self.job_seconds.values()) / jobs, max(self.job_seconds.values(), default=0.0))
         return (
-            f"{len(self.job_seconds)} runs: {self.training_iterations:,} training iterations, {self.fine_tune_iterations:,} of fine-tuning, "
-            f"up to {self.search_samples:,} search samples; about {minutes(seconds)} on {jobs} processes"
+            f"{len(self.job_seconds)} runs: {self.training_iterations:,} training iterations, "
+            f"{self.fine_tune_iterations:,} of fine-tuning, up to {self.search_samples:,} search samples; "
+            f"about {minutes(seconds)} on {jobs} processes"
         )
 
 

@@ -64,7 +64,9 @@ def train(workload: Workload, dataset: Dataset, progress: Progress) -> tuple[nn.
     recipe = Recipe()
     started = time.perf_counter()
     model = untrained(workload)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.peak_learning_rate, weight_decay=recipe.weight_decay, fused=True)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=recipe.peak_learning_rate, weight_decay=recipe.weight_decay, fused=True
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=recipe.peak_learning_rate, total_steps=recipe.iterations, pct_start=0.2
     )
@@ -112,12 +114,16 @@ def _read(workload: Workload, dataset: Dataset, folder: Path) -> DenseWeights | 
             return None
         path = folder / f"{name}.safetensors"
         if content_key(path.read_bytes()) != record["weights_sha256_16"]:
-            raise BadInput(f"{path} as its record describes it", "other bytes", "git checkout of it, or deleting it from the cache")
+            raise BadInput(
+                f"{path} as its record describes it", "other bytes", "git checkout of it, or deleting it from the cache"
+            )
         model = workload.build()
         model.load_state_dict(load_file(path))
     except FileNotFoundError:
         return None
-    return DenseWeights(model.eval().to(memory_format=torch.channels_last), record["test_accuracy"], record["weights_sha256_16"])
+    return DenseWeights(
+        model.eval().to(memory_format=torch.channels_last), record["test_accuracy"], record["weights_sha256_16"]
+    )
 
 
 def obtain(workload: Workload, dataset: Dataset, progress: Progress) -> DenseWeights:

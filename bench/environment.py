@@ -40,7 +40,10 @@ def _version(package: str) -> str:
 
 @cache
 def environment() -> dict[str, Any]:
-    """Commit and dirty flag (None outside a git checkout), versions, and the class of the host; no host or user names."""
+    """Commit and dirty flag (None outside a git checkout), versions, and the class of the host.
+
+    No host or user names.
+    """
     import torch
 
     status = _git("status", "--porcelain", "--untracked-files=no")

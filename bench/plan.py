@@ -87,7 +87,9 @@ def lay_ground(request: Request) -> Ground:
     """Profile the platform (or take the profile from the cache) and fit the energy model."""
     protocol = protocols.get(request.protocol)
     if request.device not in platforms.names():
-        raise BadInput(f"a device out of {', '.join(platforms.names())}", repr(request.device), "python -m bench devices")
+        raise BadInput(
+            f"a device out of {', '.join(platforms.names())}", repr(request.device), "python -m bench devices"
+        )
     work = workload.get(request.network, request.dataset)
     with torch.device("meta"):
         anatomy = structure(work.build())
@@ -121,7 +123,9 @@ class Plan:
     def slug(self) -> str:
         """`<network>-<dataset>-<device>-<source>-<protocol>`, the name of the plan's page."""
         ground, request = self.ground, self.request
-        return "-".join((request.network, request.dataset, request.device, ground.platform.source, ground.protocol.name))
+        return "-".join(
+            (request.network, request.dataset, request.device, ground.platform.source, ground.protocol.name)
+        )
 
     def key(self, job: Job, dense_fingerprint: str, source: str) -> str:
         """Content key of a job: all that decides its outcome. `source` is the fingerprint of the code that runs."""
@@ -138,7 +142,11 @@ def make(request: Request) -> Plan:
     chosen = {name: registry.get(name) for name in methods}
     protocol = protocols.get(request.protocol)
     seeds = protocol.seeds if request.seeds is None else tuple(_listed(request.seeds, "seeds (integers >= 0)", _seed))
-    texts = tuple(map(str, protocol.budgets)) if request.budgets is None else tuple(_listed(request.budgets, "budgets", _budget_text))
+    texts = (
+        tuple(map(str, protocol.budgets))
+        if request.budgets is None
+        else tuple(_listed(request.budgets, "budgets", _budget_text))
+    )
     ground = lay_ground(request)
     budgets = tuple(_budget(text, ground) for text in texts)
     jobs = [
@@ -170,10 +178,16 @@ _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 def _budget_text(text: str) -> str:
     """`text` when it reads as a budget; the check against the platform comes later, once there is one."""
     if re.fullmatch(r".*[0-9.]\s*(ms|us|µs|s)", text):
-        raise BadInput("a budget in joules or as a fraction", repr(text), "--budgets 0.35 or --budgets 0.0247J (latency budgets need a latency model, which is not built yet)")
+        raise BadInput(
+            "a budget in joules or as a fraction",
+            repr(text),
+            "--budgets 0.35 or --budgets 0.0247J (latency budgets need a latency model, which is not built yet)",
+        )
     number = text.removesuffix("J").strip()
     if not _NUMBER.fullmatch(number) or not math.isfinite(float(number)) or float(number) <= 0:
-        raise BadInput("a positive budget, a fraction of dense or joules", repr(text), "--budgets 0.35,0.25 or --budgets 0.0247J")
+        raise BadInput(
+            "a positive budget, a fraction of dense or joules", repr(text), "--budgets 0.35,0.25 or --budgets 0.0247J"
+        )
     return text
 
 
@@ -185,5 +199,9 @@ def _budget(text: str, ground: Ground) -> Budget:
     if not floor <= joules < top:
         reachable = f"{floor:.4g} J to {top:.4g} J per image, fractions {floor / dense:.4f} to {top / dense:.4f}"
         side = "not below the dense network" if joules >= top else "below what the network can reach"
-        raise BadInput(f"a budget within the reachable range ({reachable})", f"{text} = {joules:.4g} J, {side}", "a budget in that range")
+        raise BadInput(
+            f"a budget within the reachable range ({reachable})",
+            f"{text} = {joules:.4g} J, {side}",
+            "a budget in that range",
+        )
     return Budget(joules / dense, joules)

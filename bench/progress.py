@@ -30,8 +30,13 @@ class PlanProgress:
         self._rows: dict[str, TaskID] = {}
         self._started = self._last_line = time.monotonic()
         self._bars = Progress(
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
-            TextColumn("{task.fields[note]}"), console=console, disable=not console.is_terminal,
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            disable=not console.is_terminal,
         )
         self._total = self._bars.add_task("plan", total=1.0, note="")
 
@@ -39,7 +44,9 @@ class PlanProgress:
         self._bars.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._bars.stop()
 
     def step(self, job: str, step: str, share: float) -> None:

@@ -1,4 +1,6 @@
-"""The named protocols. Learning rates come from `python -m bench tune`, whose grids are printed in reports/learning-rates.md."""
+"""The named protocols. Learning rates come from `python -m bench tune`, whose grids are printed in
+reports/learning-rates.md.
+"""
 
 from __future__ import annotations
 

@@ -61,7 +61,9 @@ class Cost(_Frozen):
     fine_tune_iterations: int
     method_s: float  # wall seconds of the method itself
     fine_tune_s: float
-    distillation_step_s: float  # a plain distillation step of the dense network, timed beside the run in the same process
+    distillation_step_s: (
+        float  # a plain distillation step of the dense network, timed beside the run in the same process
+    )
     forward_s_per_image: float  # a bare forward pass of the dense network, likewise
 
 
@@ -76,7 +78,10 @@ class EnergyFit(_Frozen):
 
 
 class Record(_Frozen):
-    """One (method, budget, seed). `status` is "miss" when the budget was not kept or the method failed; `measures` may be absent then."""
+    """One (method, budget, seed).
+
+    `status` is "miss" when the budget was not kept or the method failed; `measures` may be absent then.
+    """
 
     schema_version: int = SCHEMA
     key: str
@@ -111,7 +116,11 @@ def read(folder: Path) -> Record:
         raise BadInput(f"a {RECORD_FILE} in {folder}", "none", "a folder below the run's --out") from None
     except ValidationError as error:
         first = error.errors()[0]
-        raise BadInput(f"a record in {path}", f"{first['msg']} at {'.'.join(map(str, first['loc']))}", "running it again with --fresh") from None
+        raise BadInput(
+            f"a record in {path}",
+            f"{first['msg']} at {'.'.join(map(str, first['loc']))}",
+            "running it again with --fresh",
+        ) from None
 
 
 def to_json(record: Record) -> bytes:

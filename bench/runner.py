@@ -1,4 +1,6 @@
-"""Works through a plan in parallel processes of one thread each, so that figures do not depend on how many run at once."""
+"""Works through a plan in parallel processes of one thread each, so that figures do not depend on how many run at
+once.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from bench import cost, dense, harness, teacher
+from bench import cost, dense, describe, harness, teacher
 from bench.plan import Ground, Job, Plan, Request, lay_ground
 from bench.progress import PlanProgress
 from bench.record import Record
@@ -42,7 +44,8 @@ def run(plan: Plan, store: Store, *, jobs: int, fresh: bool, command: str, conso
     """
     weights = dense.obtain(plan.ground.workload, plan.ground.dataset, lambda *_: None)
     keys = {
-        job: plan.key(job, weights.fingerprint, harness.source_fingerprint(registry.get(job.method))) for job in plan.jobs
+        job: plan.key(job, weights.fingerprint, describe.source_fingerprint(registry.get(job.method)))
+        for job in plan.jobs
     }
     folders = {job: f"{plan.slug}/{job.name}" for job in plan.jobs}
     store.sweep(plan.slug)
@@ -53,15 +56,24 @@ def run(plan: Plan, store: Store, *, jobs: int, fresh: bool, command: str, conso
     }
     waiting = [job for job in plan.jobs if job not in done]
     if done:
-        console.print(f"{len(done)} of {len(plan.jobs)} runs are finished already (--fresh repeats them)", highlight=False)
+        console.print(
+            f"{len(done)} of {len(plan.jobs)} runs are finished already (--fresh repeats them)", highlight=False
+        )
     if waiting:
         done |= _work(plan, store, waiting, keys, folders, jobs=jobs, command=command, console=console)
     return [done[job] for job in plan.jobs]
 
 
 def _work(
-    plan: Plan, store: Store, waiting: list[Job], keys: dict[Job, str], folders: dict[Job, str],
-    *, jobs: int, command: str, console: Console,
+    plan: Plan,
+    store: Store,
+    waiting: list[Job],
+    keys: dict[Job, str],
+    folders: dict[Job, str],
+    *,
+    jobs: int,
+    command: str,
+    console: Console,
 ) -> dict[Job, Finished]:
     estimate = cost.estimate(plan, waiting)
     longest_first = sorted(waiting, key=lambda job: -estimate.job_seconds[job])
@@ -72,7 +84,11 @@ def _work(
     try:
         console.print("computing the dense network's logits for distillation", highlight=False)
         seeds = dict.fromkeys(job.seed for job in waiting)
-        list(pool.map(_prepare, *zip(*((seed, first) for seed in seeds for first in teacher.chunks(plan.ground)), strict=True)))
+        list(
+            pool.map(
+                _prepare, *zip(*((seed, first) for seed in seeds for first in teacher.chunks(plan.ground)), strict=True)
+            )
+        )
         work = {job.name: estimate.job_seconds[job] for job in waiting}
         with PlanProgress(work, console) as progress:
             running: dict[Future[harness.Result], Job] = {

@@ -19,7 +19,10 @@ _DRAFT = ".draft-"
 
 
 class Store:
-    """Finished runs below one folder (`--out`). Run `<plan's slug>/<method>-<budget>-s<seed>` has the folder of that name."""
+    """Finished runs below one folder (`--out`).
+
+    Run `<plan's slug>/<method>-<budget>-s<seed>` has the folder of that name.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -35,7 +38,9 @@ class Store:
             with tempfile.TemporaryFile(dir=place):
                 pass
         except OSError as error:
-            raise BadInput("an output folder that can be written", f"{self.root} ({error.strerror})", "--out FOLDER") from None
+            raise BadInput(
+                "an output folder that can be written", f"{self.root} ({error.strerror})", "--out FOLDER"
+            ) from None
 
     def folder(self, name: str) -> Path:
         """Where the run `name` lies, or will lie."""

@@ -1,6 +1,8 @@
-"""The dense network's logits on the training batches: computed once per seed and shared by all methods where they fit on disk.
+"""The dense network's logits on the training batches: computed once per seed and shared by all methods where they fit
+on disk.
 
-They depend on (dense weights, data, seed, batch index) alone. Where they would be large (ImageNet) they are computed beside each step instead.
+They depend on (dense weights, data, seed, batch index) alone. Where they would be large (ImageNet) they are computed
+beside each step instead.
 """
 
 from __future__ import annotations
@@ -23,7 +25,10 @@ CHUNK = 250  # batches per file, and per piece of work
 
 
 def chunks(ground: Ground) -> range:
-    """First batch indices of the files that cover compression and fine-tuning; empty when the table would be too large."""
+    """First batch indices of the files that cover compression and fine-tuning.
+
+    Empty when the table would be too large.
+    """
     protocol = ground.protocol
     count = protocol.iterations + protocol.fine_tune_iterations
     size_bytes = 4 * count * protocol.batch_size * len(ground.dataset.classes)
@@ -31,7 +36,9 @@ def chunks(ground: Ground) -> range:
 
 
 def _path(ground: Ground, dense: DenseWeights, seed: int, first: int) -> Path:
-    key = content_key(dense.fingerprint, ground.dataset.fingerprint, seed, ground.protocol.batch_size, torch.__version__)
+    key = content_key(
+        dense.fingerprint, ground.dataset.fingerprint, seed, ground.protocol.batch_size, torch.__version__
+    )
     return cache_dir() / "teacher" / key / f"{first:07d}-{CHUNK}.safetensors"
 
 
@@ -50,12 +57,12 @@ def teacher(ground: Ground, dense: DenseWeights, seed: int) -> Teacher:
     """Logits by batch index: from the prepared files, else from a forward pass of the dense network."""
     files = chunks(ground)
     if not files:
-        return _live(dense.network)
+        return live(dense.network)
     table = torch.cat([load_file(_path(ground, dense, seed, first))["logits"] for first in files])
     return lambda index, images: table[index].to(images.device)
 
 
-def _live(dense: nn.Module) -> Teacher:
+def live(dense: nn.Module) -> Teacher:
     network = copy.deepcopy(dense).eval()
 
     @torch.no_grad()

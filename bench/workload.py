@@ -32,7 +32,10 @@ _WORKLOADS = {
 
 
 def get(network: str, dataset: str) -> Workload:
-    """The workload of `network` on `dataset`. Raises BadInput for unknown names and for pairs that no recipe exists for."""
+    """The workload of `network` on `dataset`.
+
+    Raises BadInput for unknown names and for pairs that no recipe exists for.
+    """
     from shared import data
 
     if network not in networks.names():
@@ -41,7 +44,11 @@ def get(network: str, dataset: str) -> Workload:
         raise BadInput(f"a data set out of {', '.join(data.names())}", repr(dataset), "python -m bench datasets")
     if (network, dataset) not in _WORKLOADS:
         pairs = ", ".join(f"{n} on {d}" for n, d in _WORKLOADS)
-        raise BadInput(f"a pair with a training recipe ({pairs})", f"{network} on {dataset}", "--network mobilenet --dataset fashion-mnist")
+        raise BadInput(
+            f"a pair with a training recipe ({pairs})",
+            f"{network} on {dataset}",
+            "--network mobilenet --dataset fashion-mnist",
+        )
     return Workload(network, dataset, tuple(sorted(_WORKLOADS[network, dataset].items())))
 
 

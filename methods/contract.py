@@ -1,7 +1,7 @@
 """The contract between the harness and a method: a Task goes in, a compressed network comes out.
 
-A method is one class with `run(task) -> Outcome`. It sees the Task and nothing else: no test split, no true energy of the platform, no
-optimiser step outside the ledger.
+A method is one class with `run(task) -> Outcome`. It sees the Task and nothing else: no test split, no true energy of
+the platform, no optimiser step outside the ledger.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol as TypingProtocol
+from typing import Any, ClassVar
+from typing import Protocol as TypingProtocol
 
 import torch
 from torch import Tensor, nn
@@ -24,17 +25,23 @@ from shared.training import Teacher, Trainer, accuracy, recalibrate_batch_norm
 
 
 class EnergyModel(TypingProtocol):
-    """Ê: positions (n, p) or (p,), widths with the fixed ends added -> joules per image (n,) or scalar, float64, differentiable."""
+    """Ê: positions (n, p) or (p,), widths with the fixed ends added -> joules per image (n,) or scalar, float64,
+    differentiable.
+    """
 
-    unit: str
+    @property
+    def unit(self) -> str: ...
 
-    def __call__(self, positions: Tensor) -> Tensor: ...
+    def __call__(self, positions: Tensor, /) -> Tensor: ...
 
     def gradient(self, positions: Tensor) -> Tensor: ...
 
 
 class Infeasible(Exception):
-    """The method can't reach the budget by its own bounds, or found nothing that does: a miss with this reason, not a failure of the plan."""
+    """The method can't reach the budget by its own bounds, or found nothing that does.
+
+    A miss with this reason, not a failure of the plan.
+    """
 
 
 @dataclass(frozen=True)
@@ -51,9 +58,9 @@ class Properties:
 class Task:
     """All that a method sees.
 
-    `network` is the dense network, never to be changed: `copy_of_dense()` gives a copy that is the method's own. `budget_joules` is per image, for
-    Ê(φ). `train` yields batch i of the run, `search` is held out of training. Every image that is looked at for a decision and every row
-    asked of Ê is counted by the methods below.
+    `network` is the dense network, never to be changed: `copy_of_dense()` gives a copy that is the method's own.
+    `budget_joules` is per image, for Ê(φ). `train` yields batch i of the run, `search` is held out of training. Every
+    image that is looked at for a decision and every row asked of Ê is counted by the methods below.
     """
 
     network: nn.Module
@@ -72,7 +79,10 @@ class Task:
         return copy.deepcopy(self.network)
 
     def trainer(self, model: nn.Module) -> Trainer:
-        """A fresh Adam with the protocol's settings on `model`; each of its steps spends one iteration of the ledger."""
+        """A fresh Adam with the protocol's settings on `model`.
+
+        Each of its steps spends one iteration of the ledger.
+        """
         return Trainer(model, self.train, self.teacher, self.ledger, self.protocol)
 
     def energy(self, widths: Tensor) -> Tensor:
@@ -112,8 +122,8 @@ class Task:
 class Outcome:
     """What a method gives back.
 
-    `network`: zeroed channels (or already cut) with Ê(φ) <= budget. `notes`: short facts for the record, JSON values. `trace`: columns of the run for
-    plots, name -> list of numbers (or of lists).
+    `network`: zeroed channels (or already cut) with Ê(φ) <= budget. `notes`: short facts for the record, JSON values.
+    `trace`: columns of the run for plots, name -> list of numbers (or of lists).
     """
 
     network: nn.Module
@@ -143,6 +153,9 @@ class Method(ABC):
 
 
 def spend_remaining(task: Task, trainer: Trainer) -> None:
-    """Train on until the ledger is spent; dead channels stay dead, since shared.networks.zero_channels leaves them without gradient."""
+    """Train on until the ledger is spent.
+
+    Dead channels stay dead, since shared.networks.zero_channels leaves them without gradient.
+    """
     while task.ledger.remaining:
         trainer.step()

@@ -12,7 +12,10 @@ import platformdirs
 
 
 def cache_dir() -> Path:
-    """The cache folder: `BENCH_CACHE` where set, else the user's cache folder of the operating system. Not created here."""
+    """The cache folder: `BENCH_CACHE` where set, else the user's cache folder of the operating system.
+
+    Not created here.
+    """
     override = os.environ.get("BENCH_CACHE")
     return Path(override) if override else Path(platformdirs.user_cache_dir("energy-compression-bench"))
 

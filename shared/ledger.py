@@ -15,10 +15,11 @@ class BudgetExhausted(RuntimeError):
 class Ledger:
     """Counts training iterations (a hard limit) and, beside them, everything else that a method consumes.
 
-    `limit` is the protocol's number of training iterations: one optimiser step of the compressed network on one batch. Search samples
-    are images that went through a network for a decision of the method's own (search split, calibration); energy queries are rows asked
-    of the fitted energy model; measurements are rows asked of the platform. None of these is limited, all are reported.
-    `observer` is told after every change of the first two, for progress.
+    `limit` is the protocol's number of training iterations: one optimiser step of the compressed network on one
+    batch. Search samples are images that went through a network for a decision of the method's own (search split,
+    calibration); energy queries are rows asked of the fitted energy model; measurements are rows asked of the
+    platform. None of these is limited, all are reported. `observer` is told after every change of the first two, for
+    progress.
     """
 
     limit: int

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 class Protocol:
     """Counts, batch sizes and hyper-parameters of one named protocol; identical for all methods.
 
-    The budgets are fractions of the dense network's platform reading. `minimum_short_term_iterations` is the least training that a NetAdapt
-    candidate gets before it is judged; `episodes` is AMC's total over its `stages`, and the number of tries that `random` has.
+    The budgets are fractions of the dense network's platform reading. `minimum_short_term_iterations` is the least
+    training that a NetAdapt candidate gets before it is judged; `episodes` is AMC's total over its `stages`, and the
+    number of tries that `random` has.
     """
 
     name: str

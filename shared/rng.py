@@ -1,7 +1,7 @@
 """Random generators that are a pure function of (seed, purpose, index).
 
-Nothing in the suite draws from a generator whose state depends on what ran before, so a run can stop at any iteration and go on
-with the same outcome, and two methods with one seed see the same batches.
+Nothing in the suite draws from a generator whose state depends on what ran before, so a run can stop at any iteration
+and go on with the same outcome, and two methods with one seed see the same batches.
 """
 
 from __future__ import annotations

@@ -19,14 +19,16 @@ EVALUATION_BATCH = 500
 def distillation_loss(logits: Tensor, teacher: Tensor, labels: Tensor, share: float) -> Tensor:
     """share · mean squared difference of raw logits + (1 - share) · cross-entropy.
 
-    logits and teacher (batch, classes), labels (batch,). The distillation term is that of Ba and Caruana (2014), mean over batch and
-    classes, no temperature, as the published code of ECC (CVPR 2019) weighs it.
+    logits and teacher (batch, classes), labels (batch,). The distillation term is that of Ba and Caruana (2014), mean
+    over batch and classes, no temperature, as the published code of ECC (CVPR 2019) weighs it.
     """
     return share * F.mse_loss(logits, teacher) + (1.0 - share) * F.cross_entropy(logits, labels)
 
 
 def make_optimizer(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.Adam:
-    """Adam with default betas and coupled weight decay on all parameters (ECC paper, section 4.1), one fused kernel per step."""
+    """Adam with default betas and coupled weight decay on all parameters (ECC paper, section 4.1), one fused kernel
+    per step.
+    """
     return torch.optim.Adam(model.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
 
 
@@ -42,8 +44,8 @@ def train_mode(model: nn.Module) -> None:
 class Trainer:
     """A model with its optimiser; `step()` is one training iteration, paid from the ledger.
 
-    The ledger's count is the index of the batch, so every method sees the same batches in the same order. `schedule` maps the share of the
-    ledger that is spent (0..1) to a factor on the learning rate; None keeps it constant.
+    The ledger's count is the index of the batch, so every method sees the same batches in the same order. `schedule`
+    maps the share of the ledger that is spent (0..1) to a factor on the learning rate; None keeps it constant.
     """
 
     def __init__(
@@ -96,9 +98,11 @@ def accuracy(model: nn.Module, split: Split, limit: int | None = None) -> float:
 
 @torch.no_grad()
 def recalibrate_batch_norm(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> int:
-    """Replace batch norm's running statistics by their plain average over `batches`; returns the number of images seen.
+    """Replace batch norm's running statistics by their plain average over `batches`; returns the number of images
+    seen.
 
-    Running statistics lag behind the last removals; averaging anew is what makes accuracy before fine-tuning comparable between methods.
+    Running statistics lag behind the last removals; averaging anew is what makes accuracy before fine-tuning
+    comparable between methods.
     """
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]

@@ -1,7 +1,7 @@
 """Fashion-MNIST (Xiao, Rasul, Vollgraf 2017), shipped with the suite so that it needs no download.
 
-The four gzipped IDX files beside this module are those of Debian's package dataset-fashion-mnist (Expat licence, NOTICE beside them). Debian gzips anew,
-so the check is on the SHA-256 of what is inside.
+The four gzipped IDX files beside this module are those of Debian's package dataset-fashion-mnist (Expat licence,
+NOTICE beside them). Debian gzips anew, so the check is on the SHA-256 of what is inside.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ def _unpacked(folder: Path, name: str, source: Path) -> None:
     except (OSError, EOFError, zlib.error) as error:
         data, got = b"", f"{type(error).__name__}: {error}"
     if hashlib.sha256(data).hexdigest() != SHA256[name]:
-        raise BadInput(f"{packed} to hold Fashion-MNIST's {name} (SHA-256 {SHA256[name][:12]}…)", got, "git checkout of that file")
+        raise BadInput(
+            f"{packed} to hold Fashion-MNIST's {name} (SHA-256 {SHA256[name][:12]}…)", got, "git checkout of that file"
+        )
     atomic_write(target, data)
 
 
@@ -61,7 +63,9 @@ def load(folder: Path | None = None, *, source: Path = SOURCE) -> Dataset:
     try:
         raw.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BadInput("a cache folder that can be written", f"{raw} ({error.strerror})", "BENCH_CACHE=FOLDER") from None
+        raise BadInput(
+            "a cache folder that can be written", f"{raw} ({error.strerror})", "BENCH_CACHE=FOLDER"
+        ) from None
     with FileLock(root / "FashionMNIST.lock"):
         for name in SHA256:
             _unpacked(raw, name, source)

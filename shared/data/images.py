@@ -70,8 +70,9 @@ def _epoch_order(count: int, seed: int, epoch: int) -> Tensor:
 class BatchStream:
     """Augmented training batches; batch i depends on (seed, i) alone, so a run can stop and go on anywhere.
 
-    Every epoch visits the images in a new order; what is left over after the last whole batch of an epoch is dropped. Augmentation: a shift of up to
-    `shift` pixels with zero-valued (black) filling and a horizontal flip, each drawn per image.
+    Every epoch visits the images in a new order; what is left over after the last whole batch of an epoch is dropped.
+    Augmentation: a shift of up to `shift` pixels with zero-valued (black) filling and a horizontal flip, each drawn
+    per image.
     """
 
     def __init__(self, split: Split, seed: int, batch_size: int, *, shift: int = 2) -> None:

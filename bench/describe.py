@@ -1,0 +1,132 @@
+"""Puts a finished run into a record."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from bench import record as records
+from bench.dense import DenseWeights
+from bench.environment import environment
+from bench.plan import Ground, Job
+from methods import registry
+from methods.contract import Method, Outcome
+from shared.cache import content_key
+from shared.ledger import Ledger
+from shared.networks import active_widths, structure
+
+if TYPE_CHECKING:
+    from bench.harness import Seconds
+
+
+def source_fingerprint(method: Method) -> str:
+    """SHA-256 (16 digits) over the code that decides a run's outcome.
+
+    Shared/, contract, harness and the method's own package.
+    """
+    root = Path(__file__).parent.parent
+    module = Path(importlib.import_module(type(method).__module__).__file__ or "")
+    files = [*sorted((root / "shared").rglob("*.py")), root / "methods/contract.py", root / "bench/harness.py"]
+    files += sorted(module.parent.glob("*.py")) if module.is_relative_to(root) else [module]
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def measures(small: nn.Module, accuracy_before: float, accuracy_after: float, ground: Ground) -> records.Measures:
+    """Widths, joules and size of the cut network; the joules are the platform's, noise-free where it is simulated."""
+    widths = active_widths(small)
+    positions = ground.structure.positions(torch.tensor([widths]))
+    reading = ground.platform.true_joules(ground.structure.operations, positions.numpy(), ground.inference_batch)
+    anatomy = structure(small)
+    return records.Measures(
+        widths=widths,
+        upper_bounds=ground.structure.upper_bounds,
+        estimate_joules=float(ground.fit.model(positions)[0]),
+        reading_joules=float(reading[0]),
+        parameters=int(anatomy.parameters(widths)),
+        macs=int(anatomy.macs(widths)),
+        accuracy_before=accuracy_before,
+        accuracy_after=accuracy_after,
+    )
+
+
+def record(
+    job: Job,
+    key: str,
+    ground: Ground,
+    dense: DenseWeights,
+    outcome: Outcome,
+    reason: str | None,
+    measured: records.Measures | None,
+    small: nn.Module | None,
+    ledger: Ledger,
+    fine_tuning: Ledger,
+    seconds: Seconds,
+    command: str,
+) -> records.Record:
+    """The record of a run; `reason` is None when it kept all rules, `small` is the cut network where there is one."""
+    method = registry.get(job.method)
+    dense_config = {"name": ground.workload.network, **dict(ground.workload.arguments)}
+    return records.Record(
+        key=key,
+        method=job.method,
+        title=method.title,
+        paper=method.paper,
+        network=dense_config if small is None else dict(small.config),  # type: ignore[arg-type]
+        dataset=ground.workload.dataset,
+        platform=records.Platform(
+            name=ground.platform.name,
+            source="simulated",
+            meter="simulator",
+            calibration=ground.platform.calibration,
+            inference_batch=ground.inference_batch,
+            input_shape=ground.dataset.input_shape,
+        ),
+        protocol=asdict(ground.protocol),
+        seed=job.seed,
+        budget=None
+        if job.budget is None
+        else records.Budget(
+            fraction=job.budget.fraction,
+            joules=job.budget.joules,
+            dense_reading_joules=ground.dense_reading_joules,
+            dense_estimate_joules=ground.dense_estimate_joules,
+        ),
+        status="ok" if reason is None else "miss",
+        reason=reason,
+        dense_accuracy=dense.accuracy,
+        measures=measured,
+        cost=records.Cost(
+            **ledger.as_record(),  # type: ignore[arg-type]
+            fine_tune_iterations=fine_tuning.training_iterations,
+            method_s=seconds.method,
+            fine_tune_s=seconds.fine_tune,
+            distillation_step_s=seconds.distillation_step,
+            forward_s_per_image=seconds.forward_per_image,
+        ),
+        energy_fit=records.EnergyFit(
+            kind="bilinear",
+            relative_error=ground.fit.relative_error,
+            skill=ground.fit.skill,
+            dense_relative_error=ground.fit.dense_relative_error,
+            samples=len(ground.profile.joules),
+        ),
+        fingerprints={
+            "dataset": ground.dataset.fingerprint,
+            "dense_weights": dense.fingerprint,
+            "profile": ground.profile.key,
+            "energy_model": content_key(ground.fit.model.to_dict()),
+        },
+        notes=outcome.notes,
+        trace=outcome.trace,
+        environment=environment() | {"command": command, "source": source_fingerprint(method)},
+        network_sha256=None,
+    )

@@ -1,0 +1,95 @@
+"""Chooses one learning rate per protocol, on the search split, with the controls alone, and writes the grid down.
+
+A rate far too small for the protocol's iterations makes gradual methods look many points better than one-shot ones,
+so the choice is made where the one-shot control is near its best: the highest mean search accuracy over the controls.
+No method that the benchmark compares takes part.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from bench import dense, harness
+from bench.plan import Job, Plan, Request, make
+from bench.teacher import live
+from methods import registry
+from shared.cache import atomic_write
+from shared.ledger import Ledger
+from shared.rng import forked
+from shared.training import accuracy, recalibrate_batch_norm
+
+GRID = (3e-4, 1e-3, 2e-3, 4e-3, 8e-3)
+CONTROLS = "uniform,uniform-gradual"
+
+
+def tune(protocol: str, device: str, *, jobs: int, folder: Path, console: Console) -> None:
+    """Run the controls at the protocol's tightest budget over GRID and write `learning-rate-<protocol>.md` into
+    `folder`.
+    """
+    request = Request(methods=CONTROLS, device=device, protocol=protocol)
+    plan = make(request)
+    tightest = min(job.budget.joules for job in plan.jobs if job.budget is not None)
+    chosen = [
+        job
+        for job in plan.jobs
+        if job.budget is not None and job.budget.joules == tightest and job.seed == plan.jobs[0].seed
+    ]
+    tasks = [(request, job, rate) for rate in GRID for job in chosen]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, torch.set_num_threads, (1,)) as pool:
+        scores = dict(
+            zip(
+                ((job.method, rate) for _, job, rate in tasks), pool.map(_score, *zip(*tasks, strict=True)), strict=True
+            )
+        )
+    page = _page(plan, chosen, scores)
+    path = folder / f"learning-rate-{protocol}.md"
+    atomic_write(path, page.encode())
+    console.print(page, highlight=False)
+    console.print(f"written to {path}", highlight=False)
+
+
+def _score(request: Request, job: Job, rate: float) -> float:
+    """Search accuracy after compression and fine-tuning at learning rate `rate`."""
+    plan = make(request)
+    protocol = replace(plan.ground.protocol, learning_rate=rate)
+    ground = replace(plan.ground, protocol=protocol)
+    weights = dense.obtain(ground.workload, ground.dataset, lambda *_: None)
+    task = harness.make_task(job, ground, weights, live(weights.network))
+    with forked(job.seed, job.method):
+        outcome = registry.get(job.method).run(task)
+    small = harness.cut(outcome.network, task.train)
+    recalibrate_batch_norm(small, (task.train.batch(index) for index in range(protocol.recalibration_batches)))
+    harness.fine_tune(small, task, Ledger(protocol.fine_tune_iterations))
+    return accuracy(small, ground.dataset.search)
+
+
+def _page(plan: Plan, jobs: list[Job], scores: dict[tuple[str, float], float]) -> str:
+    methods = [job.method for job in jobs]
+    means = {rate: sum(scores[method, rate] for method in methods) / len(methods) for rate in GRID}
+    best = max(means, key=lambda rate: means[rate])
+    budget = jobs[0].budget
+    assert budget is not None
+    lines = [
+        f"# Learning rate of the protocol `{plan.ground.protocol.name}`",
+        "",
+        f"Search accuracy in % after compression and fine-tuning at {budget.fraction:.3g} of the dense joules "
+        f"({plan.request.network} on {plan.request.dataset}, {plan.request.device}, {plan.ground.platform.source}), seed {jobs[0].seed}. "
+        "Only controls take part; the chosen rate holds for every method.",
+        "",
+        "| learning rate | " + " | ".join(methods) + " | mean |",
+        "| ---: |" + " ---: |" * (len(methods) + 1),
+    ]
+    for rate in GRID:
+        cells = [f"{100 * scores[method, rate]:.2f}" for method in methods] + [f"{100 * means[rate]:.2f}"]
+        mark = " (best)" if rate == best else ""
+        lines.append(f"| {rate:g}{mark} | " + " | ".join(cells) + " |")
+    edge = " It lies on the edge of the grid: widen the grid." if best in (GRID[0], GRID[-1]) else ""
+    lines += ["", f"Chosen: {best:g}.{edge}", ""]
+    return "\n".join(lines)
