@@ -150,8 +150,9 @@ def profile(
     fit, console = ground.fit, _console()
     console.print(_first_line(ground), highlight=False)
     console.print(
-        f"bilinear model, {len(ground.profile.joules):,} readings: {100 * fit.relative_error:.2f} % held-out error, skill {fit.skill:.3f}, "
-        f"dense {100 * fit.dense_relative_error:+.1f} %, reachable {ground.floor_joules:.4g} J to {ground.dense_reading_joules:.4g} J per image",
+        f"bilinear model, {len(ground.profile.joules):,} readings: {100 * fit.relative_error:.2f} % held-out error, "
+        f"skill {fit.skill:.3f}, dense {100 * fit.dense_relative_error:+.1f} %, "
+        f"reachable {ground.floor_joules:.4g} J to {ground.dense_reading_joules:.4g} J per image",
         highlight=False,
     )
 

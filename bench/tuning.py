@@ -80,8 +80,8 @@ def _page(plan: Plan, jobs: list[Job], scores: dict[tuple[str, float], float]) -
         f"# Learning rate of the protocol `{plan.ground.protocol.name}`",
         "",
         f"Search accuracy in % after compression and fine-tuning at {budget.fraction:.3g} of the dense joules "
-        f"({plan.request.network} on {plan.request.dataset}, {plan.request.device}, {plan.ground.platform.source}), seed {jobs[0].seed}. "
-        "Only controls take part; the chosen rate holds for every method.",
+        f"({plan.request.network} on {plan.request.dataset}, {plan.request.device}, {plan.ground.platform.source}), "
+        f"seed {jobs[0].seed}. Only controls take part; the chosen rate holds for every method.",
         "",
         "| learning rate | " + " | ".join(methods) + " | mean |",
         "| ---: |" + " ---: |" * (len(methods) + 1),

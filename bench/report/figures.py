@@ -52,9 +52,21 @@ def _accuracy(data: dict[str, Any]) -> tuple[Figure, str]:
         axes.margins(x=0.1, y=0.08)
         _budget_lines(axes, data["budgets"])
     lines = [line for line in after.get_lines() if not line.get_label().startswith("_")]
-    columns = math.ceil(len(lines) / math.ceil(len(lines) / 5))  # rows of equal length
+    columns = legend_columns([str(line.get_label()) for line in lines])
     figure.legend(handles=lines, loc="outside lower center", ncols=columns, handlelength=2.8, columnspacing=1.8)
     return figure, "Top-1 test accuracy against joules per image"
+
+
+def legend_columns(labels: list[str], most: int = 5, characters: int = 125) -> int:
+    """The most columns, filled downwards, whose longest labels fit into the width; fewer where that saves no row."""
+    for columns in range(min(most, len(labels)), 1, -1):
+        rows = math.ceil(len(labels) / columns)
+        longest = [
+            max(map(len, labels[start : start + rows])) + 9 for start in range(0, len(labels), rows)
+        ]  # 9: its line
+        if sum(longest) <= characters:
+            return len(longest)
+    return 1
 
 
 def _method_line(axes: Axes, line: dict[str, Any], column: int, style: tuple[str, str]) -> None:
@@ -89,8 +101,9 @@ def _budget_lines(axes: Axes, budgets: dict[str, float]) -> None:
 
 
 def _widths(data: dict[str, Any]) -> tuple[Figure, str]:
-    panels, columns = data["panels"], min(3, len(data["panels"]))
-    rows = math.ceil(len(panels) / columns)
+    panels = data["panels"]
+    rows = math.ceil(len(panels) / 3)
+    columns = math.ceil(len(panels) / rows)
     figure = new_figure(_WIDTH_IN, 0.95 + 1.75 * rows)
     _caption(figure, data)
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from statistics import fmean, stdev
 from typing import Any
 
@@ -134,7 +135,7 @@ def _course(run: Record, unit: JouleUnit) -> dict[str, Any] | None:
     length = len(columns.get("E_hat", ()))
     if not length or any(len(column) != length for column in columns.values()):
         return None
-    rows = sorted({*range(0, length, max(1, length // TRACE_POINTS)), length - 1})
+    rows = sorted({0, *range(length - 1, -1, -max(1, length // TRACE_POINTS))})
     iterations = run.trace.get("iteration", [])
     course: dict[str, Any] = {"iteration": [iterations[i] for i in rows] if len(iterations) == length else rows}
     for name, column in columns.items():
@@ -143,6 +144,8 @@ def _course(run: Record, unit: JouleUnit) -> dict[str, Any] | None:
         elif name in ("phi", "s"):
             if run.measures:
                 course[name] = [_share(column[i], run.measures.upper_bounds) for i in rows]
+        elif name == "loss":  # noisy from batch to batch: the mean since the point before
+            course[name] = [_mean(column[last:i]) for last, i in pairwise([0, *(row + 1 for row in rows)])]
         else:
             course[name] = [_mean(column[i]) if isinstance(column[i], list) else _number(column[i]) for i in rows]
     return course

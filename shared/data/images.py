@@ -12,7 +12,7 @@ from torch import Tensor
 from shared.rng import generator
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
     """Images of one split.
 
@@ -44,7 +44,7 @@ class Split:
             yield self.take(torch.arange(start, min(start + batch_size, count)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dataset:
     """A data set's three splits and what identifies it."""
 

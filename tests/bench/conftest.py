@@ -1,0 +1,50 @@
+"""A ground on the real data set, cut down to what a test needs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bench import dense
+from bench.dense import DenseWeights
+from bench.plan import Ground, Request, lay_ground
+from shared.data import Split
+
+
+def head(split: Split, count: int) -> Split:
+    """The first `count` images."""
+    return Split(split.images[:count], split.labels[:count], split.mean, split.std)
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder of the test session's own."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def in_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """BENCH_CACHE set to the session's folder."""
+    monkeypatch.setenv("BENCH_CACHE", str(cache))
+    return cache
+
+
+@pytest.fixture(scope="session")
+def ground(cache: Path) -> Ground:
+    """MobileNet on Fashion-MNIST on the simulated 1080 Ti, 4 iterations, 2 of fine-tuning, 200 test images."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BENCH_CACHE", str(cache))
+        full = lay_ground(Request(protocol="smoke"))
+    protocol = replace(
+        full.protocol, iterations=4, fine_tune_iterations=2, batch_size=16, recalibration_batches=2, search_images=50
+    )
+    dataset = replace(full.dataset, test=head(full.dataset.test, 200), search=head(full.dataset.search, 100))
+    return replace(full, protocol=protocol, dataset=dataset)
+
+
+@pytest.fixture(scope="session")
+def weights(ground: Ground) -> DenseWeights:
+    """Initial weights; what they are is of no matter here."""
+    return DenseWeights(dense.untrained(ground.workload).eval(), 0.1, "untrained")
