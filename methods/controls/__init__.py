@@ -1,0 +1,1 @@
+"""Controls: what any method must beat."""

@@ -1,0 +1,35 @@
+"""One multiplier for all widths, at once: what choosing widths by unit and removing gradually must beat."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from methods.contract import Infeasible, Method, Outcome, Task, spend_remaining
+from shared.energy.budget import BudgetTooSmallError, uniform_widths
+from shared.networks import compact, importance, zero_channels
+from shared.networks.ranking import weakest_channels
+
+
+class Uniform(Method):
+    """Keeps the same share of every unit's channels, the most important ones, then trains the small network."""
+
+    name: ClassVar[str] = "uniform"
+    title: ClassVar[str] = "Uniform"
+    paper: ClassVar[str] = "Control: one width multiplier for all units, at once"
+
+    def run(self, task: Task) -> Outcome:
+        """Cut once to the largest multiplier within the budget, then train.
+
+        Raises Infeasible when one channel per unit is above the budget.
+        """
+        try:
+            # through task.energy, which counts what is asked of the energy model
+            widths = uniform_widths(task.structure, lambda rows: task.energy(rows[..., 1:-1]), task.budget_joules)
+        except BudgetTooSmallError as error:
+            raise Infeasible(str(error)) from error
+        network = task.copy_of_dense()
+        dead = weakest_channels(importance(network, task.structure), widths, task.structure.upper_bounds)
+        zero_channels(network, task.structure, dead)
+        network = compact(network, task.structure)
+        spend_remaining(task, task.trainer(network))
+        return Outcome(network, {"widths": list(widths)})
