@@ -21,7 +21,6 @@ from shared.networks import Structure
 from shared.platforms import SimulatedPlatform
 from shared.rng import numpy_generator
 
-TRAINING_SHARE = 0.8
 DENSE_TRIALS = 10  # readings behind the dense joules, to which budgets and the dense error refer
 
 
@@ -30,19 +29,16 @@ class Profile:
     """Readings of one network on one platform. `key` is a hash of all that they depend on.
 
     widths: (samples, units) whole numbers; joules: (samples,) per image at `batch`; dense_joules: the dense network's.
+    The last `test_samples` rows are for judging: rows are alike, so any cut is a random one.
     """
 
     widths: NDArray[np.int32]
     joules: NDArray[np.float64]
     dense_joules: float
+    test_samples: int
     batch: int
     source: str
     key: str
-
-    @property
-    def training_rows(self) -> int:
-        """The first so many rows are for fitting, the rest for judging: rows are alike, so any cut is random."""
-        return round(TRAINING_SHARE * self.joules.size)
 
 
 @dataclass(frozen=True)
@@ -62,14 +58,20 @@ class EnergyFit:
 
 
 def profile(
-    platform: SimulatedPlatform, structure: Structure, batch: int, *, samples: int = 10_000, seed: int = 0
+    platform: SimulatedPlatform,
+    structure: Structure,
+    batch: int,
+    *,
+    samples: int = 10_000,
+    test_samples: int = 2_000,
+    seed: int = 0,
 ) -> Profile:
     """Read `samples` uniform width vectors, or take them from the cache; a damaged cache file is made anew.
 
-    Raises BadInput for fewer than 2 samples.
+    Raises BadInput unless 0 < test_samples < samples.
     """
-    if samples < 2:
-        raise BadInput("at least 2 samples", samples, "10000")
+    if not 0 < test_samples < samples:
+        raise BadInput(f"from 1 to {samples - 1} test samples out of {samples}", test_samples, "a fifth of all samples")
     what = (platform.name, platform.source, platform.calibration, structure.fingerprint, batch, samples, seed)
     key = content_key("profile", DENSE_TRIALS, *what)
     path = cache_dir() / "profiles" / f"{key}.npz"
@@ -84,13 +86,21 @@ def profile(
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **arrays)
         atomic_write(path, buffer.getvalue())
-    return Profile(arrays["widths"], arrays["joules"], float(arrays["dense_joules"]), batch, platform.source, key)
+    return Profile(
+        arrays["widths"],
+        arrays["joules"],
+        float(arrays["dense_joules"]),
+        test_samples=test_samples,
+        batch=batch,
+        source=platform.source,
+        key=key,
+    )
 
 
 def fit(profile: Profile, structure: Structure) -> EnergyFit:
     """The bilinear model of the profile's training rows, judged on the others and at the dense network."""
     positions = structure.positions(profile.widths).numpy()
-    cut = profile.training_rows
+    cut = -profile.test_samples
     training, held_out = profile.joules[:cut], profile.joules[cut:]
     model = BilinearModel.fit(positions[:cut], training, upper_bounds=structure.position_bounds)
 

@@ -50,6 +50,7 @@ PUBLISHED_LAYER_JOULES = {
 }
 PUBLISHED_INTERCEPT_JOULES = 0.0024820673
 FIT_ROWS = 400  # width vectors behind each bilinear fit made here
+STEP = 0.01  # of the logarithms, for the slopes of least squares
 DIGITS = 5  # significant ones of a fitted value, in the files and in what is reported
 
 
@@ -132,74 +133,97 @@ class Rows:
         return BilinearModel.fit(self.positions[2:], joules[2:], upper_bounds=self.structure.position_bounds)
 
 
-def anchors(platform: str, chip: Parameters, erfnet_compressible: float | None) -> list[Anchor]:
-    """All that is known or assumed of a platform's joules and seconds, evaluated at `chip`."""
+def anchors(platform: str, chip: Parameters, tx2: Parameters) -> list[Anchor]:
+    """All that is known or assumed of a platform's joules and seconds, at `chip`; the 1080 Ti's lean on the TX2's."""
     fitted_networks = ("mobilenet", "alexnet") if platform == "tx2" else ()
     joules, seconds = {}, {}
     for network in OUTPUTS:
         joules[network], seconds[network] = Rows.of(network).simulated(chip, with_samples=network in fitted_networks)
-    found = [
+    dense = [
         Anchor(f"{network} dense J", joules[network][0], target, 0.005, "published")
         for network, target in PUBLISHED_DENSE_JOULES[platform].items()
     ]
     erfnet_s = seconds["erfnet"][0]
     if platform == "tx2":
-        alexnet = Rows.of("alexnet").bilinear(joules["alexnet"])
-        found += [
-            Anchor(f"alexnet {layer} J", coefficient, target, 0.12, "authors' model")
-            for (layer, target), coefficient in zip(
-                PUBLISHED_LAYER_JOULES.items(), alexnet.coefficients.tolist(), strict=True
-            )
-        ]
-        intercept = alexnet.intercept.item()
-        found.append(Anchor("alexnet intercept J", intercept, PUBLISHED_INTERCEPT_JOULES, 0.30, "authors' model"))
         # The smallest budget in the authors' example must lie above their intercept; taken as near it.
         floor = Rows.of("mobilenet").bilinear(joules["mobilenet"]).intercept.item()
-        found.append(Anchor("mobilenet intercept J", floor, 0.0077, 0.10, "authors' example budget"))
-        found.append(Anchor("erfnet dense s", erfnet_s, 0.21, 0.30, "7 frames/s at 640x360 on a TX1, scaled"))
-    else:
-        ones = joules["mobilenet"][1] / joules["mobilenet"][0]
-        found.append(Anchor("mobilenet all ones / dense", ones, 0.5, 0.08, "assumed: leaves room for four budgets"))
-        if erfnet_compressible is not None:
-            # Budgets of near-equal accuracy in the paper's table 2 remove 0.85 of the share they remove on the TX2.
-            share = 1 - joules["erfnet"][1] / joules["erfnet"][0]
-            found.append(Anchor("erfnet compressible share", share, 0.85 * erfnet_compressible, 0.25, "inferred"))
-        found.append(Anchor("erfnet dense s", erfnet_s, 0.016, 0.30, "83 frames/s at 640x360 on a Titan X, scaled"))
-    return found
+        return [
+            *dense,
+            *_layer_split(Rows.of("alexnet").bilinear(joules["alexnet"])),
+            Anchor("mobilenet intercept J", floor, 0.0077, 0.10, "authors' example budget"),
+            Anchor("erfnet dense s", erfnet_s, 0.21, 0.30, "7 frames/s at 640x360 on a TX1, scaled"),
+        ]
+    ones = 1 - _compressible_share(joules["mobilenet"])
+    share = _compressible_share(joules["erfnet"])
+    # Budgets of near-equal accuracy in the paper's table 2 remove 0.85 of the share that they remove on the TX2.
+    target = 0.85 * _erfnet_compressible_share(tx2)
+    return [
+        *dense,
+        Anchor("mobilenet all ones / dense", ones, 0.5, 0.08, "assumed: leaves room for four budgets"),
+        Anchor("erfnet compressible share", share, target, 0.25, "inferred"),
+        Anchor("erfnet dense s", erfnet_s, 0.016, 0.30, "83 frames/s at 640x360 on a Titan X, scaled"),
+    ]
 
 
-def calibrated(platform: str, chip: Parameters, flop_floor_j: float, erfnet_compressible: float | None) -> Parameters:
+def _layer_split(alexnet: BilinearModel) -> list[Anchor]:
+    layers = zip(PUBLISHED_LAYER_JOULES.items(), alexnet.coefficients.tolist(), strict=True)
+    intercept = alexnet.intercept.item()
+    return [
+        *(Anchor(f"alexnet {layer} J", found, target, 0.12, "authors' model") for (layer, target), found in layers),
+        Anchor("alexnet intercept J", intercept, PUBLISHED_INTERCEPT_JOULES, 0.30, "authors' model"),
+    ]
+
+
+def _compressible_share(joules: Array) -> float:
+    dense, ones = joules[:2]
+    return float(1 - ones / dense)
+
+
+@cache
+def _erfnet_compressible_share(chip: Parameters) -> float:
+    return _compressible_share(Rows.of("erfnet").simulated(chip)[0])
+
+
+def residuals(platform: str, chip: Parameters, tx2: Parameters) -> Array:
+    """What least squares makes small: log ratios to anchors and priors, in units of their tolerances."""
+    pulls = [math.log(anchor.value / anchor.target) / anchor.sigma for anchor in anchors(platform, chip, tx2)]
+    priors = PRIORS[platform].items()
+    pulls += [math.log(getattr(chip, name) / prior.centre) / prior.sigma for name, prior in priors if prior.sigma]
+    return np.array(pulls)
+
+
+def calibrated(platform: str, chip: Parameters, tx2: Parameters) -> Parameters:
     """`chip` with the values of PRIORS[platform] fitted by least squares on logarithms, from the priors' centres."""
     priors = dict(PRIORS[platform])
-    priors["flop_j"] = priors["flop_j"]._replace(lower=flop_floor_j)
+    if platform != "tx2":
+        priors["flop_j"] = priors["flop_j"]._replace(lower=tx2.flop_j)
     lower, upper = (np.log([getattr(prior, side) for prior in priors.values()]) for side in ("lower", "upper"))
-    centre = np.clip(np.log([prior.centre for prior in priors.values()]), lower + 1e-6, upper - 1e-6)
-    sigmas = np.array([prior.sigma or math.inf for prior in priors.values()])
+    start = np.clip(np.log([prior.centre for prior in priors.values()]), lower + 1e-6, upper - 1e-6)
 
     def at(logs: Array) -> Parameters:
         return dataclasses.replace(chip, **dict(zip(priors, np.exp(logs).tolist(), strict=True)))
 
-    def residuals(logs: Array) -> Array:
-        known = anchors(platform, at(logs), erfnet_compressible)
-        pulls = [math.log(anchor.value / anchor.target) / anchor.sigma for anchor in known]
-        return np.concatenate([pulls, (logs - np.log([prior.centre for prior in priors.values()])) / sigmas])
+    def pulls(logs: Array) -> Array:
+        return residuals(platform, at(logs), tx2)
 
-    solution = scipy.optimize.least_squares(residuals, centre, bounds=(lower, upper))
-    fitted = at(solution.x)
+    def slopes(logs: Array) -> Array:
+        # A kernel that changes its tile makes joules jump: differences much finer than STEP would see only that.
+        columns = [pulls(logs + shift) - pulls(logs - shift) for shift in STEP * np.eye(logs.size)]
+        return np.column_stack(columns) / (2 * STEP)
+
+    fitted = at(scipy.optimize.least_squares(pulls, start, jac=slopes, bounds=(lower, upper)).x)
     return dataclasses.replace(fitted, **{name: float(f"{getattr(fitted, name):.{DIGITS}g}") for name in priors})
 
 
 def main(write: Callable[[str], None] = print) -> None:
     """Calibrate both platforms, rewrite the fitted values of their data files, and print values and residuals."""
-    flop_floor_j, compressible = 1e-15, None
+    tx2, _ = parameters.load(parameters.FOLDER / "tx2.toml")
     for platform in ("tx2", "1080ti"):
         path = parameters.FOLDER / f"{platform}.toml"
-        chip = calibrated(platform, parameters.load(path)[0], flop_floor_j, compressible)
+        chip = calibrated(platform, parameters.load(path)[0], tx2)
+        tx2 = chip if platform == "tx2" else tx2
         rewrite(path, {name: getattr(chip, name) for name in PRIORS[platform]})
-        report(platform, chip, anchors(platform, chip, compressible), write)
-        flop_floor_j = chip.flop_j
-        dense, ones = Rows.of("erfnet").simulated(chip)[0]
-        compressible = 1 - ones / dense
+        report(platform, chip, anchors(platform, chip, tx2), write)
 
 
 def rewrite(path: Path, values: dict[str, float]) -> None:

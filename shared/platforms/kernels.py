@@ -118,12 +118,11 @@ def matrix_product(
         + missing_share(input_bytes, chip) * input_bytes * reads
         + missing_share(output_bytes, chip) * output_bytes
     )
-    seconds = np.maximum(
-        blocks_per_sm * tile_flops / sm_flops_per_s, _memory_seconds(l2_bytes, dram_bytes, chip.dram_efficiency, chip)
-    )
+    compute_seconds = blocks_per_sm * tile_flops / sm_flops_per_s
+    seconds = np.maximum(compute_seconds, _memory_seconds(l2_bytes, dram_bytes, chip.dram_efficiency, chip))
     useful = 2 * pixels * columns * depth
     flops = useful + PADDED_LANE_ENERGY * (blocks * tile_flops - useful)
-    choice = np.argmin(seconds, axis=0)[None]
+    choice = np.argmin(seconds + 1e-6 * compute_seconds, axis=0)[None]  # memory-bound ties go to the least padded
     by_tile = (seconds, flops, l2_bytes, dram_bytes, np.minimum(1.0, blocks / chip.sm_count))
     return Cost(*(np.take_along_axis(values, choice, axis=0)[0] for values in by_tile))
 
