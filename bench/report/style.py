@@ -25,9 +25,9 @@ METHODS = {
     "ecc-paper": ("#2b8cbe", "h"),
     "netadapt": ("#d1560a", "s"),
     "netadapt-original": ("#b5651d", "D"),
-    "amc": ("#00875f", "^"),
-    "uniform": ("#5f6670", "v"),
-    "uniform-gradual": ("#8c4a9e", "p"),
+    "amc": ("#007a56", "^"),
+    "uniform": ("#82868c", "v"),
+    "uniform-gradual": ("#5a1846", "p"),
     "random": ("#8a6d1b", "X"),
     "magnitude": ("#1f1f1f", "P"),
 }

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from bench.record import Budget, Cost, EnergyFit, Measures, Platform, Record
+import pytest
+
+from bench.record import Budget, Cost, EnergyFit, Measures, Platform, Record, to_json
 
 BOUNDS = (8, 16, 32, 32, 64, 64, 128, 128, 128, 128, 128, 128, 256, 256)
 DENSE_JOULES = 0.0125
@@ -39,7 +43,7 @@ def make(
     after: float = 0.88,
     reading_share: float = 0.99,
     reason: str | None = None,
-    trace: bool = False,
+    traced: bool = False,
     **changes: Any,
 ) -> Record:
     """One record. `after`: accuracy after fine-tuning; `reading_share`: reading over budget.
@@ -100,7 +104,7 @@ def make(
         ),
         "fingerprints": {"dataset": "d1", "dense_weights": "w1", "profile": "p1", "energy_model": "e1"},
         "notes": {"reached budget at": 640},
-        "trace": course(joules) if trace else {},
+        "trace": course(joules) if traced else {},
         "environment": {
             "commit": "0123456789abcdef",
             "dirty": False,
@@ -137,7 +141,7 @@ def quick_runs() -> list[Record]:
     for fraction, loss in ((0.35, 0.0), (0.25, 0.031)):
         runs += [
             make("uniform", fraction, after=0.8712 - loss),
-            make("ecc", fraction, after=0.8934 - 0.8 * loss, trace=True),
+            make("ecc", fraction, after=0.8934 - 0.8 * loss, traced=True),
             make("netadapt", fraction, after=0.8821 - loss, reading_share=1.013),
         ]
     runs.append(make("amc", 0.35, after=0.8655))
@@ -154,3 +158,41 @@ def seeded_runs() -> list[Record]:
         for method, after in (("ecc", 0.88), ("netadapt", 0.87))
         for seed in (0, 1, 2)
     ]
+
+
+def save(record: Record, root: Path) -> tuple[Record, Path]:
+    """Write a record below `root` as the store does."""
+    folder = root / "plan" / f"{record.platform.source}-{record.method}-{record.key}-s{record.seed}"
+    folder.mkdir(parents=True)
+    (folder / "record.json").write_bytes(to_json(record))
+    return record, folder
+
+
+@pytest.fixture
+def make_record() -> Callable[..., Record]:
+    return make
+
+
+@pytest.fixture
+def save_record() -> Callable[[Record, Path], tuple[Record, Path]]:
+    return save
+
+
+@pytest.fixture(name="quick_runs")
+def quick_runs_fixture() -> list[Record]:
+    return quick_runs()
+
+
+@pytest.fixture(name="seeded_runs")
+def seeded_runs_fixture() -> list[Record]:
+    return seeded_runs()
+
+
+@pytest.fixture(scope="module")
+def quick_runs_of_module() -> list[Record]:
+    return quick_runs()
+
+
+@pytest.fixture(scope="module")
+def save_of_module() -> Callable[[Record, Path], tuple[Record, Path]]:
+    return save

@@ -1,0 +1,148 @@
+"""What may stand on one page, and what is refused by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bench.record import Budget, Record
+from bench.report.collect import collect, file_name, pages
+from shared.errors import BadInput
+
+Make = Callable[..., Record]
+
+
+def test_pages_are_named_after_what_their_columns_share(make_record: Make) -> None:
+    there = make_record().platform
+    records = [
+        make_record("ecc"),
+        make_record("amc"),
+        make_record(platform=there.model_copy(update={"name": "tx2"})),
+        make_record(dataset="imagenet"),
+    ]
+    assert [page.name for page in pages(records)] == [
+        "mobilenet-fashion-mnist-1080ti-simulated-quick",
+        "mobilenet-fashion-mnist-tx2-simulated-quick",
+        "mobilenet-imagenet-1080ti-simulated-quick",
+    ]
+
+
+def test_simulated_never_shares_a_page_with_measured(make_record: Make) -> None:
+    simulated = make_record("ecc")
+    meter = {"source": "measured", "meter": "nvml", "calibration": "driver 555"}
+    measured = make_record("amc", platform=simulated.platform.model_copy(update=meter))
+    made = pages([simulated, measured])
+    assert [(page.name.rsplit("-", 2)[1], page.methods) for page in made] == [
+        ("measured", ("amc",)),
+        ("simulated", ("ecc",)),
+    ]
+
+
+def test_order_is_that_of_a_table_whatever_the_order_of_records(quick_runs: list[Record], make_record: Make) -> None:
+    (page,) = pages(reversed([*quick_runs, make_record("zebra"), make_record("aardvark")]))
+    assert page.methods == ("ecc", "netadapt", "amc", "aardvark", "zebra", "uniform")
+    assert list(page.budgets) == ["0.25", "0.35"]
+    assert [run.method for run in page.dense_runs] == ["dense"]
+
+
+@pytest.mark.parametrize("fingerprint", ["dataset", "dense_weights", "profile", "energy_model"])
+def test_mixed_fingerprints_are_refused_naming_the_runs(make_record: Make, fingerprint: str) -> None:
+    other = make_record().fingerprints | {fingerprint: "other"}
+    records = [make_record("ecc"), make_record("netadapt"), make_record("amc", 0.25, 2, fingerprints=other)]
+    with pytest.raises(BadInput) as caught:
+        pages(records)
+    message = str(caught.value)
+    assert f"one fingerprint of {fingerprint.replace('_', ' ')}" in message
+    assert '"other" in amc at 0.25 seed 2' in message
+    assert "ecc at 0.35 seed 0, netadapt at 0.35 seed 0" in message
+    assert "\n" not in message
+
+
+def test_a_missing_fingerprint_differs_and_further_differences_are_named(make_record: Make) -> None:
+    records = [make_record("ecc"), make_record("amc", fingerprints={"dataset": "d2"})]
+    with pytest.raises(BadInput, match=r"fingerprint of dataset.*as well: fingerprint of dense weights"):
+        pages(records)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"inference_batch": 1}, "platform inference batch"),
+        ({"calibration": "v2"}, "platform calibration"),
+        ({"meter": "replay"}, "platform meter"),
+        ({"input_shape": (3, 224, 224)}, "platform input shape"),
+    ],
+)
+def test_a_platform_must_be_the_same_in_all_runs(make_record: Make, changes: dict[str, object], told: str) -> None:
+    other = make_record("amc", platform=make_record().platform.model_copy(update=changes))
+    with pytest.raises(BadInput, match=told):
+        pages([make_record("ecc"), other])
+
+
+def test_a_protocol_must_be_the_same_but_for_the_runs_it_chooses(make_record: Make) -> None:
+    protocol = make_record().protocol
+    pages([make_record("ecc"), make_record("amc", 0.5, 7, protocol=protocol | {"seeds": [7], "budgets": [0.5]})])
+    with pytest.raises(BadInput, match="one protocol learning rate"):
+        pages([make_record("ecc"), make_record("amc", protocol=protocol | {"learning_rate": 0.1})])
+
+
+def test_a_run_that_is_there_twice_is_refused(make_record: Make) -> None:
+    with pytest.raises(BadInput, match=r"ecc at 0\.35 seed 0 twice .*keys first and second"):
+        pages([make_record(key="first"), make_record(key="second")])
+
+
+def test_a_column_has_one_budget_in_joules(make_record: Make) -> None:
+    other = Budget(fraction=0.35, joules=0.005, dense_reading_joules=0.0142857, dense_estimate_joules=0.0143)
+    with pytest.raises(BadInput, match="one budget in joules per column"):
+        pages([make_record("ecc"), make_record("amc", budget=other)])
+
+
+def test_a_finished_run_has_measures(make_record: Make) -> None:
+    with pytest.raises(BadInput, match="measures in a record that is ok"):
+        pages([make_record(measures=None)])
+
+
+@pytest.mark.parametrize("name", ["../../etc", "a b", "", "a/b", ".hidden", 3])
+def test_names_that_are_no_file_names_are_refused(make_record: Make, name: object) -> None:
+    with pytest.raises(BadInput, match="a network whose name"):
+        pages([make_record(network={"name": name})])
+    if isinstance(name, str):
+        with pytest.raises(BadInput, match="a method whose name"):
+            pages([make_record(method=name, title="x")])
+
+
+def test_no_records_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="at least one record"):
+        pages([])
+    with pytest.raises(BadInput, match="run folders with a record"):
+        collect(tmp_path)
+
+
+def test_file_names_tell_runs_apart(make_record: Make) -> None:
+    runs = [make_record("ecc", 0.35), make_record("ecc", 0.3514785, 1), make_record("dense", None, 2)]
+    assert [file_name(run) for run in runs] == ["ecc-0.35-0.json", "ecc-0.351479-1.json", "dense-dense-2.json"]
+
+
+def test_collect_reads_all_runs_but_drafts(quick_runs, save_record, tmp_path: Path) -> None:
+    saved = [save_record(record, tmp_path) for record in quick_runs]
+    draft = tmp_path / "plan" / ".draft-x"
+    draft.mkdir()
+    (draft / "record.json").write_text("{")
+    found = collect(tmp_path)
+    assert sorted(folder for _, folder in found) == sorted(folder for _, folder in saved)
+    assert {record.key: record for record, _ in found} == {record.key: record for record in quick_runs}
+
+
+def test_every_damaged_record_is_named(quick_runs, save_record, tmp_path: Path) -> None:
+    folders = [save_record(record, tmp_path)[1] for record in quick_runs]
+    whole = json.loads((folders[2] / "record.json").read_text())
+    (folders[0] / "record.json").write_text('{"schema_version": 1')
+    (folders[2] / "record.json").write_text(json.dumps(whole | {"seed": "three"}))
+    with pytest.raises(BadInput) as caught:
+        collect(tmp_path)
+    message = str(caught.value)
+    assert str(folders[0]) in message and str(folders[2]) in message and str(folders[1]) not in message
+    assert "at seed" in message and "\n" not in message

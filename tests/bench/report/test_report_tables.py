@@ -1,0 +1,177 @@
+"""Cells against figures worked out by hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+
+from bench.record import Record
+from bench.report import tables
+from bench.report.cells import Notes, overhead, page_unit, sampling_error
+from bench.report.collect import Page, pages
+
+Make = Callable[..., Record]
+
+
+def rows(text: str) -> list[list[str]]:
+    """Cells of a table without its rule."""
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+    return [line for line in lines if not set("".join(line)) <= set("-:")]
+
+
+def by_name(text: str) -> dict[str, dict[str, str]]:
+    head, *body = rows(text)
+    return {row[0]: dict(zip(head[1:], row[1:], strict=True)) for row in body}
+
+
+def page_of(records: list[Record]) -> Page:
+    (page,) = pages(records)
+    return page
+
+
+def main(records: list[Record]) -> tuple[list[list[str]], Notes]:
+    page, notes = page_of(records), Notes()
+    return rows(tables.main_table(page, page_unit(page), notes)), notes
+
+
+def test_main_table_of_one_seed(quick_runs: list[Record]) -> None:
+    found, notes = main(quick_runs)
+    assert found == [
+        ["Top-1 in % at budget", "0.25 = 3.125 mJ", "0.35 = 4.375 mJ", "dense = 12.500 mJ"],
+        ["Dense, as delivered", "–", "–", "92.34"],
+        ["Dense, same iterations", "–", "–", "92.51"],
+        ["ECC", "86.86", "89.34", "–"],
+        ["NetAdapt", "85.11", "88.21", "–"],
+        ["AMC", "miss¹", "86.55", "–"],
+        ["Uniform", "84.02", "87.12", "–"],
+    ]
+    (note,) = notes.lines()
+    assert note.startswith("¹ **Miss**, AMC at 0.25: keeps at least 0.2 of each layer")
+    assert r"\|" in note and r"\<budget\>" in note
+
+
+def test_several_seeds_are_mean_and_sample_deviation(seeded_runs: list[Record]) -> None:
+    found, notes = main(seeded_runs)
+    assert found[2:] == [
+        ["ECC", "89.00 ± 1.00", "89.00 ± 1.00", "–"],
+        ["NetAdapt", "88.00 ± 1.00", "88.00 ± 1.00", "–"],
+    ]
+    assert not notes.texts
+
+
+def test_a_missed_seed_is_not_averaged_away(seeded_runs: list[Record], make_record: Make) -> None:
+    missed = make_record("ecc", 0.35, 2, reason="above the budget", protocol=seeded_runs[0].protocol)
+    runs = [r for r in seeded_runs if not (r.method == "ecc" and r.seed == 2 and r.budget.fraction == 0.35)]
+    found, notes = main([*runs, missed])
+    assert found[2][1] == "88.50 ± 0.71¹"
+    assert notes.lines() == [
+        "¹ **Miss**, ECC at 0.35: seed 2: above the budget. The figure is of the other 2 runs only."
+    ]
+
+
+def test_seeds_that_were_not_run_are_told(seeded_runs: list[Record]) -> None:
+    runs = [r for r in seeded_runs if not (r.method == "netadapt" and r.seed == 1)]
+    found, notes = main(runs)
+    assert found[3] == ["NetAdapt", "88.00 ± 1.41¹", "88.00 ± 1.41¹", "–"]
+    assert notes.lines() == ["¹ Not run with all seeds of this page; ran with 0, 2."]
+
+
+def test_figures_of_a_budget(quick_runs: list[Record]) -> None:
+    page, notes = page_of(quick_runs), Notes()
+    found = by_name(tables.figures_table(page, "0.25", page_unit(page), notes))
+    assert found["NetAdapt"] == {
+        "before, %": "80.11",
+        "after, %": "85.11",
+        "estimated mJ": "3.109",
+        "unused, %": "0.50",
+        "simulated mJ": "3.166",
+        "to budget, %": "+1.30 ▲",
+        "parameters": "54,321",
+        "MACs": "1,234,567",
+    }
+    assert found["ECC"]["to budget, %"] == "−1.00"
+    assert set(found["AMC (miss)¹"].values()) == {"–"}
+
+
+def test_one_seed_above_the_budget_is_marked_in_the_mean(make_record: Make) -> None:
+    page = page_of([make_record(seed=0, reading_share=0.99), make_record(seed=1, reading_share=1.002)])
+    found = by_name(tables.figures_table(page, "0.35", page_unit(page), Notes()))
+    assert found["ECC"]["to budget, %"] == "−0.40 ▲"
+    assert found["ECC"]["simulated mJ"] == "4.357 ± 0.037"
+
+
+def test_measured_joules_are_called_measured(make_record: Make) -> None:
+    platform = make_record().platform.model_copy(update={"source": "measured", "meter": "nvml"})
+    page = page_of([make_record(platform=platform)])
+    text = tables.figures_table(page, "0.35", page_unit(page), Notes())
+    assert "measured mJ" in text and "simulated" not in text
+
+
+def test_cost_and_its_misses(quick_runs: list[Record]) -> None:
+    page = page_of(quick_runs)
+    found = by_name(tables.cost_table(page, "0.25", Notes()))
+    assert found["ECC"] == {
+        "iterations": "800",
+        "fine-tuning": "300",
+        "search images": "0",
+        "Ê queries": "1,600",
+        "readings": "0",
+        "method, s": "55.0",
+        "fine-tuning, s": "12.0",
+        "overhead": "1.10",  # 55 / (800 * 0.0625)
+    }
+    assert found["AMC (miss)¹"]["overhead"] == "0.92"  # 55 / (50 + 50,000 * 0.0002)
+    assert list(by_name(tables.cost_table(page, None, Notes()))) == ["Dense"]
+
+
+def test_overhead_weighs_runs_by_their_seconds(make_record: Make) -> None:
+    run = make_record()
+    slow = make_record(seed=1, cost=run.cost.model_copy(update={"method_s": 95.0}))
+    assert overhead([run, slow]) == pytest.approx(150 / 100)
+    free = run.cost.model_copy(update={"training_iterations": 0})
+    assert overhead([make_record(cost=free)]) is None
+    assert overhead([make_record(cost=None)]) is None
+
+
+def test_unequal_iterations_are_seen(make_record: Make) -> None:
+    fewer = make_record(seed=1, cost=make_record().cost.model_copy(update={"training_iterations": 799}))
+    found = by_name(tables.cost_table(page_of([make_record(), fewer]), "0.35", Notes()))
+    assert found["ECC"]["iterations"] == "799–800"
+
+
+def test_dense_control_as_delivered_and_retrained(quick_runs: list[Record], make_record: Make) -> None:
+    page = page_of(quick_runs)
+    found = by_name(tables.dense_table(page, page_unit(page), Notes()))
+    assert {name: row["top-1, %"] for name, row in found.items()} == {
+        "as delivered": "92.34",
+        "after the same iterations": "87.51",
+        "and the same fine-tuning": "92.51",
+    }
+    assert found["as delivered"]["estimated mJ"] == "12.625" and found["as delivered"]["simulated mJ"] == "12.500"
+    alone = page_of([make_record()])
+    assert list(by_name(tables.dense_table(alone, page_unit(alone), Notes()))) == ["as delivered"]
+
+
+def test_every_run_and_every_width_is_listed(seeded_runs: list[Record]) -> None:
+    page = page_of(seeded_runs)
+    body = rows(tables.runs_table(page, page_unit(page), Notes()))[1:]
+    assert len(body) == len(seeded_runs)
+    assert body[1][:5] == ["ECC", "0.35", "1", "84.00", "89.00"]
+    widths = rows(tables.widths_table(page))[1:]
+    assert len(widths) == 1 + len(seeded_runs)
+    assert widths[1][3] == " ".join(map(str, page.records[0].measures.widths))
+
+
+def test_sampling_error_is_that_of_a_binomial(make_record: Make) -> None:
+    low, high = sampling_error(page_of([make_record(after=0.75)]))
+    assert high == pytest.approx(math.sqrt(0.75 * 0.25 / 10_000))
+    assert low == pytest.approx(math.sqrt(0.9234 * 0.0766 / 10_000))
+    assert sampling_error(page_of([make_record(dataset="unknown")])) is None
+
+
+def test_figures_that_are_no_numbers_become_dashes(make_record: Make) -> None:
+    measures = make_record().measures.model_copy(update={"accuracy_after": math.nan, "estimate_joules": math.inf})
+    found, _ = main([make_record(measures=measures)])
+    assert found[-1] == ["ECC", "–", "–"]
