@@ -22,6 +22,7 @@ from bench.workload import Progress, Workload
 from shared.cache import atomic_write, cache_dir, content_key
 from shared.data import BatchStream, Dataset
 from shared.errors import BadInput
+from shared.memory import keep_freed_memory
 from shared.rng import forked
 from shared.training import accuracy, train_mode
 
@@ -62,6 +63,7 @@ def weights_key(workload: Workload, dataset: Dataset) -> str:
 def train(workload: Workload, dataset: Dataset, progress: Progress) -> tuple[nn.Module, dict[str, Any]]:
     """Train the dense network from scratch; returns it in evaluation mode with its record (accuracies in 0..1)."""
     recipe = Recipe()
+    keep_freed_memory()
     started = time.perf_counter()
     model = untrained(workload)
     optimizer = torch.optim.AdamW(

@@ -23,6 +23,7 @@ from bench.progress import PlanProgress
 from bench.record import Record
 from bench.store import Store
 from methods import registry
+from shared.memory import keep_freed_memory
 
 REPORT_EVERY_S = 0.5
 
@@ -135,6 +136,7 @@ _worker: dict[str, Any] = {}
 def _start_worker(request: Request, messages: Queue[tuple[str, str, float]]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     torch.set_num_threads(1)
+    keep_freed_memory()
     _worker.update(request=request, messages=messages)
 
 

@@ -21,6 +21,7 @@ from bench.teacher import live
 from methods import registry
 from shared.cache import atomic_write
 from shared.ledger import Ledger
+from shared.memory import keep_freed_memory
 from shared.rng import forked
 from shared.training import accuracy, recalibrate_batch_norm
 
@@ -42,7 +43,7 @@ def tune(protocol: str, device: str, *, jobs: int, folder: Path, console: Consol
     ]
     tasks = [(request, job, rate) for rate in GRID for job in chosen]
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, torch.set_num_threads, (1,)) as pool:
+    with ProcessPoolExecutor(jobs, context, _start_worker) as pool:
         scores = dict(
             zip(
                 ((job.method, rate) for _, job, rate in tasks), pool.map(_score, *zip(*tasks, strict=True)), strict=True
@@ -53,6 +54,11 @@ def tune(protocol: str, device: str, *, jobs: int, folder: Path, console: Consol
     atomic_write(path, page.encode())
     console.print(page, highlight=False)
     console.print(f"written to {path}", highlight=False)
+
+
+def _start_worker() -> None:
+    torch.set_num_threads(1)
+    keep_freed_memory()
 
 
 def _score(request: Request, job: Job, rate: float) -> float:
