@@ -101,9 +101,9 @@ def _work(
                 for future in ready:
                     job = running.pop(future)
                     result = future.result()
-                    store.put(folders[job], result.record, result.weights)
-                    done[job] = Finished(job, result.record, folders[job], fresh=True)
-                    progress.finish(job.name, _line(job, result.record))
+                    record = store.put(folders[job], result.record, result.weights)
+                    done[job] = Finished(job, record, folders[job], fresh=True)
+                    progress.finish(job.name, _line(job, record))
     except BaseException:
         for process in multiprocessing.active_children():
             process.terminate()

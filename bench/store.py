@@ -55,8 +55,11 @@ class Store:
             return None
         return record if record.key == key and network_intact(folder, record) else None
 
-    def put(self, name: str, record: Record, weights: dict[str, Tensor] | None) -> Path:
-        """Write record and network beside their final place, then rename; an older folder of this name is replaced."""
+    def put(self, name: str, record: Record, weights: dict[str, Tensor] | None) -> Record:
+        """Write record and network beside their final place, then rename; an older folder of this name is replaced.
+
+        Returns the record as it was written, with the hash of the network's file.
+        """
         folder = self.folder(name)
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_DRAFT))
@@ -77,7 +80,7 @@ class Store:
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
             raise
-        return folder
+        return record
 
     def sweep(self, slug: str) -> None:
         """Remove drafts that an interrupted process left below the plan's folder `slug`."""

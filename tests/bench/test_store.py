@@ -27,10 +27,11 @@ def result(ground: Ground, weights: DenseWeights) -> harness.Result:
 
 def test_round_trip_and_network(result: harness.Result, tmp_path: Path) -> None:
     store = Store(tmp_path / "out")
-    folder = store.put("page/run", result.record, result.weights)
+    put = store.put("page/run", result.record, result.weights)
+    folder = store.folder("page/run")
     found = store.find("page/run", "key")
     assert found is not None and found.network_sha256 is not None
-    assert found.measures == result.record.measures and found.cost == result.record.cost
+    assert found.measures == put.measures and found.cost == put.cost and found.network_sha256 == put.network_sha256
     assert to_json(found) == (folder / RECORD_FILE).read_bytes()
     assert store.find("page/run", "another key") is None
     assert sorted(os.listdir(folder)) == [NETWORK_FILE, RECORD_FILE]
@@ -47,7 +48,8 @@ def test_a_damaged_run_counts_as_none(
     result: harness.Result, tmp_path: Path, name: str, damage: Callable[[Path], object]
 ) -> None:
     store = Store(tmp_path)
-    folder = store.put("page/run", result.record, result.weights)
+    store.put("page/run", result.record, result.weights)
+    folder = store.folder("page/run")
     damage(folder / name)
     assert store.find("page/run", "key") is None
     with pytest.raises(BadInput, match="expected"):
