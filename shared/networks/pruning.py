@@ -65,14 +65,15 @@ def zero_channels(
     """
     parameters = dict(model.named_parameters())
     for unit, row in zip(structure.units, dead, strict=True):
-        for part in unit.slices:
+        channels = row[: unit.upper_bound].nonzero().flatten()
+        for part in unit.slices if len(channels) else ():  # a method kills few channels at a time: touch only those
             if (parameter := parameters.get(part.tensor)) is not None:
-                shape = [-1 if dim == part.dim else 1 for dim in range(parameter.ndim)]
-                mask = row[: unit.upper_bound].to(parameter.device).repeat_interleave(part.repeat).view(shape)
+                entries = (channels[:, None] * part.repeat + torch.arange(part.repeat, device=row.device)).flatten()
+                entries = entries.to(parameter.device, non_blocking=True)
                 state = optimizer.state.get(parameter, {}) if optimizer is not None else {}
                 for tensor in (parameter, *state.values()):
                     if isinstance(tensor, Tensor) and tensor.shape == parameter.shape:
-                        tensor.masked_fill_(mask, 0)
+                        tensor.index_fill_(part.dim, entries, 0)
 
 
 def compact(model: nn.Module, structure: Structure | None = None) -> nn.Module:

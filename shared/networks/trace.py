@@ -99,7 +99,7 @@ class _Walk(fx.Interpreter):
     """Runs the graph on meta tensors, each wrapped in an `_Activation`, and notes groups, slices and operations."""
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__(fx.symbolic_trace(model))
+        super().__init__(model, graph=fx.Tracer().trace(model))
         self.extra_traceback = False  # keep error messages on one line
         self.keeps_trunk = getattr(model, "keeps_residual_trunk", False)
         self.groups: list[_Group] = []
@@ -164,7 +164,8 @@ class _Walk(fx.Interpreter):
             return value
 
         args, kwargs = fx.node.map_aggregate(self.fetch_args_kwargs_from_env(node), unwrap)
-        output = getattr(self, node.op)(node.target, args, kwargs)
+        keeps_shape = rule in _KEEPING_SHAPE  # then there is no need to run it, and meta kernels are slow
+        output = operands[0].tensor if keeps_shape else getattr(self, node.op)(node.target, args, kwargs)
         name = str(node.target) if module is not None else node.name
         options = {**{str(index): value for index, value in enumerate(args)}, **kwargs}
         return rule(self, _Call(name, module, operands, options, output))
@@ -304,6 +305,9 @@ _RULES: dict[Any, Callable[[_Walk, _Call], _Activation]] = {
     )
     for key in keys
 }
+
+
+_KEEPING_SHAPE = (_Walk.batch_norm, _Walk.relu, _Walk.silent, _Walk.add)
 
 
 def _readable(key: Any) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from shared.networks.zoo import scaled
 
 CHANNELS = (32, 64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024)  # after conv1, after pairs 1 to 13
-STRIDED_LAYERS = (6, 2, 4, 0, 12)  # where ImageNet's version halves the map (conv1 is 0), in the order of taking them up
+STRIDED_LAYERS = (6, 2, 4, 0, 12)  # where ImageNet's version halves the map (conv1 is 0), the most wanted first
 SMALLEST_MAP = 7  # pixels along the shorter side of the last map, as in ImageNet's version
 BATCH_NORM_EPS = 1e-3
 # torch's default. TensorFlow's 0.001 leaves the running statistics about a thousand iterations behind pruning.
@@ -20,9 +19,10 @@ BATCH_NORM_MOMENTUM = 0.1
 def strides(input_size: tuple[int, int]) -> tuple[int, ...]:
     """Stride of conv1 and of the 13 depthwise layers at an input of (height, width).
 
-    The map is halved at most as often as in ImageNet's version and never below SMALLEST_MAP. 224 gives its 5 halvings down to 7
-    pixels; 28 gives 2, at dw2 and dw6, down to the same 7. A small input keeps conv1 at full resolution and halves before the five wide
-    layers, which dominate the cost: 88 % against 82 % after 1,500 iterations on 28x28 images, with halvings at conv1, dw2 and dw4.
+    The map is halved at most as often as in ImageNet's version and never below SMALLEST_MAP. 224 gives its 5 halvings
+    down to 7 pixels; 28 gives 2, at dw2 and dw6, down to the same 7. A small input keeps conv1 at full resolution and
+    halves before the five wide layers, which dominate the cost: 88 % after 1,500 iterations on 28x28 images, against
+    82 % with halvings at conv1, dw2 and dw4.
     """
     side, halvings = min(input_size), 0
     while halvings < len(STRIDED_LAYERS) and (side + 1) // 2 >= SMALLEST_MAP:
@@ -30,7 +30,7 @@ def strides(input_size: tuple[int, int]) -> tuple[int, ...]:
     return tuple(2 if layer in STRIDED_LAYERS[:halvings] else 1 for layer in range(len(CHANNELS)))
 
 
-class MobileNet(nn.Sequential):
+class MobileNet(nn.Module):
     """conv1, 13 pairs of a depthwise and a pointwise convolution, average pool, fc.
 
     The 14 widths are the outputs of conv1 and of the pointwise convolutions pw1 to pw13.
@@ -45,13 +45,14 @@ class MobileNet(nn.Sequential):
         width_multiplier: float = 1.0,  # acts through `upper_bounds` only
         input_size: tuple[int, int] = (224, 224),
     ) -> None:
-        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        super().__init__()
 
         def convolve(name: str, inputs: int, outputs: int, **options: Any) -> nn.Conv2d:
             conv = nn.Conv2d(inputs, outputs, bias=False, **options)
-            layers[name] = conv
-            layers[f"{name}_norm"] = nn.BatchNorm2d(outputs, eps=BATCH_NORM_EPS, momentum=BATCH_NORM_MOMENTUM)
-            layers[f"{name}_relu"] = nn.ReLU6(inplace=True)
+            self.add_module(name, conv)
+            norm = nn.BatchNorm2d(outputs, eps=BATCH_NORM_EPS, momentum=BATCH_NORM_MOMENTUM)
+            self.add_module(f"{name}_norm", norm)
+            self.add_module(f"{name}_relu", nn.ReLU6(inplace=True))
             return conv
 
         first, *rest = strides(input_size)
@@ -61,9 +62,16 @@ class MobileNet(nn.Sequential):
             depthwise = convolve(f"dw{pair}", inputs, inputs, kernel_size=3, stride=stride, padding=1, groups=inputs)
             depthwise.depthwise = True  # type: ignore[assignment]
             convolve(f"pw{pair}", inputs, outputs, kernel_size=1)
-        layers |= {"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "fc": nn.Linear(widths[-1], num_classes)}
-        super().__init__(layers)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.flatten = nn.Flatten()
+        self.fc = nn.Linear(widths[-1], num_classes)
         self.input_shape = (in_channels, *input_size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        activations = images
+        for layer in self.children():
+            activations = layer(activations)
+        return activations
 
     @staticmethod
     def upper_bounds(width_multiplier: float) -> tuple[int, ...]:

@@ -1,0 +1,342 @@
+"""The derived table against the published ones, and its counts against the modules and torch's own counter."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from shared.errors import BadInput
+from shared.networks import Channels, Operation, build, structure
+
+ZOO = ("mobilenet", "alexnet", "erfnet")
+TOYS = ("residual", "hourglass", "joined")
+
+
+def slices(unit):
+    return {(part.tensor, part.dim, part.repeat, part.role) for part in unit.slices}
+
+
+def norm(name):
+    return {(f"{name}.{tensor}", 0, 1, "norm") for tensor in ("weight", "bias", "running_mean", "running_var")}
+
+
+# --- published tables (Yang et al., CVPR 2019, and the networks' own papers)
+
+
+@pytest.mark.parametrize(
+    ("name", "bounds"),
+    [
+        ("alexnet", (3, 64, 192, 384, 256, 256, 4096, 4096, 1000)),
+        ("mobilenet", (3, 32, 64, 128, 128, 256, 256, *[512] * 6, 1024, 1024, 1001)),
+        ("erfnet", (3, *[64] * 15, *[128] * 24, *[64] * 6, *[16] * 6, 20)),
+    ],
+)
+def test_position_bounds_are_the_published_widths(name, bounds):
+    with torch.device("meta"):
+        table = structure(build(name))
+    assert table.position_bounds == bounds
+    assert table.upper_bounds == bounds[1:-1]
+
+
+def test_alexnet_units_own_what_the_paper_removes():
+    with torch.device("meta"):
+        units = structure(build("alexnet")).units
+    assert slices(units[3]) == {
+        ("features.8.weight", 0, 1, "producer"),
+        ("features.8.bias", 0, 1, "bias"),
+        ("features.10.weight", 1, 1, "consumer"),
+    }
+    # each channel of conv5 feeds the 36 columns of its 6 x 6 map, which live and die together
+    assert slices(units[4]) == {
+        ("features.10.weight", 0, 1, "producer"),
+        ("features.10.bias", 0, 1, "bias"),
+        ("classifier.1.weight", 1, 36, "consumer"),
+    }
+    assert [unit.index for unit in units] == list(range(7))
+
+
+def test_mobilenet_units_carry_the_depthwise_layer_along():
+    units = structure(build("mobilenet", width_multiplier=0.25)).units
+    assert slices(units[2]) == (
+        {("pw2.weight", 0, 1, "producer"), ("dw3.weight", 0, 1, "depthwise"), ("pw3.weight", 1, 1, "consumer")}
+        | norm("pw2_norm")
+        | norm("dw3_norm")
+    )
+    assert slices(units[13]) == (
+        {("pw13.weight", 0, 1, "producer"), ("fc.weight", 1, 1, "consumer")} | norm("pw13_norm")
+    )
+    assert [unit.name for unit in units] == ["conv1", *(f"pw{pair}" for pair in range(1, 14))]
+
+
+def test_erfnet_units_are_the_inner_widths_in_module_order():
+    model = build("erfnet")
+    inner = ("conv3x1_1", "conv1x3_1", "conv3x1_2")
+    expected = [name for name, _ in model.named_modules() if name.endswith(inner)]
+    units = structure(model).units
+    assert [unit.name for unit in units] == expected
+    block = "encoder.layers.1"
+    assert slices(units[1]) == (
+        {
+            (f"{block}.conv1x3_1.weight", 0, 1, "producer"),
+            (f"{block}.conv1x3_1.bias", 0, 1, "bias"),
+            (f"{block}.conv3x1_2.weight", 1, 1, "consumer"),
+        }
+        | norm(f"{block}.bn1")
+    )
+    assert not any(part.role == "norm" for part in units[2].slices)
+
+
+def test_mobilenet_costs_what_its_paper_says():
+    with torch.device("meta"):
+        table = structure(build("mobilenet", num_classes=1000))
+    assert table.macs(table.upper_bounds).item() == pytest.approx(569e6, rel=1e-3)
+    assert table.parameters(table.upper_bounds).item() == pytest.approx(4.2e6, rel=1e-2)
+
+
+def test_energy_edges_follow_the_network():
+    with torch.device("meta"):
+        alexnet, erfnet = structure(build("alexnet")), structure(build("erfnet"))
+    assert [edge[:2] for edge in alexnet.edges] == [(j, j + 1) for j in range(8)]
+    assert alexnet.edges[0][2] == 55 * 55 * 11 * 11
+    assert alexnet.edges[5][2] == 36
+    # a residual block reads and writes its trunk, which never changes: no product across blocks
+    inner = [edge[:2] for edge in erfnet.edges if edge[0] not in (0, None) or edge[1] not in (52, None)]
+    assert inner == [edge for j in range(1, 52, 3) for edge in ((None, j), (j, j + 1), (j + 1, j + 2), (j + 2, None))]
+    first = next(edge for edge in erfnet.edges if edge[:2] == (None, 1))
+    assert first[2] == 64 * 3 * 128 * 256
+
+
+# --- counts
+
+
+@pytest.mark.parametrize("name", ZOO)
+@settings(max_examples=4, deadline=None)
+@given(data=st.data())
+def test_counts_equal_those_of_the_built_module(name, data, small_network):
+    dense = small_network(name)
+    table = structure(dense)
+    widths = data.draw(st.tuples(*(st.integers(1, bound) for bound in table.upper_bounds)))
+    model = build(**{**dense.config, "widths": widths}).eval()
+
+    assert table.parameters(widths).item() == sum(parameter.numel() for parameter in model.parameters())
+    assert table.macs(widths).item() == counted_macs(model)
+    assert structure(model).upper_bounds == widths  # also where a depthwise layer has one channel
+    through_edges = sum(
+        constant * (1 if i is None else table.positions(widths)[i]) * (1 if o is None else table.positions(widths)[o])
+        for i, o, constant in table.edges
+    )
+    depthwise = [operation for operation in table.operations if operation.kind == "depthwise"]
+    own_filters = sum(operation.macs(table.positions(widths)) for operation in depthwise)
+    assert through_edges + own_filters == table.macs(widths)
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_counts_equal_those_of_the_toys(name, small_network):
+    model = small_network(name).eval()
+    table = structure(model)
+    assert table.parameters(table.upper_bounds).item() == sum(parameter.numel() for parameter in model.parameters())
+    assert table.macs(table.upper_bounds).item() == counted_macs(model)
+
+
+def counted_macs(model):
+    """Multiply-adds by torch's flop counter, which knows nothing of ours."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, *model.input_shape))
+    return counter.get_total_flops() // 2
+
+
+def test_widths_may_come_as_rows_of_any_kind(small_network):
+    table = structure(small_network("mobilenet"))
+    rows = np.random.default_rng(0).integers(1, np.array(table.upper_bounds) + 1, size=(2, 3, 14))
+    for batch in (rows, torch.as_tensor(rows), rows.tolist()):
+        positions, macs, parameters = table.positions(batch), table.macs(batch), table.parameters(batch)
+        assert positions.dtype == torch.float64
+        assert positions.shape == (2, 3, 16)
+        assert macs.dtype == parameters.dtype == torch.int64
+        for index in np.ndindex(2, 3):
+            assert positions[index].tolist() == [1, *rows[index], 5]
+            assert macs[index] == table.macs(tuple(rows[index]))
+            assert parameters[index] == table.parameters(tuple(rows[index]))
+
+
+def test_positions_are_differentiable():
+    table = structure(build("mobilenet", width_multiplier=0.25))
+    widths = torch.ones(14, dtype=torch.float64, requires_grad=True)
+    (table.positions(widths) * torch.arange(16)).sum().backward()
+    assert widths.grad.tolist() == list(range(1, 15))
+
+
+def test_a_wrong_number_of_widths_is_an_error(small_network):
+    with pytest.raises(ValueError, match="expected 14 widths"):
+        structure(small_network("mobilenet")).positions([1] * 16)
+
+
+# --- derivation
+
+
+def test_an_addition_unites_its_operands(small_network):
+    table = structure(small_network("residual"))
+    assert table.upper_bounds == (8, 5, 7)
+    assert {part.tensor for part in table.units[0].slices if part.role == "producer"} == {
+        "stem.weight",
+        "second.weight",
+        "fourth.weight",
+    }
+    assert {part.tensor for part in table.units[0].slices if part.role == "consumer"} == {
+        "first.weight",
+        "third.weight",
+        "head.weight",
+    }
+    assert table.units[0].name == "stem"
+
+
+def test_a_kept_trunk_leaves_the_inner_widths(small_network):
+    model = small_network("residual")
+    model.keeps_residual_trunk = True
+    assert structure(model).upper_bounds == (5, 7)
+
+
+def test_transposed_weights_have_their_inputs_first_and_flatten_repeats(small_network):
+    table = structure(small_network("hourglass"))
+    assert table.upper_bounds == (6, 5, 7, 9, 6)
+    assert slices(table.units[1]) == (
+        {
+            ("body.3.weight", 1, 1, "producer"),
+            ("body.3.bias", 0, 1, "bias"),
+            ("body.6.weight", 0, 1, "consumer"),
+        }
+        | norm("body.4")
+    )
+    assert ("head.0.weight", 1, 8, "consumer") in slices(table.units[3])
+    assert table.operations[-3].inputs == Channels(position=4, count=9, repeat=8)
+
+
+def test_a_concatenation_fixes_its_operands(small_network):
+    table = structure(small_network("joined"))
+    assert table.upper_bounds == (5,)
+    (cat,) = (operation for operation in table.operations if operation.kind == "cat")
+    assert cat.inputs == cat.outputs == Channels(position=None, count=9)
+
+
+def test_operations_come_in_execution_order_with_their_geometry(small_network):
+    operations = structure(build("mobilenet", width_multiplier=0.25, input_size=112)).operations
+    assert [operation.kind for operation in operations[:9]] == [
+        *("conv", "batch_norm", "relu"),
+        *("depthwise", "batch_norm", "relu"),
+        *("conv", "batch_norm", "relu"),
+    ]
+    assert operations[0] == Operation(
+        name="conv1",
+        kind="conv",
+        inputs=Channels(0, 3),
+        outputs=Channels(1, 8),
+        input_size=(112, 112),
+        output_size=(56, 56),
+        kernel=(3, 3),
+        stride=(2, 2),
+        module="conv1",
+    )
+    assert operations[-2] == Operation(
+        "pool", "avg_pool", Channels(14, 256), Channels(14, 256), (7, 7), (1, 1), kernel=(7, 7), stride=(7, 7)
+    )
+    assert operations[-1].bias
+    json.dumps([dataclasses.asdict(operation) for operation in operations])
+
+
+def test_pooling_and_upsampling_keep_their_geometry(small_network):
+    operations = structure(small_network("hourglass")).operations
+    resizing = [operation for operation in operations if operation.kind in ("upsample", "avg_pool", "max_pool")]
+    assert [(each.kind, each.kernel, each.stride, each.input_size, each.output_size) for each in resizing] == [
+        ("upsample", (1, 1), (1, 1), (16, 8), (32, 16)),
+        ("avg_pool", (4, 4), (4, 4), (32, 16), (8, 4)),
+        ("max_pool", (3, 3), (2, 2), (8, 4), (4, 2)),
+    ]
+
+
+@pytest.mark.parametrize("name", (*ZOO, *TOYS))
+def test_the_model_is_left_alone(name, small_network):
+    model = small_network(name).train()
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    structure(model)
+    assert all(module.training for module in model.modules())
+    assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())
+
+
+def test_the_fingerprint_tells_costs_apart_and_nothing_else():
+    def fingerprint(**options):
+        return structure(build("mobilenet", width_multiplier=0.25, **options)).fingerprint
+
+    assert fingerprint(input_size=28) == fingerprint(input_size=(28, 28))
+    others = ({}, {"input_size": 28}, {"num_classes": 10}, {"widths": [8] * 14})
+    assert len({fingerprint(**options) for options in others}) == 4
+
+
+# --- what it can't follow
+
+
+class Around(nn.Module):
+    """A function of images in the middle of two layers."""
+
+    input_shape = (4, 6, 6)
+
+    def __init__(self, function, first=None):
+        super().__init__()
+        self.first, self.last, self.function = first or nn.Conv2d(4, 6, 1), nn.Conv2d(6, 2, 1), function
+
+    def forward(self, images):
+        return self.last(self.function(self.first(images)))
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (torch.sigmoid, "sigmoid"),
+        (lambda maps: maps * 2, "mul"),
+        (lambda maps: maps.permute(0, 1, 3, 2), "permute"),
+        (lambda maps: maps + 1, "two operands"),
+        (lambda maps: maps.add(maps[:, :1]), "getitem"),
+        (lambda maps: torch.cat([maps, maps], 2), "along the channels"),
+        (lambda maps: maps.mean([1, 2]), "mean over"),
+        (lambda maps: maps.mean(), "mean over"),
+        (lambda maps: maps.flatten(2), "flatten from"),
+        (nn.GELU(), "GELU"),
+        (nn.Linear(6, 6), "flat input"),
+        (nn.Conv2d(6, 6, 1, groups=2), "groups=2"),
+        (nn.Conv2d(6, 12, 1, groups=6), "a group per channel"),
+    ],
+)
+def test_what_it_cannot_follow_is_named(function, words):
+    with pytest.raises(BadInput, match=words) as caught:
+        structure(Around(function))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_layer_called_twice_is_refused():
+    twice = nn.Conv2d(6, 6, 1)
+    with pytest.raises(BadInput, match="called twice"):
+        structure(Around(nn.Identity(), first=nn.Sequential(nn.Conv2d(4, 6, 1), twice, twice)))
+
+
+def test_a_module_without_input_shape_is_refused():
+    with pytest.raises(BadInput, match="input_shape"):
+        structure(nn.Conv2d(1, 1, 1))
+
+
+# --- symbolic counts
+
+
+@given(st.lists(st.tuples(*[st.integers(1, 50)] * 3), min_size=1, max_size=4), st.integers(1, 9))
+@example([(3, 4, 5)], 1)
+def test_channels_read_their_position(rows, repeat):
+    positions = np.array(rows)
+    assert Channels(1, 50, repeat).at(positions).tolist() == [row[1] * repeat for row in rows]
+    assert Channels(None, 7, repeat).at(positions).tolist() == [7 * repeat] * len(rows)
+    assert Channels(1, 50, repeat).at(rows[0]).shape == ()
