@@ -66,8 +66,7 @@ def run(
     console.print(_first_line(made.ground), highlight=False)
     console.print(cost.estimate(made, made.jobs).describe(jobs), highlight=False)
     command = shlex.join(["python", "-m", "bench", *sys.argv[1:]])
-    finished = runner.run(made, store, jobs=jobs, fresh=fresh, command=command, console=console)
-    records = [item.record for item in finished]
+    records = runner.run(made, store, jobs=jobs, fresh=fresh, command=command, console=console)
     pages = report.render(records, out)
     console.print(report.summary_table(records), highlight=False, soft_wrap=True)
     for page in pages:

@@ -9,7 +9,6 @@ import queue
 import signal
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass
 from functools import cache
 from multiprocessing.queues import Queue
 from typing import Any
@@ -28,18 +27,8 @@ from shared.memory import keep_freed_memory
 REPORT_EVERY_S = 0.5
 
 
-@dataclass(frozen=True)
-class Finished:
-    """A job of the plan with its record, and whether it was done now or found in the store."""
-
-    job: Job
-    record: Record
-    folder: str
-    fresh: bool
-
-
-def run(plan: Plan, store: Store, *, jobs: int, fresh: bool, command: str, console: Console) -> list[Finished]:
-    """Do what the store does not hold yet; returns all jobs in the plan's order. A miss does not stop the plan.
+def run(plan: Plan, store: Store, *, jobs: int, fresh: bool, command: str, console: Console) -> list[Record]:
+    """Do what the store does not hold yet; returns all records in the plan's order. A miss does not stop the plan.
 
     Ctrl-C leaves whole records behind; the same command goes on with what is missing.
     """
@@ -51,9 +40,7 @@ def run(plan: Plan, store: Store, *, jobs: int, fresh: bool, command: str, conso
     folders = {job: f"{plan.slug}/{job.name}" for job in plan.jobs}
     store.sweep(plan.slug)
     done = {
-        job: Finished(job, record, folders[job], fresh=False)
-        for job in plan.jobs
-        if not fresh and (record := store.find(folders[job], keys[job])) is not None
+        job: record for job in plan.jobs if not fresh and (record := store.find(folders[job], keys[job])) is not None
     }
     waiting = [job for job in plan.jobs if job not in done]
     if done:
@@ -75,12 +62,12 @@ def _work(
     jobs: int,
     command: str,
     console: Console,
-) -> dict[Job, Finished]:
+) -> dict[Job, Record]:
     estimate = cost.estimate(plan, waiting)
     longest_first = sorted(waiting, key=lambda job: -estimate.job_seconds[job])
     context = multiprocessing.get_context("spawn")
     messages: Queue[tuple[str, str, float]] = context.Queue()
-    done: dict[Job, Finished] = {}
+    done: dict[Job, Record] = {}
     pool = ProcessPoolExecutor(min(jobs, len(waiting)), context, _start_worker, (plan.request, messages))
     try:
         console.print("computing the dense network's logits for distillation", highlight=False)
@@ -101,9 +88,8 @@ def _work(
                 for future in ready:
                     job = running.pop(future)
                     result = future.result()
-                    record = store.put(folders[job], result.record, result.weights)
-                    done[job] = Finished(job, record, folders[job], fresh=True)
-                    progress.finish(job.name, _line(job, record))
+                    done[job] = store.put(folders[job], result.record, result.weights)
+                    progress.finish(job.name, _line(job, done[job]))
     except BaseException:
         for process in multiprocessing.active_children():
             process.terminate()
