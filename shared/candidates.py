@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,14 +13,24 @@ from shared.reconstruction import Reconstruction, channel_entries
 
 
 class Candidates:
-    """The networks that one-shot pruning of `model` gives, without fine-tuning.
+    """The networks that one-shot pruning of `model` gives, reconstructed and not fine-tuned.
 
+    batches: (images, labels) on which the un-pruned network is calibrated; draw: places of their rows. `skipped` names
+    the layers that are not reconstructed.
     `at(widths)` is a really smaller network for evaluation, one module whose tensors are cut anew by each call.
     `cut(widths)` is the same network as a module of its own, to be trained. Both do what the masked network does.
     """
 
-    def __init__(self, model: nn.Module, structure: Structure, reconstruction: Reconstruction) -> None:
-        self._reconstruction = reconstruction
+    def __init__(
+        self,
+        model: nn.Module,
+        structure: Structure,
+        batches: Iterable[tuple[Tensor, Tensor]],
+        draw: torch.Generator,
+    ) -> None:
+        self.structure = structure
+        self._reconstruction = Reconstruction(model, structure, batches, draw)
+        self.skipped = self._reconstruction.skipped
         self._tensors = {name: tensor.detach() for name, tensor in model.state_dict(keep_vars=True).items()}
         self._small = copy.deepcopy(model).eval().requires_grad_(False)
         self._parts: dict[str, list[tuple[int, Slice]]] = {}  # by tensor: (unit, slice) to cut

@@ -37,7 +37,7 @@ def warm_up_episodes(episodes: int) -> int:
 def sigma(learning_episode: int, learning_episodes: int) -> float:
     """Width of the exploration noise in learning episode 1, 2, …: exponential, `LAST_SIGMA` in the last one.
 
-    AMC's published code shrinks by 0.95 per episode, whatever their number; tied to it, exploration ends with the search.
+    AMC's published code shrinks it by 0.95 per episode, whatever their number; here exploration ends with the search.
     """
     return float(FIRST_SIGMA * (LAST_SIGMA / FIRST_SIGMA) ** (learning_episode / learning_episodes))
 
@@ -63,7 +63,7 @@ class EpisodeRewardBuffer(ReplayBuffer):
         self.episode_steps = episode_steps
         self.baseline: float | None = None
 
-    def add(  # noqa: PLR0917 (stable-baselines3's signature)
+    def add(
         self,
         obs: NDArray[Any],
         next_obs: NDArray[Any],

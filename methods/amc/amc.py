@@ -12,14 +12,14 @@ from typing import ClassVar
 
 from torch import nn
 
-from methods.amc.env import PruningEnv, Strategy
+from methods.amc.env import PruningEnv
 from methods.contract import Infeasible, Method, Outcome, Properties, Task
 from shared.bounded_widths import BoundedWidths, lower_bounds
 from shared.candidates import Candidates
 from shared.energy.budget import BudgetTooSmallError
 from shared.networks import Structure, structure
 from shared.protocol import Protocol
-from shared.reconstruction import Reconstruction, calibration_batches
+from shared.reconstruction import calibration_batches
 from shared.rng import forked
 
 
@@ -53,55 +53,53 @@ class AMC(Method):
         except BudgetTooSmallError as error:
             raise Infeasible(str(error)) from error
 
-        model, table = task.copy_of_dense(), task.structure
+        model = task.copy_of_dense()
         stages = _stages(protocol)
-        results: list[PruningEnv] = []
-        skipped: tuple[str, ...] = ()
+        searches: list[PruningEnv] = []
         for stage in range(stages):
-            # The ECC paper does not tell the stages' budgets; equal factors, as the AMC paper's densities suggest.
-            left = (stages - 1 - stage) / stages
-            budget_joules = task.budget_joules * (task.dense_energy_joules / task.budget_joules) ** left
-            if stage:
-                table = structure(model)
-            candidates, skipped = self._candidates(task, model, table, stage)
-            env = PruningEnv(
-                table,
-                task.energy,
-                budget_joules,
-                reward=lambda widths, networks=candidates: task.search_accuracy(networks.at(widths)),  # type: ignore[misc]
-                lower=lower,
-            )
-            self._search(task, env, _share(protocol.episodes, stages, stage), stage)
-            results.append(env)
+            candidates = self._candidates(task, model, stage)
+            searches.append(self._search(task, candidates, stage, stages))
             # The best strategy seen, not the last policy's. Whatever it leaves of the budget stays unused.
-            model = candidates.cut(_best(env).widths)
+            model = candidates.cut(searches[-1].best.widths)
             trainer = task.trainer(model)
             for _ in range(_share(task.ledger.limit, stages, stage)):
                 trainer.step()
-        return Outcome(model, _notes(task, results, skipped), _trace(results))
+        notes = _notes(task, searches) | {"reconstruction_skipped": list(candidates.skipped)}
+        return Outcome(model, notes, _trace(searches))
 
     def search_samples(self, protocol: Protocol, structure: Structure) -> int:
         """Images of all episodes and of every stage's calibration."""
         calibration = calibration_batches(protocol.batch_size) * protocol.batch_size
         return protocol.episodes * protocol.search_images + _stages(protocol) * calibration
 
-    def _candidates(
-        self, task: Task, model: nn.Module, table: Structure, stage: int
-    ) -> tuple[Candidates, tuple[str, ...]]:
+    def _candidates(self, task: Task, model: nn.Module, stage: int) -> Candidates:
+        """Calibrated on the network that the stage starts from."""
+        table = structure(model) if stage else task.structure
         batches = task.calibration_batches(calibration_batches(task.protocol.batch_size))
-        reconstruction = Reconstruction(model, table, batches, task.generator("reconstruction", stage))
-        return Candidates(model, table, reconstruction), reconstruction.skipped
+        return Candidates(model, table, batches, task.generator("reconstruction", stage))
 
-    def _search(self, task: Task, env: PruningEnv, episodes: int, stage: int) -> None:
+    def _search(self, task: Task, candidates: Candidates, stage: int, stages: int) -> PruningEnv:
+        """Play the stage's episodes."""
         from methods.amc.agent import Agent  # stable-baselines3 takes its time to import
 
+        # The ECC paper does not tell the stages' budgets; equal factors, as the AMC paper's densities suggest.
+        stages_left = stages - 1 - stage
+        budget_joules = task.budget_joules * (task.dense_energy_joules / task.budget_joules) ** (stages_left / stages)
+        env = PruningEnv(
+            candidates.structure,
+            task.energy,
+            budget_joules,
+            reward=lambda widths: task.search_accuracy(candidates.at(widths)),
+            lower=lower_bounds(task.structure.upper_bounds),  # of the dense widths in every stage
+        )
         with forked(task.seed, "amc", stage):
-            Agent(env, episodes=episodes, hidden=self.hidden).search()
+            Agent(env, episodes=_share(task.protocol.episodes, stages, stage), hidden=self.hidden).search()
+        return env
 
 
 def _stages(protocol: Protocol) -> int:
     """No stage without an episode."""
-    return max(1, min(protocol.stages, protocol.episodes))
+    return min(protocol.stages, protocol.episodes)
 
 
 def _share(total: int, stages: int, stage: int) -> int:
@@ -109,30 +107,23 @@ def _share(total: int, stages: int, stage: int) -> int:
     return total // stages + (total % stages if stage == stages - 1 else 0)
 
 
-def _best(env: PruningEnv) -> Strategy:
-    if env.best is None:
-        raise Infeasible("expected at least one episode, got none; try a protocol with episodes")
-    return env.best
-
-
-def _notes(task: Task, results: list[PruningEnv], skipped: tuple[str, ...]) -> dict[str, object]:
+def _notes(task: Task, searches: list[PruningEnv]) -> dict[str, object]:
     """Facts for the record; lists have one entry per stage."""
-    best = [_best(env) for env in results]
+    best = [env.best for env in searches]
     return {
-        "episodes": [len(env.history) for env in results],
-        "stages": len(results),
-        "stage_budgets_joules": [env.budget_joules for env in results],
+        "episodes": [len(env.history) for env in searches],
+        "stages": len(searches),
+        "stage_budgets_joules": [env.budget_joules for env in searches],
         "best_widths": [list(found.widths) for found in best],
-        "first_reward": [env.history[0].reward for env in results],
+        "first_reward": [env.history[0].reward for env in searches],
         "best_reward": [found.reward for found in best],
-        "reconstruction_skipped": list(skipped),
         "budget_unused_share": 1.0 - best[-1].energy_joules / task.budget_joules,
     }
 
 
-def _trace(results: list[PruningEnv]) -> dict[str, list[object]]:
+def _trace(searches: list[PruningEnv]) -> dict[str, list[object]]:
     """One entry per episode."""
-    rows = [(stage, found) for stage, env in enumerate(results) for found in env.history]
+    rows = [(stage, found) for stage, env in enumerate(searches) for found in env.history]
     return {
         "stage": [stage for stage, _ in rows],
         "reward": [found.reward for _, found in rows],

@@ -47,10 +47,10 @@ class PruningEnv(gymnasium.Env[Observation, Observation]):
     network. lower: smallest widths, by default a fifth of the dense ones, rounded up.
 
     Observation: Box(0, 1, (11,)), `FEATURES` of the paper's section 3.1 for the layer that reads the unit. Index,
-    channel counts, map, stride, kernel and the layer's dense energy are scaled to 0..1 over the units (0 where all
-    agree). `reduced` is what the widths decided so far save with all others dense, `rest` what the later layers use in
-    the dense network, both as shares of its energy; `action` is the share of channels that the previous unit kept after
-    rounding and bounding, 1 at first.
+    channel counts, map, stride, kernel and the layer's dense energy (the first unit's includes the layer that makes it)
+    are scaled to 0..1 over the units, 0 where all agree. `reduced` is what the widths decided so far save with all
+    others dense, `rest` what the later layers use in the dense network, both as shares of its energy; `action` is the
+    share of channels that the previous unit kept after rounding and bounding, 1 at first.
 
     Action: Box(0, 1, (1,)), the share of the unit's channels to keep. It becomes the nearest whole width, at least the
     lower bound and at most the largest width with which all later units at their lower bounds meet the budget.
@@ -90,8 +90,12 @@ class PruningEnv(gymnasium.Env[Observation, Observation]):
         self._table = _static_features(structure, energy)
         self._widths: list[int] = []
         self._finished = True
-        self.best: Strategy | None = None
         self.history: list[Strategy] = []
+
+    @property
+    def best(self) -> Strategy:
+        """The strategy with the largest reward so far, the first among equals."""
+        return max(self.history, key=lambda found: found.reward)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -112,8 +116,6 @@ class PruningEnv(gymnasium.Env[Observation, Observation]):
         widths = tuple(self._widths)
         found = Strategy(float(self._reward(widths)), widths, self._bounds.joules(widths))
         self.history.append(found)
-        if self.best is None or found.reward > self.best.reward:
-            self.best = found
         info = {"widths": widths, "energy_joules": found.energy_joules}
         return self._observe(), found.reward, True, False, info
 

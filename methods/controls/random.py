@@ -10,7 +10,7 @@ from shared.candidates import Candidates
 from shared.energy.budget import BudgetTooSmallError
 from shared.networks import Structure
 from shared.protocol import Protocol
-from shared.reconstruction import Reconstruction, calibration_batches
+from shared.reconstruction import calibration_batches
 from shared.rng import numpy_generator
 
 
@@ -34,10 +34,8 @@ class Random(Method):
             bounds = BoundedWidths(task.energy, task.budget_joules, lower=lower_bounds(upper), upper=upper)
         except BudgetTooSmallError as error:
             raise Infeasible(str(error)) from error
-        network = task.copy_of_dense()
         batches = task.calibration_batches(calibration_batches(protocol.batch_size))
-        reconstruction = Reconstruction(network, task.structure, batches, task.generator("reconstruction"))
-        candidates = Candidates(network, task.structure, reconstruction)
+        candidates = Candidates(task.copy_of_dense(), task.structure, batches, task.generator("reconstruction"))
         draw = numpy_generator(task.seed, "random")
         tries: list[tuple[float, tuple[int, ...]]] = []
         for _ in range(protocol.episodes):
@@ -53,7 +51,7 @@ class Random(Method):
             "widths": list(best),
             "first_reward": tries[0][0],
             "best_reward": accuracy,
-            "reconstruction_skipped": list(reconstruction.skipped),
+            "reconstruction_skipped": list(candidates.skipped),
             "budget_unused_share": 1.0 - bounds.joules(best) / task.budget_joules,
         }
         return Outcome(model, notes, {"reward": [reward for reward, _ in tries]})

@@ -1,0 +1,115 @@
+"""AMC on a tiny task: stages, exact spending, determinism, what it leaves untouched."""
+
+import copy
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from methods.amc import AMC
+from methods.contract import Infeasible, Outcome
+from shared.bounded_widths import lower_bounds
+from shared.networks import active_widths
+from shared.rng import generator
+
+SMALL = AMC(hidden=(32, 32))
+
+
+@pytest.fixture
+def small_task(tiny_task: Callable[..., Any]) -> Callable[..., Any]:
+    """Few large batches: the calibration wants thousands of images."""
+    return lambda **options: tiny_task(batch_size=250, **options)
+
+
+def logits(outcome: Outcome) -> torch.Tensor:
+    images = torch.randn(8, 1, 16, 16, generator=generator(0, "test images"))
+    with torch.no_grad():
+        return outcome.network.eval()(images)
+
+
+@pytest.mark.parametrize("stages, episodes, iterations", [(2, 13, 15), (3, 6, 7), (1, 5, 4), (4, 2, 6)])
+def test_stages_share_episodes_and_iterations(
+    small_task: Callable[..., Any], stages: int, episodes: int, iterations: int
+) -> None:
+    task = small_task(budget_fraction=0.4, iterations=iterations, stages=stages, episodes=episodes)
+    outcome = SMALL.run(task)
+    played = min(stages, episodes)
+    assert task.ledger.training_iterations == task.ledger.limit == iterations
+    assert task.ledger.search_samples == SMALL.search_samples(task.protocol, task.structure)
+
+    notes = outcome.notes
+    share = episodes // played
+    assert notes["stages"] == played
+    assert notes["episodes"] == [share] * (played - 1) + [episodes - share * (played - 1)]
+    assert notes["stage_budgets_joules"] == pytest.approx([0.4 ** ((i + 1) / played) for i in range(played)])
+
+    # every episode of a stage is within the stage's budget, and the result is the last stage's best one
+    trace = outcome.trace
+    assert len(trace["stage"]) == len(trace["reward"]) == len(trace["energy_joules"]) == episodes
+    for stage, joules in zip(trace["stage"], trace["energy_joules"], strict=True):
+        assert joules <= notes["stage_budgets_joules"][stage]
+    last = [i for i, stage in enumerate(trace["stage"]) if stage == played - 1]
+    assert notes["best_reward"][-1] == max(trace["reward"][i] for i in last)
+    assert notes["first_reward"][-1] == trace["reward"][last[0]]
+    widths = active_widths(outcome.network)
+    assert list(widths) == notes["best_widths"][-1]
+    energy = float(task.energy(torch.tensor(widths)))
+    assert energy <= task.budget_joules
+    assert notes["budget_unused_share"] == pytest.approx(1 - energy / task.budget_joules)
+    assert notes["reconstruction_skipped"] == []
+
+    # widths only shrink, and no stage goes below a fifth of the dense ones
+    previous = task.structure.upper_bounds
+    for stage_widths in notes["best_widths"]:
+        lower = lower_bounds(task.structure.upper_bounds)
+        assert all(low <= width <= high for low, width, high in zip(lower, stage_widths, previous, strict=True))
+        previous = stage_widths
+
+
+def test_same_seed_is_bit_identical_and_global_generators_stay(small_task: Callable[..., Any]) -> None:
+    runs = []
+    for disturbance in range(2):
+        torch.manual_seed(disturbance)
+        np.random.seed(disturbance)
+        random.seed(disturbance)
+        states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # type: ignore[union-attr]
+        runs.append(SMALL.run(small_task(iterations=6, episodes=10, seed=3)))
+        assert torch.equal(torch.get_rng_state(), states[0])
+        assert np.array_equal(np.random.get_state()[1], states[1])  # type: ignore[index]
+        assert random.getstate() == states[2]
+    first, second = runs
+    assert first.notes == second.notes and first.trace == second.trace
+    assert torch.equal(logits(first), logits(second))
+    other = SMALL.run(small_task(iterations=6, episodes=10, seed=4))
+    assert other.trace["energy_joules"] != first.trace["energy_joules"]
+
+
+def test_dense_network_is_left_as_it_was(small_task: Callable[..., Any]) -> None:
+    task = small_task(iterations=4, episodes=4)
+    before = copy.deepcopy(task.network.state_dict())
+    SMALL.run(task)
+    after = task.network.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    assert not any(module._forward_pre_hooks for module in task.network.modules())
+
+
+def test_unreachable_budget_is_infeasible_before_anything_is_spent(small_task: Callable[..., Any]) -> None:
+    # the first stage's budget alone would be reachable
+    task = small_task(budget_fraction=0.11, stages=2)
+    with pytest.raises(Infeasible, match="at least"):
+        SMALL.run(task)
+    assert (task.ledger.training_iterations, task.ledger.search_samples) == (0, 0)
+
+
+def test_runs_on_mobilenet(small_task: Callable[..., Any]) -> None:
+    task = small_task(budget_fraction=0.3, iterations=2, episodes=4, network="mobilenet")
+    outcome = SMALL.run(task)
+    assert float(task.energy(torch.tensor(active_widths(outcome.network)))) <= task.budget_joules
+
+
+def test_is_described_for_the_tables() -> None:
+    assert (AMC.name, AMC.title) == ("amc", "AMC") and "ECCV 2018" in AMC.paper
+    assert AMC().hidden == (300, 300)

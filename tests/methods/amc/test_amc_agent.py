@@ -1,0 +1,168 @@
+"""The agent against AMC's settings table and against oracles of what it changes in DDPG."""
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from gymnasium import spaces
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from methods.amc import PruningEnv
+from methods.amc.agent import Agent, EpisodeRewardBuffer, sigma, truncated_normal, warm_up_episodes
+from shared.networks import structure
+from shared.rng import forked
+
+UNITS = 3
+
+
+def environment(budget_joules: float = 120.0) -> PruningEnv:
+    """Three units of 40 channels; the reward is best at half the channels everywhere."""
+    layers = [nn.Conv2d(1, 40, 1), *(nn.Conv2d(40, 40, 1) for _ in range(UNITS - 1)), nn.Conv2d(40, 2, 1)]
+    model = nn.Sequential(*layers)
+    model.input_shape = (1, 4, 4)  # type: ignore[assignment]
+
+    def reward(widths: tuple[int, ...]) -> float:
+        return 1.0 - sum(abs(width - 20) for width in widths) / 60
+
+    return PruningEnv(structure(model), lambda widths: widths.sum(-1), budget_joules, reward)
+
+
+def test_settings_table() -> None:
+    with forked(0, "test"):
+        agent = Agent(environment(), episodes=400)
+    for network, inputs in ((agent.actor.mu, 11), (agent.critic.qf0, 11 + 1)):  # type: ignore[attr-defined]
+        linear = [layer for layer in network if isinstance(layer, nn.Linear)]
+        assert [(layer.in_features, layer.out_features) for layer in linear] == [(inputs, 300), (300, 300), (300, 1)]
+        assert sum(isinstance(layer, nn.ReLU) for layer in network) == 2
+    assert isinstance(agent.actor.mu[-1], nn.Tanh)  # on -1..1, a sigmoid on 0..1
+    assert len(agent.critic.q_networks) == 1
+    assert agent.batch_size == 64 and agent.tau == 0.01 and agent.gamma == 1.0
+    assert agent.replay_buffer.buffer_size == 100 * UNITS
+    assert agent.learning_starts == 101 * UNITS
+    assert agent.train_freq.frequency == 1 and agent.train_freq.unit.value == "episode"  # type: ignore[union-attr]
+    assert agent.gradient_steps == -1
+    assert agent.action_noise is None and agent.policy_delay == 1 and agent.target_noise_clip == 0.0
+    assert agent.device.type == "cpu"
+    assert isinstance(agent.actor.optimizer, torch.optim.Adam) and isinstance(agent.critic.optimizer, torch.optim.Adam)
+
+
+@pytest.mark.parametrize("episodes", [1, 6, 12])
+def test_updates_begin_after_the_warm_up_one_per_step_with_two_rates(episodes: int) -> None:
+    with forked(0, "test"):
+        env = environment()
+        agent = Agent(env, episodes=episodes, hidden=(32, 32))
+        agent.search()
+    assert len(env.history) == episodes  # the last transition, which carries the reward, included
+    assert agent._n_updates == (episodes - warm_up_episodes(episodes)) * UNITS
+    if agent._n_updates:
+        assert [group["lr"] for group in agent.actor.optimizer.param_groups] == [1e-4]
+        assert [group["lr"] for group in agent.critic.optimizer.param_groups] == [1e-3]
+
+
+def test_warm_up_and_noise_follow_the_number_of_episodes() -> None:
+    assert [warm_up_episodes(episodes) for episodes in (400, 100, 25, 3, 1)] == [101, 26, 7, 1, 1]
+    widths = [sigma(episode, 299) for episode in range(300)]
+    assert widths[0] == 0.5 and widths[-1] == pytest.approx(0.02)
+    assert np.allclose(np.diff(np.log(widths)), np.log(0.04) / 299)
+    assert sigma(18, 18) == pytest.approx(0.02)
+
+
+@given(mean=st.floats(0, 1), deviation=st.floats(0.02, 0.5), uniform=st.floats(0, 1, exclude_max=True))
+def test_truncated_normal_is_scipys(mean: float, deviation: float, uniform: float) -> None:
+    expected = scipy.stats.truncnorm.ppf(uniform, -mean / deviation, (1 - mean) / deviation, mean, deviation)
+    value = truncated_normal(mean, deviation, uniform)
+    assert 0.0 <= value <= 1.0
+    assert value == pytest.approx(np.clip(expected, 0, 1), abs=1e-6)
+
+
+@pytest.mark.parametrize("mean", [0.0, 0.3, 1.0])
+def test_truncated_normal_has_the_moments_and_no_mass_at_the_ends(mean: float) -> None:
+    uniform = np.random.default_rng(0).random(4000)
+    drawn = np.array([truncated_normal(mean, 0.5, float(one)) for one in uniform])
+    theory = scipy.stats.truncnorm(-mean / 0.5, (1 - mean) / 0.5, mean, 0.5)
+    assert drawn.mean() == pytest.approx(theory.mean(), abs=4 * theory.std() / np.sqrt(len(drawn)))
+    assert drawn.std() == pytest.approx(theory.std(), rel=0.05)
+    assert ((drawn == 0) | (drawn == 1)).sum() == 0
+
+
+def recorded_actions(agent: Agent) -> np.ndarray:
+    """What the agent chose, in 0..1: (episodes, units)."""
+    return ((agent.replay_buffer.actions[: agent.replay_buffer.pos, 0, 0] + 1) / 2).reshape(-1, UNITS)
+
+
+def test_warm_up_is_uniform_and_learning_explores_around_the_actor() -> None:
+    with forked(0, "test"):
+        agent = Agent(environment(), episodes=60, hidden=(32, 32))
+        agent.train = lambda gradient_steps, batch_size=0: None  # type: ignore[method-assign]
+        for layer in agent.actor.mu:
+            if isinstance(layer, nn.Linear):
+                nn.init.zeros_(layer.weight)
+                nn.init.constant_(layer.bias, 0.4)
+        agent.search()
+    actions = recorded_actions(agent)
+    warm_up, learning = actions[:16], actions[16:]
+    assert scipy.stats.kstest(warm_up.ravel(), "uniform").pvalue > 0.01
+    centre = (np.tanh(0.4) + 1) / 2  # the last layer's bias through tanh, in 0..1
+    quantiles = [
+        scipy.stats.truncnorm.cdf(row, -centre / s, (1 - centre) / s, centre, s)
+        for row, s in zip(learning, (sigma(episode, 44) for episode in range(1, 45)), strict=True)
+    ]
+    assert scipy.stats.kstest(np.ravel(quantiles), "uniform").pvalue > 0.01
+    assert np.abs(learning[-5:] - centre).max() < 0.15
+
+
+def test_stored_action_is_the_agents_and_not_the_bounded_one() -> None:
+    with forked(0, "test"):
+        env = environment(budget_joules=60.0)
+        agent = Agent(env, episodes=8, hidden=(32, 32))
+        agent.search()
+    chosen = np.floor(recorded_actions(agent) * 40 + 0.5)
+    for wanted, found in zip(chosen, env.history, strict=True):
+        limits = [60 - 16, 60 - 8 - found.widths[0], 60 - found.widths[0] - found.widths[1]]
+        assert found.widths == tuple(np.clip(wanted, 8, np.minimum(limits, 40)).tolist())
+    assert (chosen > [found.widths for found in env.history]).any()
+
+
+def buffer(size: int = 12) -> EpisodeRewardBuffer:
+    box = spaces.Box(0, 1, (1,), np.float32)
+    return EpisodeRewardBuffer(size, box, box, "cpu", episode_steps=4)
+
+
+def test_final_reward_reaches_every_transition_of_its_episode() -> None:
+    store = buffer(size=10)  # the third episode wraps around
+    zeros = np.zeros((1, 1), dtype=np.float32)
+    for reward in (0.3, 0.5, 0.7):
+        for step in range(4):
+            last = step == 3
+            store.add(zeros, zeros, zeros, np.array([reward if last else 0.0]), np.array([last]), [{}])
+    expected = [0.7, 0.7, 0.3, 0.3, 0.5, 0.5, 0.5, 0.5, 0.7, 0.7]
+    assert store.rewards[:, 0] == pytest.approx(expected)
+
+
+def test_sampled_rewards_are_relative_to_the_moving_mean() -> None:
+    store = buffer()
+    draw = np.random.default_rng(0)
+    zeros = np.zeros((1, 1), dtype=np.float32)
+    for step in range(12):
+        store.add(zeros, zeros, zeros, np.array([draw.random()]), np.array([step % 4 == 3]), [{}])
+    raw = store.rewards[:, 0].copy()
+    baseline = None
+    for seed in range(5):
+        with forked(seed, "test"):
+            places = np.random.randint(0, 12, size=6)
+        with forked(seed, "test"):
+            batch = store.sample(6)
+        mean = raw[places].mean()
+        baseline = mean if baseline is None else 0.5 * baseline + 0.5 * mean
+        assert batch.rewards.flatten().numpy() == pytest.approx(raw[places] - baseline, abs=1e-6)
+    assert np.array_equal(store.rewards[:, 0], raw)  # the stored ones stay
+
+
+def test_agent_learns_more_than_its_warm_up() -> None:
+    with forked(1, "test"):
+        env = environment()
+        Agent(env, episodes=120, hidden=(32, 32)).search()
+    rewards = [found.reward for found in env.history]
+    assert np.mean(rewards[-20:]) > np.mean(rewards[:31]) + 0.1

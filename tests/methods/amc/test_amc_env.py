@@ -1,0 +1,171 @@
+"""The pruning environment: interface checks, features worked out by hand, the action bound on random models."""
+
+import warnings
+from collections.abc import Sequence
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from stable_baselines3.common.env_checker import check_env as sb3_check_env
+from torch import nn
+
+from methods.amc import PruningEnv
+from methods.amc.env import FEATURES
+from methods.contract import Infeasible
+from shared.energy import BilinearModel
+from shared.networks import Structure, structure
+
+
+def plain() -> Structure:
+    """Three units of 10, 20 and 15 channels: 3x3, strided 3x3 and linear consumers after a 1x1 producer."""
+    model = nn.Sequential(
+        nn.Conv2d(2, 10, 1),
+        nn.Conv2d(10, 20, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(20, 15, 3, stride=2, padding=1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(15, 4),
+    )
+    model.input_shape = (2, 8, 8)  # type: ignore[assignment]
+    return structure(model)
+
+
+TABLE = plain()
+
+
+def chain(intercept: float, coefficients: Sequence[float]) -> BilinearModel:
+    return BilinearModel(
+        torch.tensor(intercept, dtype=torch.float64),
+        torch.tensor(coefficients, dtype=torch.float64),
+        ((0, 1), (1, 2), (2, 3), (3, 4)),
+        tuple(float(bound) for bound in TABLE.position_bounds),
+    )
+
+
+def make(budget: float = 6.0, model: BilinearModel | None = None, **options: object) -> PruningEnv:
+    """Dense 10 J: 1 J constant, then 2, 4, 1 and 2 J; at the lower bounds 1 + 0.4 + 0.16 + 0.04 + 0.4 = 2 J."""
+    used = model or chain(1.0, (2.0, 4.0, 1.0, 2.0))
+    reward = options.pop("reward", lambda widths: sum(widths) / 45)
+    return PruningEnv(TABLE, lambda widths: used(TABLE.positions(widths)), budget, reward, **options)  # type: ignore[arg-type]
+
+
+def play(env: PruningEnv, ratios: Sequence[float]) -> tuple[list[np.ndarray], list[float], dict[str, object]]:
+    observation, _ = env.reset()
+    observations, rewards = [observation], []
+    for step, ratio in enumerate(ratios):
+        observation, reward, terminated, truncated, info = env.step(np.array([ratio], dtype=np.float32))
+        observations.append(observation)
+        rewards.append(float(reward))
+        assert terminated == (step == len(ratios) - 1) and not truncated
+    return observations, rewards, info
+
+
+def test_passes_the_checks_of_gymnasium_and_stable_baselines3() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        # both prefer a symmetric action range; ratios are AMC's, and the agent scales them itself
+        warnings.filterwarnings("ignore", message=".*symmetric and normalized.*")
+        check_env(make(), skip_render_check=True)
+        sb3_check_env(make())
+
+
+def test_features_by_hand() -> None:
+    observations, _, _ = play(make(), (0.5, 1.0, 0.2))
+    by_name = [dict(zip(FEATURES, row.tolist(), strict=True)) for row in observations]
+    expected = [
+        {"index": 0.0, "outputs": 1.0, "channels": 0.0, "height": 1.0, "width": 1.0, "stride": 0.5, "kernel": 1.0}
+        | {"energy": 1.0, "reduced": 0.0, "rest": 0.3, "action": 1.0},  # 6 J, of 1, 2 and 6 J
+        # consumer 20 -> 15 of 1 J; 5 of 10 channels save half of 2 J and half of 4 J
+        {"index": 0.5, "outputs": 11 / 16, "channels": 1.0, "height": 1.0, "width": 1.0, "stride": 1.0, "kernel": 1.0}
+        | {"energy": 0.0, "reduced": 0.3, "rest": 0.2, "action": 0.5},
+        # 20 of 20 channels save nothing more
+        {"index": 1.0, "outputs": 0.0, "channels": 0.5, "height": 0.0, "width": 0.0, "stride": 0.0, "kernel": 0.0}
+        | {"energy": 0.2, "reduced": 0.3, "rest": 0.0, "action": 1.0},
+    ]
+    # after the end: the last unit again; 3 of 15 channels save four fifths of 1 J and of 2 J
+    expected.append(expected[2] | {"reduced": 0.54, "action": 0.2})
+    for got, wanted in zip(by_name, expected, strict=True):
+        assert got == pytest.approx(wanted, abs=1e-6)
+    assert observations[0].dtype == np.float32
+
+
+def test_constant_features_are_zero() -> None:
+    model = nn.Sequential(nn.Conv2d(2, 4, 1), nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1))
+    model.input_shape = (2, 8, 8)  # type: ignore[assignment]
+    table = structure(model)
+    env = PruningEnv(table, lambda widths: widths.sum(-1), 8.0, lambda widths: 0.0)
+    observation, _ = env.reset()
+    constant = [FEATURES.index(name) for name in ("outputs", "channels", "height", "width", "stride", "kernel")]
+    assert observation[constant].tolist() == [0.0] * 6
+
+
+def test_reward_comes_once_at_the_end_and_the_best_strategy_is_kept() -> None:
+    asked: list[tuple[int, ...]] = []
+
+    def reward(widths: tuple[int, ...]) -> float:
+        asked.append(widths)
+        return float(len(asked) % 3)  # 1, 2, 0, 1
+
+    env = make(reward=reward)
+    episodes = [play(env, ratios) for ratios in ((1.0, 1.0, 1.0), (0.3, 0.3, 0.3), (0.2, 0.2, 0.2), (0.9, 0.1, 1.0))]
+    assert [rewards for _, rewards, _ in episodes] == [[0, 0, 1], [0, 0, 2], [0, 0, 0], [0, 0, 1]]
+    assert [found.widths for found in env.history] == asked == [info["widths"] for _, _, info in episodes]
+    assert env.best == env.history[1] and env.best.widths == (3, 6, 5)
+    model = chain(1.0, (2.0, 4.0, 1.0, 2.0))
+    assert env.best.energy_joules == float(model(TABLE.positions(env.best.widths))) == episodes[1][2]["energy_joules"]
+
+
+def test_actions_round_to_the_nearest_width_within_the_bounds() -> None:
+    env = make(budget=100.0)
+    widths = [play(env, (ratio,) * 3)[2]["widths"] for ratio in (0.0, 0.24, 0.26, 0.5, 1.0)]
+    assert widths == [(2, 4, 3), (2, 5, 4), (3, 5, 4), (5, 10, 8), (10, 20, 15)]
+
+
+@given(
+    intercept=st.floats(0, 5),
+    coefficients=st.lists(st.floats(0, 5), min_size=4, max_size=4),
+    share=st.floats(0, 1),
+    ratios=st.lists(st.floats(0, 1, width=32), min_size=3, max_size=3),
+)
+@settings(max_examples=60, deadline=None)
+def test_no_episode_ends_above_the_budget(
+    intercept: float, coefficients: list[float], share: float, ratios: list[float]
+) -> None:
+    model = chain(intercept, coefficients)
+    least, most = (float(model(TABLE.positions(widths))) for widths in ((2, 4, 3), (10, 20, 15)))
+    assume(most > 0)
+    budget = least + share * (most - least)
+    greedy = play(make(budget, model), (1.0, 1.0, 1.0))[2]
+    free = play(make(budget, model), ratios)[2]
+    for info in (greedy, free):
+        widths = info["widths"]
+        assert info["energy_joules"] == float(model(TABLE.positions(widths))) <= budget  # type: ignore[operator]
+    # the first unit's largest feasible width, by brute force
+    fitting = [width for width in range(2, 11) if float(model(TABLE.positions((width, 4, 3)))) <= budget]
+    assert greedy["widths"][0] == max(fitting)  # type: ignore[index]
+
+
+def test_unreachable_budget_is_infeasible_with_the_numbers() -> None:
+    with pytest.raises(Infeasible, match=r"at least 2 J .*\(2, 4, 3\).* got 1\.99 J"):
+        make(1.99)
+    assert play(make(2.0 + 1e-9), (1.0, 1.0, 1.0))[2]["widths"] == (2, 4, 3)
+
+
+def test_stages_keep_the_lower_bounds_of_the_dense_network() -> None:
+    env = make(lower=(5, 5, 5))
+    assert play(env, (0.0, 0.0, 0.0))[2]["widths"] == (5, 5, 5)
+
+
+def test_step_outside_an_episode_is_refused() -> None:
+    env = make()
+    action = np.array([0.5], dtype=np.float32)
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.step(action)
+    play(env, (0.5, 0.5, 0.5))
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.step(action)

@@ -1,0 +1,54 @@
+"""Random search on a tiny task: AMC's tries without its agent."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from methods.contract import Infeasible
+from methods.controls.random import Random
+from shared.bounded_widths import lower_bounds
+from shared.networks import active_widths
+
+
+def test_spends_exactly_and_stays_within_the_budget(tiny_task: Callable[..., Any]) -> None:
+    task = tiny_task(batch_size=250, budget_fraction=0.35, iterations=9, episodes=7)
+    before = copy.deepcopy(task.network.state_dict())
+    outcome = Random().run(task)
+    assert task.ledger.training_iterations == task.ledger.limit == 9
+    assert task.ledger.search_samples == Random().search_samples(task.protocol, task.structure)
+    assert len(outcome.trace["reward"]) == outcome.notes["tries"] == 7
+    assert outcome.notes["best_reward"] == max(outcome.trace["reward"])
+    assert outcome.notes["first_reward"] == outcome.trace["reward"][0]
+    widths = active_widths(outcome.network)
+    assert list(widths) == outcome.notes["widths"]
+    assert all(low <= width for low, width in zip(lower_bounds(task.structure.upper_bounds), widths, strict=True))
+    energy = float(task.energy(torch.tensor(widths)))
+    assert energy <= task.budget_joules
+    assert outcome.notes["budget_unused_share"] == pytest.approx(1 - energy / task.budget_joules)
+    assert all(torch.equal(task.network.state_dict()[name], tensor) for name, tensor in before.items())
+
+
+def test_same_seed_is_bit_identical_and_more_tries_begin_with_the_same_ones(tiny_task: Callable[..., Any]) -> None:
+    first, second = (Random().run(tiny_task(batch_size=250, iterations=5, episodes=6)) for _ in range(2))
+    assert first.notes == second.notes and first.trace == second.trace
+    weights = first.network.state_dict()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in second.network.state_dict().items())
+    longer = Random().run(tiny_task(batch_size=250, iterations=5, episodes=12))
+    assert longer.trace["reward"][:6] == first.trace["reward"]
+    assert longer.notes["best_reward"] >= first.notes["best_reward"]
+
+
+def test_reward_is_that_of_the_network_before_training(tiny_task: Callable[..., Any]) -> None:
+    task = tiny_task(batch_size=250, iterations=0, episodes=5)
+    outcome = Random().run(task)
+    assert task.search_accuracy(outcome.network) == outcome.notes["best_reward"]
+
+
+def test_unreachable_budget_is_infeasible_before_anything_is_spent(tiny_task: Callable[..., Any]) -> None:
+    task = tiny_task(batch_size=250, budget_fraction=0.11)
+    with pytest.raises(Infeasible, match="at least"):
+        Random().run(task)
+    assert (task.ledger.training_iterations, task.ledger.search_samples) == (0, 0)

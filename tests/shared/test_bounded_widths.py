@@ -1,0 +1,95 @@
+"""Widths within a budget, against brute force over all whole widths."""
+
+import math
+from fractions import Fraction
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.bounded_widths import BoundedWidths, lower_bounds
+from shared.energy import BilinearModel
+from shared.energy.budget import BudgetTooSmallError
+
+
+@st.composite
+def chains(draw: st.DrawFn) -> tuple[BoundedWidths, list[float]]:
+    """A random chain model with a budget that its lower bounds meet, and a ratio per unit."""
+    upper = draw(st.lists(st.integers(1, 15), min_size=1, max_size=6))
+    bounds = [draw(st.integers(1, 3)), *upper, draw(st.integers(1, 10))]
+    shares = st.floats(0.0, 2.0).map(lambda value: round(value, 3))
+    coefficients = draw(st.lists(shares, min_size=len(upper) + 1, max_size=len(upper) + 1))
+    model = BilinearModel(
+        torch.tensor(draw(shares), dtype=torch.float64),
+        torch.tensor(coefficients, dtype=torch.float64),
+        tuple((index, index + 1) for index in range(len(upper) + 1)),
+        tuple(float(bound) for bound in bounds),
+    )
+
+    def energy(widths: torch.Tensor) -> torch.Tensor:
+        ends = [widths.new_full((*widths.shape[:-1], 1), bounds[end]) for end in (0, -1)]
+        return model(torch.cat([ends[0], widths, ends[1]], dim=-1))
+
+    lower = lower_bounds(upper)
+    least, most = (float(energy(torch.tensor(widths, dtype=torch.float64))) for widths in (lower, upper))
+    # budgets at which some width fits to the last digit are the ones that rounding could spoil
+    exact = [draw(st.integers(low, high)) for low, high in zip(lower, upper, strict=True)]
+    budget = draw(
+        st.one_of(
+            st.floats(0.0, 1.1).map(lambda share: least + share * (most - least)),
+            st.just(float(energy(torch.tensor(exact, dtype=torch.float64)))),
+        )
+    )
+    ratios = draw(st.lists(st.floats(0.0, 1.0), min_size=len(upper), max_size=len(upper)))
+    return BoundedWidths(energy, budget, lower=lower, upper=upper), ratios
+
+
+@given(chains())
+def test_no_choice_ends_above_the_budget_and_the_limit_is_the_largest_that_fits(
+    case: tuple[BoundedWidths, list[float]],
+) -> None:
+    bounds, ratios = case
+    widths: list[int] = []
+    for unit, ratio in enumerate(ratios):
+        later = bounds.lower[unit + 1 :]
+        fitting = [
+            width
+            for width in range(bounds.lower[unit], bounds.upper[unit] + 1)
+            if bounds.joules([*widths, width, *later]) <= bounds.budget_joules
+        ]
+        assert bounds.limit(widths) == max(fitting)
+        assert bounds.width(widths, 1.0) == max(fitting)
+        wanted = math.floor(ratio * bounds.upper[unit] + 0.5)
+        width = bounds.width(widths, ratio)
+        assert width == min(fitting, key=lambda one: abs(one - wanted))
+        widths.append(width)
+    assert bounds.joules(widths) <= bounds.budget_joules
+
+
+def test_limit_is_exact_where_the_energy_is_not_linear() -> None:
+    bounds = BoundedWidths(lambda widths: widths.square().sum(-1), 50.0, lower=(1, 1), upper=(10, 10))
+    assert bounds.limit([]) == 7  # 49 + 1
+    assert bounds.limit([5]) == 5
+
+
+def test_a_width_that_costs_nothing_is_free() -> None:
+    bounds = BoundedWidths(lambda widths: widths[..., 0], 3.0, lower=(1, 1), upper=(10, 10))
+    assert (bounds.limit([]), bounds.limit([3])) == (3, 10)
+
+
+def test_lower_bounds_are_the_exact_ceilings() -> None:
+    widths = range(1, 2000)
+    assert lower_bounds(widths) == tuple(math.ceil(Fraction(1, 5) * width) for width in widths)
+
+
+def test_budget_below_the_lower_bounds_is_refused_with_the_numbers() -> None:
+    with pytest.raises(BudgetTooSmallError, match=r"at least 4 J .*\(2, 2\).* got 3\.5 J"):
+        BoundedWidths(lambda widths: widths.sum(-1), 3.5, lower=(2, 2), upper=(9, 9))
+    assert BoundedWidths(lambda widths: widths.sum(-1), 4.0, lower=(2, 2), upper=(9, 9)).limit([]) == 2
+
+
+@pytest.mark.parametrize("lower", [(0, 1), (3, 1), (1,)])
+def test_bounds_that_do_not_fit_together_are_refused(lower: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="expected lower bounds"):
+        BoundedWidths(lambda widths: widths.sum(-1), 9.0, lower=lower, upper=(2, 2))

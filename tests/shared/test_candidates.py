@@ -1,0 +1,76 @@
+"""Cut-down candidates against the masked full-size network."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from shared.candidates import Candidates
+from shared.networks import active_widths, zero_channels
+from shared.reconstruction import Reconstruction
+
+
+def images(count: int = 20) -> Tensor:
+    return torch.randn(count, 1, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def calibration() -> list[tuple[Tensor, Tensor]]:
+    return [(images(200), torch.zeros(200))]
+
+
+@pytest.fixture(params=["toy", "mobilenet"])
+def task(request: pytest.FixtureRequest, tiny_task: Callable[..., Any]) -> Any:
+    return tiny_task(network=request.param)
+
+
+def masked(model: nn.Module, task: Any, widths: tuple[int, ...]) -> nn.Module:
+    """The full-size network with reconstructed columns and everything else of the removed channels at zero."""
+    fitted = Reconstruction(model, task.structure, calibration(), torch.Generator().manual_seed(1))
+    full = copy.deepcopy(model).eval()
+    dead = torch.ones(len(widths), max(task.structure.upper_bounds), dtype=torch.bool)
+    for unit, width in zip(task.structure.units, widths, strict=True):
+        kept = fitted.kept(unit.index, width)
+        dead[unit.index, kept] = False
+        (consumer,) = [part for part in unit.slices if part.role == "consumer"]
+        weight = full.get_parameter(consumer.tensor)
+        solved = fitted.weight(consumer.tensor, unit.index, width)
+        assert solved is not None and consumer.repeat == 1
+        with torch.no_grad():
+            weight[:, kept] = solved.reshape(weight.shape[0], width, *weight.shape[2:])
+    zero_channels(full, task.structure, dead)
+    return full
+
+
+def test_candidate_is_the_masked_network_and_cut_is_the_candidate(task: Any) -> None:
+    model = task.copy_of_dense().double().eval()
+    before = copy.deepcopy(model.state_dict())
+    candidates = Candidates(model, task.structure, calibration(), torch.Generator().manual_seed(1))
+    dense = task.structure.upper_bounds
+    narrow, half = tuple(1 for _ in dense), tuple(-(-width // 2) for width in dense)
+    with torch.no_grad():
+        for widths in (dense, half, narrow, half):  # again after others: nothing is left over
+            logits = candidates.at(widths)(images())
+            torch.testing.assert_close(logits, masked(model, task, widths)(images()), rtol=1e-9, atol=1e-9)
+            small = candidates.cut(widths)
+            assert torch.equal(small.eval()(images()), logits)
+            assert active_widths(small) == widths
+        torch.testing.assert_close(candidates.at(dense)(images()), model(images()), rtol=1e-6, atol=1e-6)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_cut_network_trains_and_leaves_the_candidates_alone(task: Any) -> None:
+    model = task.copy_of_dense().double()
+    candidates = Candidates(model, task.structure, calibration(), torch.Generator())
+    widths = tuple(-(-width // 2) for width in task.structure.upper_bounds)
+    small = candidates.cut(widths)
+    with torch.no_grad():
+        logits = candidates.at(widths)(images())
+    optimizer = torch.optim.Adam(small.parameters(), lr=0.1)
+    small.train()(images()).square().mean().backward()
+    assert all(parameter.grad is not None for parameter in small.parameters())
+    optimizer.step()
+    with torch.no_grad():
+        assert torch.equal(candidates.at(widths)(images()), logits)
