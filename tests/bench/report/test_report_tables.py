@@ -11,6 +11,7 @@ from bench.record import Record
 from bench.report import tables
 from bench.report.cells import Notes, overhead, page_unit, sampling_error
 from bench.report.collect import Page, pages
+from bench.report.series import accuracy_data
 
 Make = Callable[..., Record]
 
@@ -175,3 +176,15 @@ def test_figures_that_are_no_numbers_become_dashes(make_record: Make) -> None:
     measures = make_record().measures.model_copy(update={"accuracy_after": math.nan, "estimate_joules": math.inf})
     found, _ = main([make_record(measures=measures)])
     assert found[-1] == ["ECC", "–", "–"]
+
+
+def test_a_miss_that_knows_its_figures_shows_them_but_is_no_result(make_record: Make) -> None:
+    missed = make_record("amc", reason="above the budget", measures=make_record(reading_share=1.2).measures)
+    records = [make_record("ecc"), missed]
+    found, _ = main(records)
+    assert found[-1] == ["AMC", "miss¹", "–"]
+    page = page_of(records)
+    assert by_name(tables.figures_table(page, "0.35", page_unit(page), Notes()))["AMC (miss)¹"]["to budget, %"] == (
+        "+20.00 ▲"
+    )
+    assert [line["method"] for line in accuracy_data(page, page_unit(page))["lines"]] == ["ecc"]

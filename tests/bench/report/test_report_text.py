@@ -8,7 +8,7 @@ from html import unescape
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
@@ -31,6 +31,7 @@ JOULES = st.floats(1e-9, 1e4)
 FACTORS = {"J": 1.0, "mJ": 1e-3, "µJ": 1e-6, "nJ": 1e-9}
 
 
+@settings(deadline=None)
 @given(st.lists(JOULES, min_size=1, max_size=8))
 def test_joules_read_back_within_half_a_last_digit(values: list[float]) -> None:
     unit = joule_unit(values)
@@ -39,6 +40,7 @@ def test_joules_read_back_within_half_a_last_digit(values: list[float]) -> None:
         assert abs(read - value) <= (0.5 + 1e-6) * 10**-unit.decimals * FACTORS[unit.symbol] + 1e-12 * value
 
 
+@settings(deadline=None)
 @given(st.lists(JOULES, min_size=1, max_size=8))
 def test_joule_unit_suits_the_largest_and_shows_four_digits_of_the_smallest(values: list[float]) -> None:
     unit = joule_unit(values)
@@ -68,6 +70,7 @@ def test_joule_unit_ignores_what_is_no_energy() -> None:
     assert joule_unit([1.0])(math.nan) == joule_unit([1.0])(None) == ABSENT
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 100), min_size=2, max_size=10))
 def test_mean_and_sample_deviation_are_those_of_numpy(values: list[float]) -> None:
     mean, std = (float(part) for part in mean_std(values, "{:.9f}").split(" ± "))
@@ -95,6 +98,7 @@ def _plain(html: str) -> str:
     return unescape(re.sub(r"<[^>]*>", "", html))
 
 
+@settings(deadline=None)
 @given(st.text(st.sampled_from("ab1 _*`[]()<>|\\~&;$#!x\n"), max_size=30))
 def test_a_markdown_reader_sees_escaped_text_as_it_was(text: str) -> None:
     line = " ".join(text.split())
@@ -102,6 +106,7 @@ def test_a_markdown_reader_sees_escaped_text_as_it_was(text: str) -> None:
     assert _plain(MARKDOWN.render(f"x {escape(text)}")).strip() == f"x {line}".strip()
 
 
+@settings(deadline=None)
 @given(st.text(st.sampled_from("ab1 _*`[]<>|\\&;"), max_size=20))
 def test_escaped_text_stays_in_its_cell(text: str) -> None:
     html = MARKDOWN.render(table(["head", "n"], [[f"x {escape(text)}", "7"]]))
