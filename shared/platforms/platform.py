@@ -20,7 +20,7 @@ from shared.platforms.noise import row_normals
 from shared.platforms.simulator import Simulation, simulate
 
 LARGEST_BATCH = 65_536
-SHARE_STILL_FALLING = 0.9  # a doubled batch that multiplies the all-ones share by less than this pays
+STILL_FALLING = 0.9  # what a doubled batch must at most multiply a figure by to count as lowering it
 
 
 @dataclass(frozen=True)
@@ -76,17 +76,17 @@ class SimulatedPlatform:
         The share is what the network costs with every width at 1, over what it costs dense. Below that batch a tiny
         network costs little but kernel launches, dense or not, and a single doubling may leave the share where it is;
         so every later doubling counts too. `position_bounds` are the dense positions, ends included. Raises BadInput
-        when the share still falls at LARGEST_BATCH.
+        when the share or the dense joules per image still fall by that much at LARGEST_BATCH.
         """
         ones = [position_bounds[0], *(1 for _ in position_bounds[1:-1]), position_bounds[-1]]
         batches = [2**k for k in range(LARGEST_BATCH.bit_length() + 1)]
         joules = np.array([self.true_joules(operations, [ones, list(position_bounds)], batch) for batch in batches])
-        shares = joules[:, 0] / joules[:, 1]
-        falling = np.flatnonzero(shares[1:] <= SHARE_STILL_FALLING * shares[:-1])
+        dense, shares = joules[:, 1], joules[:, 0] / joules[:, 1]
+        falling = np.flatnonzero(shares[1:] <= STILL_FALLING * shares[:-1])
         chosen = int(batches[falling[-1] + 1]) if falling.size else 1
-        if chosen > LARGEST_BATCH:
+        if chosen > LARGEST_BATCH or dense[-1] <= STILL_FALLING * dense[-2]:
             expected = f"a network whose launches stop counting by batch {LARGEST_BATCH}"
-            raise BadInput(expected, f"an all-ones share still falling at {shares[-1]:.3g}", "larger inputs or widths")
+            raise BadInput(expected, f"an all-ones share of {shares[-1]:.3g} there", "larger inputs or widths")
         return chosen
 
 
