@@ -47,7 +47,7 @@ def toy_images(count: int, seed: int) -> tuple[Tensor, Tensor]:
     patterns = torch.rand(CLASSES, 1, 4, 4, generator=pattern_draw).repeat_interleave(4, 2).repeat_interleave(4, 3)
     labels = torch.randint(0, CLASSES, (count,), generator=draw)
     noise = torch.rand(count, 1, PIXELS, PIXELS, generator=draw)
-    return ((0.5 * patterns[labels] + 0.5 * noise) * 255).to(torch.uint8), labels
+    return ((0.35 * patterns[labels] + 0.65 * noise) * 255).to(torch.uint8), labels
 
 
 def chain_energy(structure: Any) -> Any:
@@ -93,7 +93,7 @@ def dense_networks() -> Callable[[str], nn.Module]:
     return get
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_task(dense_networks: Callable[[str], nn.Module]) -> Callable[..., Any]:
     """Factory of small tasks: tiny_task(budget_fraction, iterations, seed, network, **fields of Protocol) -> Task.
 

@@ -80,9 +80,11 @@ class NetAdapt(Method):
 
     def search_samples(self, protocol: Protocol, structure: Structure) -> int:
         """Images for the candidates of 0.96 steps to the smallest budget, or for as many as the iterations allow."""
-        candidates = len(structure.units) * steps_needed(1.0, min(protocol.budgets))
+        units = len(structure.units)
+        candidates = units * steps_needed(1.0, min(protocol.budgets))
         affordable = protocol.iterations // max(1, protocol.minimum_short_term_iterations)
-        return min(candidates, affordable) * protocol.search_images
+        # with less than one step's worth the minimum does not bind
+        return (min(candidates, affordable) if affordable >= units else candidates) * protocol.search_images
 
 
 _COLUMNS = ("target_joules", "joules", "unit", "accuracy", "short_term_iterations", "widths")

@@ -1,0 +1,58 @@
+"""What every method owes: all iterations, no more, a network within the budget, the dense one untouched, no chance."""
+
+import copy
+import json
+
+import pytest
+import torch
+
+from methods import registry
+from shared.ledger import BudgetExhausted
+from shared.networks import active_widths
+
+METHODS = [name for name in registry.BUILT_IN if name in ("dense", "uniform", "magnitude", "netadapt")]
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("iterations", [0, 1, 37])
+def test_ledger_is_spent_to_the_last_iteration(name: str, iterations: int, tiny_task) -> None:  # type: ignore[no-untyped-def]
+    task = tiny_task(iterations=iterations)
+    seen = []
+    task.ledger.observer = lambda ledger: seen.append(ledger.training_iterations)
+    method = registry.get(name)
+    outcome = method.run(task)
+    assert task.ledger.training_iterations == task.ledger.limit == iterations
+    assert set(range(1, iterations + 1)) <= set(seen)
+    trainer = task.trainer(outcome.network)
+    with pytest.raises(BudgetExhausted):
+        trainer.step()
+    assert task.ledger.training_iterations == iterations
+    assert task.ledger.search_samples <= method.search_samples(task.protocol, task.structure)
+    estimate = float(task.energy_model(task.structure.positions(active_widths(outcome.network))))
+    assert estimate <= task.budget_joules or not method.compresses
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_same_seed_same_bits_and_the_dense_network_untouched(name: str, tiny_task) -> None:  # type: ignore[no-untyped-def]
+    tasks = [tiny_task(iterations=12, seed=seed) for seed in (5, 5, 6)]
+    dense = copy.deepcopy(tasks[0].network.state_dict())
+    outcomes = []
+    for shift, task in enumerate(tasks):
+        torch.manual_seed(shift)  # nothing may depend on global generators
+        outcomes.append(registry.get(name).run(task))
+    first, again, other = (outcome.network.state_dict() for outcome in outcomes)
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert outcomes[0].notes == outcomes[1].notes and outcomes[0].trace == outcomes[1].trace
+    assert not torch.equal(first["classifier.bias"], other["classifier.bias"])
+    assert all(torch.equal(dense[key], tensor) for key, tensor in tasks[0].network.state_dict().items())
+    json.dumps([outcomes[0].notes, outcomes[0].trace])  # both go into the record
+
+
+def test_every_batch_is_used_once_and_in_order(tiny_task) -> None:  # type: ignore[no-untyped-def]
+    """The index of a batch is the count of the ledger, whatever the method trains on it."""
+    for name in METHODS:
+        task, asked = tiny_task(iterations=25), []
+        batch = task.train.batch
+        task.train.batch = lambda index, batch=batch, asked=asked: asked.append(index) or batch(index)
+        registry.get(name).run(task)
+        assert asked == list(range(25)), name
