@@ -1,0 +1,122 @@
+"""The importances of all channels against their plain definition, for several optimisers, layouts and chunk sizes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.overrides import TorchFunctionMode
+
+from methods.ecc import metric
+from methods.ecc.metric import ChannelNorms
+from shared.networks import build, importance, structure
+
+NETWORKS = {
+    "mobilenet": {"width_multiplier": 0.125, "input_size": 16, "in_channels": 1, "num_classes": 4},
+    "alexnet": {"width_multiplier": 0.125, "input_size": 64, "num_classes": 4},
+}
+OPTIMIZERS = {
+    "adam": lambda parameters: torch.optim.Adam(parameters, lr=1e-2, weight_decay=1e-2),
+    "fused": lambda parameters: torch.optim.Adam(parameters, lr=1e-2, fused=True),
+    "foreach": lambda parameters: torch.optim.AdamW(parameters, lr=1e-2, betas=(0.8, 0.9), eps=1e-3, foreach=True),
+    "sgd": lambda parameters: torch.optim.SGD(parameters, lr=1e-2, momentum=0.9),
+}
+
+
+def trained(network, make, steps, layout=torch.contiguous_format):
+    torch.manual_seed(0)
+    model = build(network, **NETWORKS[network]).to(memory_format=layout)
+    optimizer = make(list(model.parameters()))
+    for _ in range(steps):
+        for parameter in model.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        optimizer.step()
+    return model, optimizer
+
+
+def plain_metric(optimizer):
+    """B by its formula, from the optimiser's state."""
+    metrics = {}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            state: dict[str, Any] = optimizer.state.get(parameter, {})
+            if "exp_avg_sq" in state:
+                corrected = state["exp_avg_sq"] / (1 - group["betas"][1] ** state["step"].item())
+                metrics[parameter] = corrected.sqrt() + group["eps"]
+            else:
+                metrics[parameter] = torch.full_like(parameter, group.get("eps", 1.0))
+    return metrics
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_equals_the_definition(kind, network, layout):
+    model, optimizer = trained(network, OPTIMIZERS[kind], steps=3, layout=layout)
+    table, metrics = structure(model), plain_metric(optimizer)
+    by_name = {name: metrics[parameter] for name, parameter in model.named_parameters()}
+    found = ChannelNorms(model, table, optimizer)()
+    assert found.dtype == torch.float64 and found.device.type == "cpu"
+    torch.testing.assert_close(found, importance(model, table, by_name).double(), rtol=2e-5, atol=1e-12)
+
+
+@pytest.mark.parametrize("entries", [1, 100, 10_000])
+def test_chunks_add_up(entries, monkeypatch):
+    model, optimizer = trained("alexnet", OPTIMIZERS["adam"], steps=1)
+    norms = ChannelNorms(model, structure(model), optimizer)
+    whole = norms()
+    monkeypatch.setattr(metric, "CHUNK_ENTRIES", entries)
+    torch.testing.assert_close(norms(), whole, rtol=2e-5, atol=0.0)
+
+
+def test_before_the_first_step_the_metric_is_eps():
+    model, optimizer = trained("mobilenet", OPTIMIZERS["adam"], steps=0)
+    table = structure(model)
+    found = ChannelNorms(model, table, optimizer)()
+    torch.testing.assert_close(found, importance(model, table).double() * 1e-8, rtol=1e-5, atol=0.0)
+
+
+def test_follows_steps_and_a_restored_optimizer():
+    model, optimizer = trained("mobilenet", OPTIMIZERS["adam"], steps=1)
+    norms = ChannelNorms(model, structure(model), optimizer)
+    before = norms()
+    saved = optimizer.state_dict()
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    assert not torch.equal(norms(), before)
+    optimizer.load_state_dict(saved)  # new tensors in place of the old ones
+    torch.testing.assert_close(norms(), ChannelNorms(model, structure(model), optimizer)())
+
+
+def test_adam_moves_along_the_mean_gradient_in_this_metric():
+    """w - alpha B^-1 m, with m the bias-corrected mean gradient, is where Adam went: B is the metric of (6)."""
+    torch.manual_seed(0)
+    weight = torch.nn.Parameter(torch.randn(50, dtype=torch.float64))
+    optimizer = torch.optim.Adam([weight], lr=1e-2)
+    for step in range(1, 6):
+        before = weight.detach().clone()
+        weight.grad = torch.randn_like(weight)
+        optimizer.step()
+        mean = optimizer.state[weight]["exp_avg"] / (1 - 0.9**step)
+        expected = before - 1e-2 * mean / plain_metric(optimizer)[weight]
+        torch.testing.assert_close(weight.detach(), expected, rtol=1e-12, atol=0.0)
+
+
+def test_one_transfer_for_all_units():
+    """What would synchronise an accelerator: values read by Python and copies to the CPU."""
+
+    calls = []
+
+    class Counter(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            if getattr(func, "__name__", "") in ("cpu", "item", "tolist", "numpy", "__bool__", "__float__", "nonzero"):
+                calls.append(func.__name__)
+            return func(*args, **(kwargs or {}))
+
+    model, optimizer = trained("mobilenet", OPTIMIZERS["fused"], steps=1)
+    norms = ChannelNorms(model, structure(model), optimizer)
+    with Counter():
+        norms()
+    assert calls == ["cpu"]
