@@ -34,7 +34,7 @@ SEED = 2019  # of initial weights and batches
 class Recipe:
     """One-cycle AdamW on cross-entropy with the suite's augmentation."""
 
-    iterations: int = 14_000
+    iterations: int = 10_000
     batch_size: int = 128
     peak_learning_rate: float = 4e-3
     weight_decay: float = 0.05

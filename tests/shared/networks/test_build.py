@@ -136,8 +136,8 @@ def test_mobilenet_s_last_map_stays_large_enough(height, width):
 def test_mobilenet_s_strides_are_those_of_the_rule():
     model = build("mobilenet", width_multiplier=0.25, in_channels=1, input_size=28)
     halved = [operation.name for operation in structure(model).operations if operation.stride == (2, 2)]
-    assert halved == ["dw2", "dw6"]
-    assert structure(model).operations[-2].input_size == (7, 7)
+    assert halved == ["dw2", "dw4", "dw6"]
+    assert structure(model).operations[-2].input_size == (4, 4)
 
 
 def test_width_multipliers_round_to_eights():
