@@ -65,7 +65,7 @@ class Operation:
     output_size: tuple[int, int]
     kernel: tuple[int, int] = (1, 1)
     stride: tuple[int, int] = (1, 1)
-    bias: bool = False  # of a batch norm: it has weight and bias
+    bias: bool = False
     module: str | None = None  # prefix of its parameters in the state dict; None when it has none
 
     def macs(self, positions: ArrayLike) -> NDArray[np.float64]:
@@ -77,8 +77,7 @@ class Operation:
     def parameters(self, positions: ArrayLike) -> NDArray[np.float64]:
         """Trainable parameters at each row of positions (n, p)."""
         outputs = self.outputs.at(positions)
-        scales = outputs if self.kind == "batch_norm" and self.bias else 0.0
-        return self._weights(positions) + scales + self.bias * outputs
+        return self._weights(positions) + (self.kind == "batch_norm") * outputs + self.bias * outputs
 
     def _weights(self, positions: ArrayLike) -> NDArray[np.float64]:
         """Entries of the convolution's or linear layer's weight tensor."""

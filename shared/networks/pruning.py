@@ -129,5 +129,5 @@ def _follow_shapes(module: Any) -> None:
             module.in_channels, module.out_channels = module.weight.shape[:2]
         case nn.Linear():
             module.out_features, module.in_features = module.weight.shape
-        case nn.BatchNorm2d() if module.weight is not None:
+        case nn.BatchNorm2d():
             module.num_features = module.weight.shape[0]

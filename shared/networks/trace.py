@@ -147,13 +147,11 @@ class _Walk(fx.Interpreter):
             image = super().run_node(node)
             return _Activation(image, self._start(node.name, image.shape[1], fixed=True))
         module: Any = self.fetch_attr(str(node.target)) if node.op == "call_module" else None
-        rule = _RULES.get(node.target if module is None else type(module))
+        key: Any = node.target if module is None else type(module)
+        rule = _RULES.get(key) if node.op != "get_attr" else None
         if rule is None:
-            raise BadInput(
-                f"operations that structure() knows at '{node.name}'",
-                _readable(node.target if module is None else type(module)),
-                "one of " + ", ".join(sorted({_readable(key) for key in _RULES})),
-            )
+            known = ", ".join(sorted({_readable(key) for key in _RULES}))
+            raise BadInput(f"operations that structure() knows at '{node.name}'", _readable(key), f"one of {known}")
 
         operands: list[_Activation] = []
 
@@ -224,8 +222,9 @@ class _Walk(fx.Interpreter):
 
     def batch_norm(self, call: _Call) -> _Activation:
         source = self._claim(call)
+        self._expect(call.module.affine, call, "batch norm with weight and bias")  # without, dead channels carry -mean
         self._own(call, source.group, 0, 1, weight="norm", bias="norm", running_mean="norm", running_var="norm")
-        return self._log("batch_norm", call, source.group, bias=call.module.affine)
+        return self._log("batch_norm", call, source.group, bias=True)
 
     def silent(self, call: _Call) -> _Activation:
         return _Activation(call.output, call.operands[0].group)

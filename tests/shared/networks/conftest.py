@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from shared.networks import Structure, build
@@ -72,6 +73,12 @@ class Joined(nn.Module):
         return self.last(self.after(torch.cat([self.left(images), images, self.right(images)], 1)))
 
 
+def foreign(model: nn.Module, input_shape: tuple[int, int, int]) -> nn.Module:
+    """Somebody else's network: all that it lacks is its input's shape."""
+    model.input_shape = input_shape
+    return model
+
+
 SMALL_NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "mobilenet": lambda: build("mobilenet", width_multiplier=0.25, num_classes=5, in_channels=1, input_size=8),
     "alexnet": lambda: build("alexnet", width_multiplier=1 / 32, num_classes=5, input_size=64),
@@ -79,6 +86,8 @@ SMALL_NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "residual": Residual,
     "hourglass": Hourglass,
     "joined": Joined,
+    "resnet18": lambda: foreign(torchvision.models.resnet18(num_classes=5), (3, 16, 16)),
+    "mobilenet_v2": lambda: foreign(torchvision.models.mobilenet_v2(num_classes=5, width_mult=0.35), (3, 16, 16)),
 }
 
 

@@ -71,6 +71,19 @@ def test_compact_networks_give_the_masked_outputs(name, data, small_network, ran
     assert (outputs(model, True) - expected).abs().max() <= tolerance * expected.abs().max()
 
 
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
+def test_torchvision_s_networks_can_be_cut(name, small_network, random_dead):
+    model = small_network(name).double()
+    table = structure(model)
+    widths = [1 + (7 * unit) % bound for unit, bound in enumerate(table.upper_bounds)]
+    zero_consumers(model, table, random_dead(table, widths, 0))
+    small = compact(model, table)
+    assert structure(small) == table.at(widths)
+    for train in (False, True):
+        expected, got = outputs(model, train), outputs(small, train)
+        assert (got - expected).abs().max() <= 1e-10 * expected.abs().max()
+
+
 @pytest.mark.parametrize("name", ZOO)
 def test_compact_networks_are_what_build_makes(name, small_network, random_dead):
     model = small_network(name)

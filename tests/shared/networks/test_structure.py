@@ -18,6 +18,7 @@ from shared.networks import Channels, Operation, build, structure
 
 ZOO = ("mobilenet", "alexnet", "erfnet")
 TOYS = ("residual", "hourglass", "joined")
+FOREIGN = ("resnet18", "mobilenet_v2")  # torchvision's
 
 
 def slices(unit):
@@ -138,8 +139,8 @@ def test_counts_equal_those_of_the_built_module(name, data, small_network):
     assert through_edges + own_filters == table.macs(widths)
 
 
-@pytest.mark.parametrize("name", TOYS)
-def test_counts_equal_those_of_the_toys(name, small_network):
+@pytest.mark.parametrize("name", (*TOYS, *FOREIGN))
+def test_counts_equal_those_of_other_modules(name, small_network):
     model = small_network(name).eval()
     table = structure(model)
     assert table.parameters(table.upper_bounds).item() == sum(parameter.numel() for parameter in model.parameters())
@@ -196,6 +197,14 @@ def test_an_addition_unites_its_operands(small_network):
         "head.weight",
     }
     assert table.units[0].name == "stem"
+
+
+def test_torchvision_s_networks_fall_into_their_units(small_network):
+    # a stage of ResNet-18 is one residual group and the inner widths of its two blocks; the last group feeds fc
+    stages = tuple(width for width in (64, 128, 256, 512) for _ in range(3))
+    assert structure(small_network("resnet18")).upper_bounds == stages
+    # an inverted residual expands the trunk sixfold into channels that are filtered one by one
+    assert structure(small_network("mobilenet_v2")).upper_bounds[:5] == (16, 8, 48, 8, 48)
 
 
 def test_a_kept_trunk_leaves_the_inner_widths(small_network):
@@ -311,12 +320,29 @@ class Around(nn.Module):
         (nn.Linear(6, 6), "flat input"),
         (nn.Conv2d(6, 6, 1, groups=2), "groups=2"),
         (nn.Conv2d(6, 12, 1, groups=6), "a group per channel"),
+        (nn.BatchNorm2d(6, affine=False), "weight and bias"),
     ],
 )
 def test_what_it_cannot_follow_is_named(function, words):
     with pytest.raises(BadInput, match=words) as caught:
         structure(Around(function))
     assert "\n" not in str(caught.value)
+
+
+def test_a_tensor_of_the_module_is_refused_whatever_its_name():
+    class Normalised(nn.Module):
+        input_shape = (3, 4, 4)
+
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("mean", torch.zeros(1, 3, 4, 4))
+            self.last = nn.Conv2d(3, 2, 1)
+
+        def forward(self, images):
+            return self.last(images + self.mean)
+
+    with pytest.raises(BadInput, match="got mean"):
+        structure(Normalised())
 
 
 def test_a_layer_called_twice_is_refused():
