@@ -83,6 +83,13 @@ def test_rewriting_changes_the_named_values_only(tmp_path: Path) -> None:
     assert parameters.load(path)[0] == dataclasses.replace(TX2, busy_w=1.2346)
 
 
+@pytest.mark.parametrize("platform", ["tx2", "1080ti"])
+def test_documentation_shows_the_shipped_values(platform: str) -> None:
+    page = Path(__file__).parents[3].joinpath("docs", "simulator.md").read_text(encoding="utf-8")
+    for name in calibrate.PRIORS[platform]:
+        assert f"| {name} | {getattr(CHIPS[platform], name):.4g} |" in page
+
+
 def test_report_prints_every_value_and_residual() -> None:
     lines: list[str] = []
     calibrate.report("tx2", TX2, calibrate.anchors("tx2", TX2, TX2), lines.append)
