@@ -37,7 +37,7 @@ class DownsamplerBlock(nn.Module):
 class NonBottleneck1d(nn.Module):
     """A residual block of two 3x3 convolutions, each split into 3x1 and 1x3; its three inner widths are prunable."""
 
-    def __init__(self, trunk: int, widths: tuple[int, int, int], dilation: int, dropout: float) -> None:
+    def __init__(self, trunk: int, widths: tuple[int, ...], dilation: int, dropout: float) -> None:
         super().__init__()
         first, second, third = widths
         self.conv3x1_1 = nn.Conv2d(trunk, first, (3, 1), padding=(1, 0))
@@ -126,7 +126,7 @@ class ERFNet(nn.Module):
             raise BadInput("sides divisible by 8 for erfnet", input_size, "a padded image")
         super().__init__()
         blocks = iter(
-            NonBottleneck1d(trunk[index], widths[3 * block : 3 * block + 3], dilation, dropout)  # type: ignore[arg-type]
+            NonBottleneck1d(trunk[index], widths[3 * block : 3 * block + 3], dilation, dropout)
             for block, (index, dilation, dropout) in enumerate(BLOCKS)
         )
         self.encoder = Encoder(in_channels, trunk, blocks)

@@ -20,8 +20,8 @@ def strides(input_size: tuple[int, int]) -> tuple[int, ...]:
     """Stride of conv1 and of the 13 depthwise layers at an input of (height, width).
 
     The map is halved at most as often as in ImageNet's version and never below SMALLEST_MAP. 224 gives its 5 halvings
-    down to 7 pixels; 28 gives 3, at dw2, dw4 and dw6, down to 4. A small input keeps its full resolution in conv1, where
-    channels are few, and is halved before the wide layers, which dominate the cost.
+    down to 7 pixels; 28 gives 3, at dw2, dw4 and dw6, down to 4. A small input keeps its full resolution in conv1,
+    where channels are few, and is halved before the wide layers, which dominate the cost.
     """
     side, halvings = min(input_size), 0
     while halvings < len(STRIDED_LAYERS) and (side + 1) // 2 >= SMALLEST_MAP:
