@@ -68,7 +68,7 @@ def run(
     command = shlex.join(["python", "-m", "bench", *sys.argv[1:]])
     records = runner.run(made, store, jobs=jobs, fresh=fresh, command=command, console=console)
     pages = report.render(records, out)
-    console.print(report.summary_table(records), highlight=False, soft_wrap=True)
+    console.print(report.summary_table(records), highlight=False, markup=False, soft_wrap=True)
     for page in pages:
         console.print(f"report: {page}", highlight=False, soft_wrap=True)
     misses = sum(record.status == "miss" for record in records)
@@ -160,6 +160,7 @@ def profile(
 def report_(
     out: Out = Path("runs"),
     to: Annotated[Path | None, typer.Option(help="Publish into this folder, with copies of the records.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Rewrite the pages in --to from its own records.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Fail when a page in --to differs from its records.")] = False,
 ) -> None:
     """Regenerate reports from records."""
@@ -174,8 +175,11 @@ def report_(
             raise typer.Exit(1)
         console.print("all pages agree with their records")
         return
-    found = report.collect(out)
-    pages = report.render([record for record, _ in found], out) if to is None else report.publish(found, to)
+    if again:
+        pages = report.regenerate(to or Path("reports"))
+    else:
+        found = report.collect(out)
+        pages = report.render([record for record, _ in found], out) if to is None else report.publish(found, to)
     for page in pages:
         console.print(f"report: {page}", highlight=False, soft_wrap=True)
 

@@ -1,5 +1,5 @@
 """The named protocols. Learning rates come from `python -m bench tune`, whose grids are printed in
-reports/learning-rates.md.
+reports/learning-rate-<protocol>.md.
 """
 
 from __future__ import annotations

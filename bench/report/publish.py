@@ -59,7 +59,8 @@ def committed(reports_dir: Path) -> list[Page]:
 
 
 def _index(made: Sequence[Page], reports_dir: Path) -> bytes:
-    return index_text(made, learning_rates=(reports_dir / "learning-rates.md").exists()).encode()
+    grids = sorted(path.name for path in reports_dir.glob("learning-rate-*.md"))  # pages of `python -m bench tune`
+    return index_text(made, learning_rates=grids).encode()
 
 
 def check(reports_dir: Path) -> list[str]:

@@ -149,8 +149,8 @@ def page_text(page: Page, plots: set[str], traces: Sequence[tuple[str, str]], re
     return tidy(text)
 
 
-def index_text(made: Sequence[Page], *, learning_rates: bool) -> str:
-    """The index of committed pages, simulated and measured ones apart."""
+def index_text(made: Sequence[Page], *, learning_rates: Sequence[str]) -> str:
+    """The index of committed pages, simulated and measured ones apart; `learning_rates` names the pages of grids."""
     groups = []
     for source in ("measured", "simulated"):
         rows = [

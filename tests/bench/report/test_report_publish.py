@@ -64,7 +64,7 @@ def test_the_index_names_every_page(published: Path) -> None:
     text = (published / "README.md").read_text()
     assert "## Simulated joules" in text and "Measured joules" not in text
     assert f"[mobilenet on fashion-mnist, 1080ti]({PAGE}.md)" in text
-    assert "quick (ranks nothing)" in text and "learning-rates" not in text
+    assert "quick (ranks nothing)" in text and "learning-rate-" not in text
 
 
 def test_check_finds_an_edited_page(reports: Path) -> None:
@@ -91,7 +91,7 @@ def test_check_finds_what_is_missing_and_what_is_too_much(reports: Path) -> None
     (reports / f"{PAGE}-accuracy.svg").unlink()
     (reports / "README.md").write_text("mine\n")
     (reports / "alexnet-imagenet-tx2-measured-paper.md").write_text("made up\n")
-    (reports / "learning-rates.md").write_text("no page of a report\n")
+    (reports / "learning-rate-quick.md").write_text("no page of a report\n")
     index, missing, stray = check(reports)
     assert missing.endswith("accuracy.svg: missing")
     assert index.startswith("README.md: line 1")
@@ -133,10 +133,10 @@ def test_an_empty_folder_does_not_pass(tmp_path: Path) -> None:
 
 def test_regenerate_mends_pages_and_takes_learning_rates_into_the_index(reports: Path) -> None:
     (reports / f"{PAGE}.md").write_text("lost\n")
-    (reports / "learning-rates.md").write_text("grid\n")
+    (reports / "learning-rate-quick.md").write_text("grid\n")
     assert len(check(reports)) == 2
     regenerate(reports)
-    assert check(reports) == [] and "(learning-rates.md)" in (reports / "README.md").read_text()
+    assert check(reports) == [] and "(learning-rate-quick.md)" in (reports / "README.md").read_text()
 
 
 def test_publishing_again_replaces_the_page_and_leaves_others(reports: Path, save_record, make_record: Make) -> None:
