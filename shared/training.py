@@ -36,9 +36,9 @@ def train_mode(model: nn.Module) -> None:
     """Training mode with dropout off: batch norm uses the batch, and the student sees what the teacher saw."""
     if not model.training:
         model.train()
-        for module in model.modules():
-            if isinstance(module, nn.modules.dropout._DropoutNd):
-                module.eval()
+    for module in model.modules():  # also in a model that comes in training mode
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.training = False
 
 
 class Trainer:
