@@ -236,7 +236,7 @@ def test_a_concatenation_fixes_its_operands(small_network):
 
 
 def test_operations_come_in_execution_order_with_their_geometry(small_network):
-    operations = structure(build("mobilenet", width_multiplier=0.25, input_size=112)).operations
+    operations = structure(build("mobilenet", width_multiplier=0.25)).operations
     assert [operation.kind for operation in operations[:9]] == [
         *("conv", "batch_norm", "relu"),
         *("depthwise", "batch_norm", "relu"),
@@ -247,8 +247,8 @@ def test_operations_come_in_execution_order_with_their_geometry(small_network):
         kind="conv",
         inputs=Channels(0, 3),
         outputs=Channels(1, 8),
-        input_size=(112, 112),
-        output_size=(56, 56),
+        input_size=(224, 224),
+        output_size=(112, 112),
         kernel=(3, 3),
         stride=(2, 2),
         module="conv1",
