@@ -97,7 +97,7 @@ def test_key_changes_with_everything_a_profile_depends_on(small: Structure) -> N
     assert len(set(keys)) == len(keys)
 
 
-@pytest.mark.parametrize("damage", ["empty", "text", "truncated", "flipped", "other shapes", "pickle"])
+@pytest.mark.parametrize("damage", ["empty", "text", "truncated", "flipped", "method", "other shapes", "pickle"])
 def test_a_damaged_cache_file_is_made_anew(damage: str, small: Structure, cache_folder: Path) -> None:
     first = energy.profile(platforms.get("tx2"), small, 4, samples=30, test_samples=6)
     (path,) = cache_folder.rglob("*.npz")
@@ -111,6 +111,9 @@ def test_a_damaged_cache_file_is_made_anew(damage: str, small: Structure, cache_
     elif damage == "flipped":
         middle = len(whole) // 2
         path.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+    elif damage == "method":  # the archive's directory names a compression method that doesn't exist
+        place = whole.index(b"PK\x01\x02") + 10
+        path.write_bytes(whole[:place] + b"\x63" + whole[place + 1 :])
     elif damage == "other shapes":
         np.savez(path, widths=first.widths[:5], joules=first.joules[:5], dense_joules=first.dense_joules)
     else:
