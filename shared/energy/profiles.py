@@ -83,7 +83,7 @@ def profile(
         trials = [platform.measure(structure.operations, dense, batch, trial=k).joules for k in range(DENSE_TRIALS)]
         arrays = {"widths": widths.astype(np.int32), "joules": joules, "dense_joules": np.asarray(np.mean(trials))}
         buffer = io.BytesIO()
-        np.savez(buffer, **arrays)
+        np.savez(buffer, widths=arrays["widths"], joules=joules, dense_joules=arrays["dense_joules"])
         atomic_write(path, buffer.getvalue())
     return Profile(
         arrays["widths"],
