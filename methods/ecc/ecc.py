@@ -1,0 +1,184 @@
+"""ECC: energy-constrained compression as one constrained optimisation, with an automatic step for the widths.
+
+Yang, Zhu, Liu, "ECC: Platform-Independent Energy-Constrained Deep Neural Network Compression via a Bilinear Regression
+Model", CVPR 2019 (arXiv 1812.01803), Algorithms 1 and 2, equations 5 to 12. Names as in the paper: a importances,
+s widths, y and z duals, phi channels kept, alpha and beta step sizes. `methods.ecc.paper` has the literal updates;
+where this file departs from them, the line says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from methods.contract import Infeasible, Method, Outcome, Properties, Task
+from methods.ecc.metric import ChannelNorms
+from methods.ecc.prox import channel_price, descending, keep_channels
+from methods.ecc.steps import project_z, width_gradient
+from methods.ecc.trace import Trace
+from shared.networks import active_channels, zero_channels
+
+PAPER = (
+    "Yang, Zhu, Liu: ECC: Platform-Independent Energy-Constrained Deep Neural Network Compression via a Bilinear "
+    "Regression Model. CVPR 2019"
+)
+# Adam's second moments, and with them B, mean little at first: nothing is removed during this share of the iterations,
+# at most during so many.
+WARM_UP_SHARE, WARM_UP_MOST = 0.05, 100
+LANDING_SHARE = 0.8  # the rest of the iterations trains the network at its final widths
+LANDING_TOLERANCE = 0.002  # share of the budget that the last removals may leave unused
+MARGIN = 1e-9  # share of the budget: widths that meet it here meet it whatever the order of summation
+EPSILON = 1e-9  # the paper's 1e-3 sets its speed as well; here the schedule does, so any positive number will do
+
+
+class Widths(NamedTuple):
+    """A point of the s step: s, upper bounds, y and slope = dE/ds, all (units,); energies in joules per image."""
+
+    s: Tensor
+    upper_bounds: Tensor
+    y: Tensor
+    slope: Tensor
+    excess_joules: float  # E(s) - budget
+    budget_joules: float
+
+
+@dataclass(frozen=True)
+class ECC(Method):
+    """Trains, prunes and lowers the widths together; reaches the budget at 0.8 of however many iterations there are.
+
+    rho_1, rho_2: the penalty parameters of section 4.1.
+    """
+
+    rho_1: float = 10.0
+    rho_2: float = 10.0
+
+    name: ClassVar[str] = "ecc"
+    title: ClassVar[str] = "ECC"
+    paper: ClassVar[str] = PAPER
+    properties: ClassVar[Properties | None] = Properties(
+        direct_metric=True, targets_energy=True, optimization_based=True, platform_free=True
+    )
+
+    def run(self, task: Task) -> Outcome:
+        """Algorithm 1. Spends the ledger exactly; the network returned has its dead channels zeroed.
+
+        Raises Infeasible when one channel per unit is above the budget, or with fewer than two iterations;
+        FloatingPointError when training diverges.
+        """
+        check_reachable(task)
+        model = task.copy_of_dense()  # W = W_dense
+        trainer = task.trainer(model)
+        norms = ChannelNorms(model, task.structure, trainer.optimizer)
+        alpha = trainer.optimizer.param_groups[0]["lr"]
+        alive = active_channels(model, task.structure).cpu()
+        s = phi = alive.sum(1).double()  # s = phi(W_dense)
+        y, z = torch.zeros_like(s), 0.0
+        dense_joules = joules = float(task.energy(s))  # joules = E(s)
+        trace, reached_at = Trace(task.ledger.limit), 0
+
+        while task.ledger.remaining:
+            # The gradient step inside (7), W - alpha B^-1 grad, with Adam's momentum.
+            loss = trainer.step()
+            iteration = task.ledger.training_iterations
+            target = target_joules(iteration, task.ledger.limit, dense_joules, task.budget_joules)
+
+            # Once phi = s and E(s) is on schedule, the operator and the steps below would change nothing.
+            if joules > target or bool((phi > s).any()):
+                a = finite(norms())
+                ranked = descending(a)
+
+                # Departure from (11): y does not climb by rho_1 (phi - s) per iteration but is taken where that ascent
+                # ends, at the projection of 3.3.3. That is the price of the channel next to go: the derivative of the
+                # Lagrangian in the only direction that s takes, down.
+                y = channel_price(ranked, bound=s, step_size=alpha)
+
+                # The proximal operator in (7), Algorithm 2. Departure: what it prunes is dead for good, with producer,
+                # batch norm and momentum; a mere column would grow back from them.
+                keep = keep_channels(a, bound=s, dual=y, rho=self.rho_1, step_size=alpha)
+                zero_channels(model, task.structure, alive & ~keep, trainer.optimizer)
+                alive &= keep
+                phi = alive.sum(1).double()
+
+                if joules > target:
+                    s, y, z = self.narrow(task, s, ranked, alpha, target)
+                    joules = float(task.energy(s))
+                    reached_at = iteration
+
+            if trace.due(iteration):
+                trace.add(iteration, loss, energy_joules=float(task.energy(phi)), phi=phi.int(), s=s, y=y, z=z)
+
+        notes = {
+            "widths": phi.int().tolist(),
+            "budget_unused_share": 1 - joules / task.budget_joules,
+            "budget_reached_at_iteration": reached_at,
+        }
+        return Outcome(model, notes, trace.columns())
+
+    def narrow(
+        self, task: Task, s: Tensor, ranked: Tensor, alpha: float, target_joules: float
+    ) -> tuple[Tensor, Tensor, float]:
+        """(s, y, z) after the s and dual steps that bring E(s) to the target; ranked: descending importances.
+
+        Departure from (10): beta is what the schedule asks for, one whole channel at a time. Each pass stands for a
+        round of Algorithm 1 without its gradient step, after which the operator would keep phi = s channels. Whole
+        channels, because phi <= s means phi <= floor(s): a fraction of a channel would be paid for and not used.
+        """
+        bounds = torch.tensor(task.structure.upper_bounds, dtype=torch.float64)
+        shifts = torch.cat([torch.zeros(1, len(s)), torch.eye(len(s))])  # s itself, then one channel less of each unit
+        y, z = channel_price(ranked, bound=s, step_size=alpha), 0.0
+        while float((energies := task.energy(s - shifts))[0]) > target_joules:
+            slope = energies[0] - energies[1:]  # dE/ds: E is linear in every single width
+            excess = float(energies[0]) - task.budget_joules
+            chosen, z = self.choose(Widths(s, bounds, y, slope, excess, task.budget_joules))
+            s = s - chosen.double()
+            y = channel_price(ranked, bound=s, step_size=alpha)
+        return s, y, z
+
+    def choose(self, at: Widths) -> tuple[Tensor, float]:
+        """Which units give up their next channel, bool (units,), and z: the direction of (10)."""
+        movable = (at.s > 1) & (at.slope > MARGIN * at.budget_joules)
+        # Departure from (10): a channel that would leave budget unused stays while a smaller one can go instead; when
+        # there is none, the smallest goes. So the schedule lands on the budget without adding channels back.
+        fitting = movable & (at.slope <= at.excess_joules + LANDING_TOLERANCE * at.budget_joules)
+        if not bool(fitting.any()):
+            fitting = movable & (at.slope == at.slope[movable].min())
+        rho = {"rho_1": self.rho_1, "rho_2": self.rho_2}
+        gradient = width_gradient(at.s, at.s, at.y, at.slope, at.excess_joules, **rho)  # (9), phi = s
+        # Departure from (12): z is the least that 3.3.3 allows, with no ascent to remember. So it is the price of a
+        # joule now, and the gradient is positive for that unit alone whose next channel is the cheapest per joule.
+        z = project_z(0.0, gradient, at.slope, fitting, EPSILON)
+        cheapest = torch.where(fitting, gradient + z * at.slope, -torch.inf).argmax()
+        return torch.arange(len(at.s)) == cheapest, z
+
+
+def target_joules(iteration: int, limit: int, start_joules: float, end_joules: float) -> float:
+    """What E(s) may be after `iteration` (from 1) of `limit` iterations.
+
+    It falls linearly from the end of the warm-up and reaches the budget, less a margin for rounding, one iteration
+    before `LANDING_SHARE` of the limit: the operator follows one iteration later.
+    """
+    landing = max(1, int(LANDING_SHARE * limit) - 1)
+    warm_up = min(WARM_UP_MOST, int(WARM_UP_SHARE * limit), landing - 1)
+    progress = min(max((iteration - warm_up) / (landing - warm_up), 0.0), 1.0)
+    end = end_joules * (1 - MARGIN)
+    return end if progress == 1 else max(start_joules - progress * (start_joules - end), end)
+
+
+def check_reachable(task: Task) -> None:
+    """Raises Infeasible when one channel per unit is above the budget, or with fewer than two iterations."""
+    least = float(task.energy(torch.ones(len(task.structure.units))))
+    if least > task.budget_joules * (1 - MARGIN):
+        got = f"{task.budget_joules:.6g} {task.energy_model.unit}"
+        raise Infeasible(f"expected a budget of at least {least:.6g} (one channel per unit), got {got}; try more")
+    if task.ledger.limit < 2 and task.dense_energy_joules > task.budget_joules:
+        raise Infeasible(f"expected at least 2 training iterations, got {task.ledger.limit}; try a longer protocol")
+
+
+def finite(importance: Tensor) -> Tensor:
+    """The importances, if all of them are finite; raises FloatingPointError otherwise."""
+    if not bool(importance.isfinite().all()):
+        raise FloatingPointError("expected finite weights and moments, got inf or NaN; try a smaller learning rate")
+    return importance

@@ -1,0 +1,118 @@
+"""ECC to the letter: the constant step beta, the dual ascents, and a proximal operator that decides anew every time.
+
+Yang, Zhu, Liu, "ECC: Platform-Independent Energy-Constrained Deep Neural Network Compression via a Bilinear Regression
+Model", CVPR 2019 (arXiv 1812.01803), Algorithms 1 and 2, equations 5 to 12; "published code" is
+github.com/hyang1990/energy_constrained_compression. Names as in the paper, see `methods.ecc.ecc`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from methods.contract import Infeasible, Method, Outcome, Properties, Task, spend_remaining
+from methods.ecc.ecc import ECC, LANDING_SHARE, PAPER, check_reachable, finite
+from methods.ecc.metric import ChannelNorms
+from methods.ecc.prox import descending, keep_channels, trim_dual
+from methods.ecc.steps import EPSILON, dual_step, project_z, width_gradient, width_step, z_step
+from methods.ecc.trace import Trace
+from shared.networks import Structure, active_channels, zero_channels
+
+
+@dataclass(frozen=True)
+class ECCPaper(Method):
+    """Algorithm 1 with constant beta; a miss when that beta does not reach the budget within the iterations.
+
+    rho_1, rho_2: penalty parameters, 10 on ImageNet in section 4.1.
+    """
+
+    rho_1: float = 10.0
+    rho_2: float = 10.0
+
+    name: ClassVar[str] = "ecc-paper"
+    title: ClassVar[str] = "ECC (literal)"
+    paper: ClassVar[str] = PAPER
+    properties: ClassVar[Properties | None] = ECC.properties
+
+    def run(self, task: Task) -> Outcome:
+        """Algorithm 1. Spends the ledger exactly; the network returned has its dead channels zeroed.
+
+        Raises Infeasible when the budget can't be reached, or is not within the iterations; FloatingPointError when
+        training diverges.
+        """
+        check_reachable(task)
+        model = task.copy_of_dense()  # W = W_dense
+        trainer = task.trainer(model)
+        norms = ChannelNorms(model, task.structure, trainer.optimizer)
+        columns = _columns_only(task.structure)
+        alpha = trainer.optimizer.param_groups[0]["lr"]
+        alive = exist = active_channels(model, task.structure).cpu()
+        s = phi = alive.sum(1).double()  # s = phi(W_dense)
+        y, z, beta = torch.zeros_like(s), 0.0, 0.0
+        trace = Trace(task.ledger.limit)
+        # Algorithm 1 goes on while E(s) > budget or phi > s. The published code stops as soon as E(phi) <= budget, and
+        # rightly: s = phi then meets (2b) and (2c).
+        while task.ledger.remaining and float(task.energy(phi)) > task.budget_joules:
+            loss = trainer.step()  # the gradient step inside (7): W - alpha B^-1 grad, with Adam's momentum
+            a = finite(norms())
+            ranked = descending(a)
+            beta = beta or self.beta(task, s, ranked, alpha)
+
+            y = trim_dual(y, ranked, bound=s, step_size=alpha)  # 3.3.3
+            keep = keep_channels(a, bound=s, dual=y, rho=self.rho_1, step_size=alpha)  # Algorithm 2
+            zero_channels(model, columns, exist & ~keep)  # columns may grow back with the next gradient step
+            alive = exist & keep & (a > 0)
+            phi = alive.sum(1).double()
+
+            excess = float(task.energy(s)) - task.budget_joules
+            if excess > 0:  # the projection of z would go on lowering s while phi lags behind; it has no reason to
+                slope = task.energy_model.gradient(task.structure.positions(s))[1:-1]
+                gradient = width_gradient(s, phi, y, slope, excess, rho_1=self.rho_1, rho_2=self.rho_2)  # (9)
+                z = project_z(z, gradient, slope, s > 1, EPSILON)  # 3.3.3
+                s = width_step(s, gradient + z * slope, s > 1, beta)  # (10)
+                excess = float(task.energy(s)) - task.budget_joules
+            y = dual_step(y, phi, s, rho_1=self.rho_1)  # (11)
+            z = z_step(z, excess, rho_2=self.rho_2)  # (12)
+
+            if trace.due(iteration := task.ledger.training_iterations):
+                trace.add(iteration, loss, energy_joules=float(task.energy(phi)), phi=phi.int(), s=s, y=y, z=z)
+
+        joules, reached_at = float(task.energy(phi)), task.ledger.training_iterations
+        if joules > task.budget_joules:
+            raise Infeasible(
+                f"expected the budget {task.budget_joules:.6g} within {reached_at} iterations at beta = {beta:.4g}, "
+                f"got {joules:.6g}; try more iterations or ecc"
+            )
+        zero_channels(model, task.structure, exist & ~alive, trainer.optimizer)  # W*: its zeros are fixed from here on
+        spend_remaining(task, trainer)
+        notes = {
+            "widths": phi.int().tolist(),
+            "budget_unused_share": 1 - joules / task.budget_joules,
+            "budget_reached_at_iteration": reached_at,
+            "beta": beta,
+        }
+        return Outcome(model, notes, trace.columns())
+
+    def beta(self, task: Task, s: Tensor, ranked: Tensor, alpha: float) -> float:
+        """The step that should reach the budget at `LANDING_SHARE` of the iterations, N / (1.5 epsilon iterations).
+
+        The paper sets beta by hand, per network and budget. N counts the channels that go when the importances (ranked)
+        stay as they are. With z at its projection one or two units have a gradient of about epsilon, so about 1.5 beta
+        epsilon channels go per iteration; changing importances only make it faster.
+        """
+        narrowed, _, _ = ECC(self.rho_1, self.rho_2).narrow(task, s, ranked, alpha, task.budget_joules)
+        return float((s - narrowed).sum()) / (1.5 * EPSILON * LANDING_SHARE * task.ledger.limit)
+
+
+def _columns_only(structure: Structure) -> Structure:
+    """The structure with only those slices of a unit that its proximal operator zeroes."""
+    return replace(
+        structure,
+        units=tuple(
+            replace(unit, slices=tuple(part for part in unit.slices if part.role in ("consumer", "depthwise")))
+            for unit in structure.units
+        ),
+    )
