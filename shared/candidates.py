@@ -32,6 +32,11 @@ class Candidates:
         self._reconstruction = Reconstruction(model, structure, batches, draw)
         self.skipped = self._reconstruction.skipped
         self._tensors = {name: tensor.detach() for name, tensor in model.state_dict(keep_vars=True).items()}
+        self._channels_last = {
+            name
+            for name, tensor in self._tensors.items()
+            if tensor.ndim == 4 and tensor.stride(1) == 1 and tensor.stride(3) == tensor.shape[1]
+        }
         self._small = copy.deepcopy(model).eval().requires_grad_(False)
         self._parts: dict[str, list[tuple[int, Slice]]] = {}  # by tensor: (unit, slice) to cut
         for unit in structure.units:
@@ -61,13 +66,13 @@ class Candidates:
     def _cut(self, name: str, parts: list[tuple[int, Slice]], kept: list[Tensor]) -> Tensor:
         """One tensor with the channels that it keeps, its kept columns reconstructed where it reads a unit."""
         tensor = self._tensors[name]
-        producer = next((kept[unit] for unit, part in parts if part.role == "producer"), None)
-        for unit, part in parts:
-            if part.role == "consumer":
-                solved = self._reconstruction.weight(name, unit, len(kept[unit]), producer)
-                if solved is not None:
-                    shape = (len(solved), len(kept[unit]) * part.repeat, *tensor.shape[2:])
-                    return solved.reshape(shape).to(tensor.dtype)
+        outputs = next((kept[unit] for unit, part in parts if part.role == "producer"), None)
         for unit, part in parts:
             tensor = tensor.index_select(part.dim, channel_entries(kept[unit], part.repeat))
-        return tensor
+        for unit, part in parts:
+            if part.role == "consumer":
+                solved = self._reconstruction.weight(name, unit, len(kept[unit]), outputs)
+                if solved is not None:
+                    tensor.copy_(solved.reshape(tensor.shape))
+        # index_select drops the memory format, which would make the evaluation 1.7 times as slow
+        return tensor.to(memory_format=torch.channels_last) if name in self._channels_last else tensor

@@ -74,3 +74,17 @@ def test_cut_network_trains_and_leaves_the_candidates_alone(task: Any) -> None:
     optimizer.step()
     with torch.no_grad():
         assert torch.equal(candidates.at(widths)(images()), logits)
+
+
+def test_memory_format_is_kept(task: Any) -> None:
+    model = task.copy_of_dense().to(memory_format=torch.channels_last)
+    data = [(images(50).float(), torch.zeros(50))]
+    candidates = Candidates(model, task.structure, data, torch.Generator())
+    half = tuple(-(-width // 2) for width in task.structure.upper_bounds)
+    for widths in (task.structure.upper_bounds, half):
+        for network in (candidates.at(widths), candidates.cut(widths)):
+            convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+            assert convolutions
+            for layer in convolutions:
+                fresh = torch.empty(layer.weight.shape).to(memory_format=torch.channels_last)
+                assert layer.weight.stride() == fresh.stride()
