@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from shared.candidates import Candidates
-from shared.networks import active_widths, zero_channels
+from shared.networks import Structure, active_widths, structure, zero_channels
 from shared.reconstruction import Reconstruction
 
 
@@ -26,22 +26,57 @@ def task(request: pytest.FixtureRequest, tiny_task: Callable[..., Any]) -> Any:
     return tiny_task(network=request.param)
 
 
-def masked(model: nn.Module, task: Any, widths: tuple[int, ...]) -> nn.Module:
+class Residual(nn.Module):
+    """A trunk with two consumers and an inner unit, then four flattened pixels per channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.input_shape = (1, 16, 16)
+        self.stem = nn.Conv2d(1, 9, 3, stride=4)
+        self.first = nn.Conv2d(9, 7, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(7)
+        self.second = nn.Conv2d(7, 9, 1)
+        self.pool = nn.MaxPool2d(2)
+        self.head = nn.Linear(36, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu()
+        x = x + self.second(self.norm(self.first(x)).relu())
+        return self.head(torch.flatten(self.pool(x), 1))
+
+
+def masked(model: nn.Module, table: Structure, widths: tuple[int, ...]) -> nn.Module:
     """The full-size network with reconstructed columns and everything else of the removed channels at zero."""
-    fitted = Reconstruction(model, task.structure, calibration(), torch.Generator().manual_seed(1))
+    fitted = Reconstruction(model, table, calibration(), torch.Generator().manual_seed(1))
     full = copy.deepcopy(model).eval()
-    dead = torch.ones(len(widths), max(task.structure.upper_bounds), dtype=torch.bool)
-    for unit, width in zip(task.structure.units, widths, strict=True):
+    dead = torch.ones(len(widths), max(table.upper_bounds), dtype=torch.bool)
+    for unit, width in zip(table.units, widths, strict=True):
         kept = fitted.kept(unit.index, width)
         dead[unit.index, kept] = False
-        (consumer,) = [part for part in unit.slices if part.role == "consumer"]
-        weight = full.get_parameter(consumer.tensor)
-        solved = fitted.weight(consumer.tensor, unit.index, width)
-        assert solved is not None and consumer.repeat == 1
-        with torch.no_grad():
-            weight[:, kept] = solved.reshape(weight.shape[0], width, *weight.shape[2:])
-    zero_channels(full, task.structure, dead)
+        for consumer in unit.slices:
+            if consumer.role == "consumer":
+                weight = full.get_parameter(consumer.tensor)
+                solved = fitted.weight(consumer.tensor, unit.index, width)
+                assert solved is not None
+                columns = [channel * consumer.repeat + i for channel in kept.tolist() for i in range(consumer.repeat)]
+                with torch.no_grad():
+                    weight[:, columns] = solved.reshape(weight.shape[0], len(columns), *weight.shape[2:])
+    zero_channels(full, table, dead)
     return full
+
+
+def test_residual_network_with_two_consumers_and_a_flatten() -> None:
+    torch.manual_seed(0)
+    model = Residual().double().eval()
+    table = structure(model)
+    assert table.upper_bounds == (9, 7)
+    candidates = Candidates(model, table, calibration(), torch.Generator().manual_seed(1))
+    assert candidates.skipped == ()
+    for widths in ((5, 3), (1, 7), (9, 1)):
+        with torch.no_grad():
+            logits = candidates.at(widths)(images())
+            torch.testing.assert_close(logits, masked(model, table, widths)(images()), rtol=1e-9, atol=1e-9)
+            assert torch.equal(candidates.cut(widths).eval()(images()), logits)
 
 
 def test_candidate_is_the_masked_network_and_cut_is_the_candidate(task: Any) -> None:
@@ -53,7 +88,7 @@ def test_candidate_is_the_masked_network_and_cut_is_the_candidate(task: Any) -> 
     with torch.no_grad():
         for widths in (dense, half, narrow, half):  # again after others: nothing is left over
             logits = candidates.at(widths)(images())
-            torch.testing.assert_close(logits, masked(model, task, widths)(images()), rtol=1e-9, atol=1e-9)
+            torch.testing.assert_close(logits, masked(model, task.structure, widths)(images()), rtol=1e-9, atol=1e-9)
             small = candidates.cut(widths)
             assert torch.equal(small.eval()(images()), logits)
             assert active_widths(small) == widths
