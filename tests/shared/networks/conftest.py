@@ -60,17 +60,19 @@ class Hourglass(nn.Module):
 
 
 class Joined(nn.Module):
-    """A concatenation, which fixes its operands; the convolution after it is prunable."""
+    """A concatenation, which fixes its operands even where another layer reads them; what comes after is prunable."""
 
     input_shape = (2, 6, 6)
 
     def __init__(self) -> None:
         super().__init__()
         self.left, self.right = nn.Conv2d(2, 4, 1), nn.Conv2d(2, 3, 1)
-        self.after, self.last = nn.Conv2d(9, 5, 3), nn.Conv2d(5, 2, 1)
+        self.after, self.aside, self.last = nn.Conv2d(9, 5, 3), nn.Conv2d(4, 5, 3), nn.Conv2d(5, 2, 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.last(self.after(torch.cat([self.left(images), images, self.right(images)], 1)))
+        left = self.left(images)
+        joined = torch.cat([left, images, self.right(images)], 1)
+        return self.last(self.after(joined) + self.aside(left))
 
 
 def foreign(model: nn.Module, input_shape: tuple[int, int, int]) -> nn.Module:

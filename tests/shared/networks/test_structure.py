@@ -235,6 +235,23 @@ def test_a_concatenation_fixes_its_operands(small_network):
     assert cat.inputs == cat.outputs == Channels(position=None, count=9)
 
 
+def test_the_outputs_are_fixed_even_where_a_layer_reads_them():
+    class Refined(nn.Module):
+        input_shape = (3, 4, 4)
+
+        def __init__(self):
+            super().__init__()
+            self.first, self.inner, self.last = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 6, 1), nn.Conv2d(6, 4, 1)
+
+        def forward(self, images):
+            draft = self.first(images)
+            return draft + self.last(self.inner(draft))
+
+    table = structure(Refined())
+    assert table.position_bounds == (3, 6, 4)
+    assert table.operations[-1].outputs == Channels(position=2, count=4)
+
+
 def test_operations_come_in_execution_order_with_their_geometry(small_network):
     operations = structure(build("mobilenet", width_multiplier=0.25)).operations
     assert [operation.kind for operation in operations[:9]] == [
