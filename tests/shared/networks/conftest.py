@@ -33,7 +33,7 @@ class Residual(nn.Module):
 
 
 class Hourglass(nn.Module):
-    """Prunes through transposed convolutions, upsampling and pooling, then flattens a 4 x 2 map."""
+    """Transposed convolutions, upsampling, pooling, a depthwise layer with bias, then flattens a 4 x 2 map."""
 
     input_shape = (2, 8, 4)
 
@@ -51,6 +51,7 @@ class Hourglass(nn.Module):
             nn.AvgPool2d(4),
             nn.MaxPool2d(3, stride=2, padding=1),
             nn.Conv2d(7, 9, 1),
+            nn.Conv2d(9, 9, 3, padding=1, groups=9),
             nn.ReLU(),
         )
         self.head = nn.Sequential(nn.Linear(9 * 4 * 2, 6), nn.ReLU(), nn.Linear(6, 3))
