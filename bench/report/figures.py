@@ -163,7 +163,7 @@ def _trace(data: dict[str, Any]) -> tuple[Figure, str]:
 
 # (title, columns: the first drawn solid, the second dashed); a title of None takes the energy's label
 _TRACE_PANELS: tuple[tuple[str | None, tuple[str, ...]], ...] = (
-    (None, ("E_hat",)),
+    (None, ("energy_joules",)),
     ("φ and s (dashed), share", ("phi", "s")),
     ("dual y, mean over units", ("y",)),
     ("dual z", ("z",)),

@@ -19,7 +19,7 @@ from bench.report.text import JouleUnit
 
 TRACE_POINTS = 120
 # Columns of a method's trace that are drawn: Ê in joules, widths φ, bounds s, duals y and z, loss.
-TRACE_COLUMNS = ("E_hat", "phi", "s", "y", "z", "loss")
+TRACE_COLUMNS = ("energy_joules", "phi", "s", "y", "z", "loss")
 
 
 def _rounded(value: float) -> float | None:
@@ -132,14 +132,14 @@ def trace_data(page: Page, method: str, unit: JouleUnit) -> dict[str, Any] | Non
 def _course(run: Record, unit: JouleUnit) -> dict[str, Any] | None:
     """The drawn columns of a run: means over units for the vectors, φ and s as shares of the dense widths."""
     columns = {name: run.trace[name] for name in TRACE_COLUMNS if run.trace.get(name)}
-    length = len(columns.get("E_hat", ()))
-    if not length or any(len(column) != length for column in columns.values()):
+    length = len(columns.get("energy_joules", ()))
+    iterations = run.trace.get("iteration", [])  # without it the rows are something else, such as AMC's episodes
+    if not length or any(len(column) != length for column in (iterations, *columns.values())):
         return None
     rows = sorted({0, *range(length - 1, -1, -max(1, length // TRACE_POINTS))})
-    iterations = run.trace.get("iteration", [])
-    course: dict[str, Any] = {"iteration": [iterations[i] for i in rows] if len(iterations) == length else rows}
+    course: dict[str, Any] = {"iteration": [iterations[i] for i in rows]}
     for name, column in columns.items():
-        if name == "E_hat":
+        if name == "energy_joules":
             course[name] = [_number(column[i], unit.joules) for i in rows]
         elif name in ("phi", "s"):
             if run.measures:

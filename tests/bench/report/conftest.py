@@ -126,7 +126,7 @@ def course(joules: float, length: int = 800) -> dict[str, list[Any]]:
     width = [math.sqrt(end) + (1 - math.sqrt(end)) * share for share in shares]
     return {
         "iteration": list(range(length)),
-        "E_hat": [joules + (dense - joules) * share for share in shares],
+        "energy_joules": [joules + (dense - joules) * share for share in shares],
         "phi": [[math.ceil(w * bound) for bound in BOUNDS] for w in width],
         "s": [[w * bound for bound in BOUNDS] for w in width],
         "y": [[10 * (1 - share) * (1 + math.sin(i + k) / 9) for k in range(14)] for i, share in enumerate(shares)],
