@@ -23,6 +23,7 @@ from shared.cache import atomic_write, cache_dir, content_key
 from shared.data import BatchStream, Dataset
 from shared.errors import BadInput
 from shared.memory import keep_freed_memory
+from shared.networks import structure
 from shared.rng import forked
 from shared.training import accuracy, train_mode
 
@@ -56,8 +57,10 @@ def untrained(workload: Workload) -> nn.Module:
 
 
 def weights_key(workload: Workload, dataset: Dataset) -> str:
-    """Content key of the weights: network, data and recipe decide them."""
-    return content_key(workload.network, workload.arguments, dataset.fingerprint, asdict(Recipe()), SEED)
+    """Content key of the weights: network (its layers, not its name alone), data and recipe decide them."""
+    with torch.device("meta"):
+        layers = structure(workload.build()).fingerprint
+    return content_key(workload.network, workload.arguments, layers, dataset.fingerprint, asdict(Recipe()), SEED)
 
 
 def train(workload: Workload, dataset: Dataset, progress: Progress) -> tuple[nn.Module, dict[str, Any]]:
