@@ -43,12 +43,12 @@ def tune(protocol: str, device: str, *, jobs: int, folder: Path, console: Consol
     ]
     tasks = [(request, job, rate) for rate in GRID for job in chosen]
     context = multiprocessing.get_context("spawn")
+    console.print(f"{len(tasks)} runs of the controls on {jobs} processes", highlight=False)
+    scores: dict[tuple[str, float], float] = {}
     with ProcessPoolExecutor(jobs, context, _start_worker) as pool:
-        scores = dict(
-            zip(
-                ((job.method, rate) for _, job, rate in tasks), pool.map(_score, *zip(*tasks, strict=True)), strict=True
-            )
-        )
+        for (_, job, rate), score in zip(tasks, pool.map(_score, *zip(*tasks, strict=True)), strict=True):
+            scores[job.method, rate] = score
+            console.print(f"{job.method} at {rate:g}: {100 * score:.2f} % on search", highlight=False)
     page = _page(plan, chosen, scores)
     path = folder / f"learning-rate-{protocol}.md"
     atomic_write(path, page.encode())
