@@ -111,9 +111,11 @@ def _best(
     search accuracy by unit, None for units without a candidate."""
     norms = importance(network, units)
     scores: list[float | None] = [None] * len(units.units)
-    best, best_unit, best_score = network, -1, -1.0
+    start = network.state_dict()
+    best, candidate = copy.deepcopy(network), copy.deepcopy(network)  # loading is quicker than copying
+    best_unit, best_score = -1, -1.0
     for unit, width in candidates.items():
-        candidate = copy.deepcopy(network)
+        candidate.load_state_dict(start)
         widths = [*units.upper_bounds[:unit], width, *units.upper_bounds[unit + 1 :]]
         zero_channels(candidate, units, weakest_channels(norms, widths, units.upper_bounds))
         trainer = task.trainer(candidate)
@@ -121,7 +123,8 @@ def _best(
             trainer.step()
         score = scores[unit] = task.search_accuracy(candidate)
         if score > best_score:
-            best, best_unit, best_score = candidate, unit, score
+            best, candidate = candidate, best
+            best_unit, best_score = unit, score
     return best, best_unit, scores
 
 
