@@ -30,7 +30,7 @@ QUICK = Protocol(
     iterations=600,
     fine_tune_iterations=200,
     batch_size=64,
-    learning_rate=2e-3,
+    learning_rate=4e-3,
     # AMC leaves every layer a fifth of its channels: 0.27 of dense on the simulated platforms
     budgets=(0.35, 0.3),
     seeds=(0,),
