@@ -74,7 +74,9 @@ class ECCPaper(Method):
                 z = project_z(z, gradient, slope, s > 1, EPSILON)  # 3.3.3
                 s = width_step(s, gradient + z * slope, s > 1, beta)  # (10)
                 excess = float(task.energy(s)) - task.budget_joules
-            y = dual_step(y, phi, s, rho_1=self.rho_1)  # (11)
+            # (11) by floor(s), as in the published code: phi is whole, so phi <= s is phi <= floor(s). By s itself the
+            # unused fraction of a channel would pull y down again, and the price of the next channel would be lost.
+            y = dual_step(y, phi, s.floor(), rho_1=self.rho_1)
             z = z_step(z, excess, rho_2=self.rho_2)  # (12)
 
             if trace.due(iteration := task.ledger.training_iterations):
@@ -97,14 +99,14 @@ class ECCPaper(Method):
         return Outcome(model, notes, trace.columns())
 
     def beta(self, task: Task, s: Tensor, ranked: Tensor, alpha: float) -> float:
-        """The step that should reach the budget at `LANDING_SHARE` of the iterations, N / (1.5 epsilon iterations).
+        """The step that should reach the budget by `LANDING_SHARE` of the iterations: N / (epsilon * iterations).
 
-        The paper sets beta by hand, per network and budget. N counts the channels that go when the importances (ranked)
-        stay as they are. With z at its projection one or two units have a gradient of about epsilon, so about 1.5 beta
-        epsilon channels go per iteration; changing importances only make it faster.
+        The paper sets beta by hand, per network and budget. Here N counts the channels that go when the importances
+        (ranked) stay as they are. With z projected some unit has a gradient of epsilon, so that s loses at least
+        beta epsilon channels per iteration; changing importances only make it more.
         """
         narrowed, _, _ = ECC(self.rho_1, self.rho_2).narrow(task, s, ranked, alpha, task.budget_joules)
-        return float((s - narrowed).sum()) / (1.5 * EPSILON * LANDING_SHARE * task.ledger.limit)
+        return float((s - narrowed).sum()) / (EPSILON * LANDING_SHARE * task.ledger.limit)
 
 
 def _columns_only(structure: Structure) -> Structure:

@@ -179,5 +179,5 @@ def test_schedule_starts_at_dense_and_lands_before_eight_tenths(limit, dense, fr
     some = [at(1 + (limit - 1) * step // 20) for step in range(21)]
     if fraction < 1:
         assert some == sorted(some, reverse=True) and some[0] <= dense
-        assert landing < 20 or at(landing - 1) > budget
+        assert landing < 20 or at(landing - 1) > at(landing)
     assert at(min(int(0.05 * limit), 100)) >= dense * (1 - 1e-12) or limit < 20
