@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -28,7 +27,6 @@ class Ledger:
     energy_queries: int = 0
     measurements: int = 0
     observer: Callable[[Ledger], None] | None = field(default=None, repr=False)
-    started_s: float = field(default_factory=time.perf_counter, repr=False)
 
     def __post_init__(self) -> None:
         if self.limit < 0:
@@ -38,11 +36,6 @@ class Ledger:
     def remaining(self) -> int:
         """Training iterations that are left."""
         return self.limit - self.training_iterations
-
-    @property
-    def seconds(self) -> float:
-        """Wall seconds since the ledger was opened."""
-        return time.perf_counter() - self.started_s
 
     def spend_iteration(self) -> int:
         """Take one training iteration and return its index, which is also the index of its batch.

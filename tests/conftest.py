@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 from torch import Tensor, nn
 
+settings.register_profile("suite", deadline=None)  # a busy machine is no failure
+settings.load_profile("suite")
 torch.set_num_threads(1)  # figures must not depend on how many tests run side by side
 
 CLASSES, PIXELS = 4, 16
