@@ -57,6 +57,12 @@ def dense_estimate(page: Page) -> float | None:
     return next((m.estimate_joules for _, m in kept(page.dense_runs)), None)
 
 
+def estimates_off(page: Page) -> tuple[float, float] | None:
+    """Least and largest Ê over reading, minus 1, of the compressed networks; None where there is none."""
+    offs = [m.estimate_joules / m.reading_joules - 1 for run, m in kept(page.records) if run.budget is not None]
+    return (min(offs), max(offs)) if offs else None
+
+
 def joules_head(page: Page, unit: JouleUnit) -> str:
     """Column head of the platform's readings; simulated ones are never called measured."""
     return f"{page.first.platform.source} {unit.symbol}"

@@ -15,6 +15,7 @@ from bench.report import render, summary_table
 from bench.report.collect import pages
 from bench.report.provenance import digest
 from bench.report.render import page_text
+from bench.report.text import signed_percent
 from shared.errors import BadInput
 
 Make = Callable[..., Record]
@@ -175,3 +176,10 @@ def test_summary_for_a_terminal(quick_runs: list[Record], seeded_runs: list[Reco
 def test_what_runs_noted_is_shown_and_long_notes_are_left_to_the_record(make_record: Make) -> None:
     text = text_of([make_record(notes={"kept_units": [1, 2], "history": list(range(100)), "bound": {"low": 0.2}})])
     assert "**ECC, 0.35** – bound: low 0.2; history: see the record; kept units: 1 2" in text
+
+
+def test_the_energy_note_tells_how_far_the_estimates_of_this_page_are_off(make_record: Make) -> None:
+    run = make_record()
+    assert run.measures is not None
+    off = signed_percent(run.measures.estimate_joules / run.measures.reading_joules - 1)
+    assert f"is between {off} and {off} off the reading" in text_of([run])
