@@ -10,17 +10,28 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "gymnasium", "stable-baselines3")
 
 
 def _git(*arguments: str) -> str | None:
     try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
-        )
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
+
+
+def _checkout() -> tuple[str | None, bool | None]:
+    """Commit and whether tracked files differ from it; (None, None) unless ROOT is the top of a git checkout.
+
+    An installed copy may lie inside somebody else's checkout, whose commit says nothing about this code.
+    """
+    top = _git("rev-parse", "--show-toplevel")
+    if top is None or Path(top).resolve() != ROOT:
+        return None, None
+    status = _git("status", "--porcelain", "--untracked-files=no")
+    return _git("rev-parse", "HEAD"), None if status is None else bool(status)
 
 
 def _processor() -> str:
@@ -46,10 +57,10 @@ def environment() -> dict[str, Any]:
     """
     import torch
 
-    status = _git("status", "--porcelain", "--untracked-files=no")
+    commit, dirty = _checkout()
     return {
-        "commit": _git("rev-parse", "HEAD"),
-        "dirty": None if status is None else bool(status),
+        "commit": commit,
+        "dirty": dirty,
         "python": platform.python_version(),
         "versions": {package: _version(package) for package in PACKAGES},
         "system": f"{platform.system()} {platform.machine()}",
