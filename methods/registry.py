@@ -39,9 +39,21 @@ def names() -> tuple[str, ...]:
 
 
 def get(name: str) -> Method:
-    """An instance of the method `name`. Raises BadInput when there is none of this name."""
+    """An instance of the method `name`.
+
+    Raises BadInput when there is none of this name, and when a third party's cannot be loaded.
+    """
     if name not in (sources := _sources()):
         raise BadInput(f"methods out of {', '.join(names())}", repr(name), "python -m bench methods")
-    module, _, attribute = sources[name].partition(":")
-    method: Method = getattr(importlib.import_module(module), attribute)()
+    try:
+        module, _, attribute = sources[name].partition(":")
+        method: Method = getattr(importlib.import_module(module), attribute)()
+    except Exception as error:
+        if name in BUILT_IN:  # a defect of ours: the trace says where
+            raise
+        raise BadInput(
+            f"a method at {sources[name]!r} (entry point {name!r} of {GROUP})",
+            " ".join(f"{type(error).__name__}: {error}".split()),
+            "repairing or uninstalling the package that registers it",
+        ) from error
     return method

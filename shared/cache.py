@@ -10,6 +10,8 @@ from pathlib import Path
 
 import platformdirs
 
+from shared.errors import BadInput
+
 
 def cache_dir() -> Path:
     """The cache folder: `BENCH_CACHE` where set, else the user's cache folder of the operating system.
@@ -18,6 +20,20 @@ def cache_dir() -> Path:
     """
     override = os.environ.get("BENCH_CACHE")
     return Path(override) if override else Path(platformdirs.user_cache_dir("energy-compression-bench"))
+
+
+def checked_cache_dir() -> Path:
+    """The cache folder, made when missing. Raises BadInput when nothing can be written into it."""
+    folder = cache_dir()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise BadInput(
+            "a cache folder that can be written", f"{folder} ({error.strerror})", "BENCH_CACHE=FOLDER"
+        ) from None
+    return folder
 
 
 def content_key(*parts: object) -> str:

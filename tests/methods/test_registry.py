@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -49,6 +50,33 @@ def test_third_parties_are_found_and_cannot_take_a_built_in_name(monkeypatch: py
     assert registry.names() == (*registry.BUILT_IN, "a-guest", "guest")
     assert type(registry.get("guest")) is Guest
     assert type(registry.get("dense")) is not Guest
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("no_such_package:Method", "ModuleNotFoundError"),
+        ("json:NoSuchMethod", "AttributeError"),
+        ("json", "AttributeError"),
+        ("broken_package:Method", "RuntimeError: two lines"),
+    ],
+)
+def test_a_broken_third_party_is_refused_by_name(
+    value: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_package.py").write_text('raise RuntimeError("two\\nlines")')
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [EntryPoint("guest", value, registry.GROUP)])
+    with pytest.raises(BadInput) as caught:
+        registry.get("guest")
+    message = str(caught.value)
+    assert "'guest'" in message and value in message and words in message and "\n" not in message
+
+
+def test_a_broken_built_in_is_no_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry.BUILT_IN, "ecc", "no_such_package:ECC")
+    with pytest.raises(ModuleNotFoundError):
+        registry.get("ecc")
 
 
 def test_listing_names_needs_no_torch() -> None:

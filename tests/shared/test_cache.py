@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.cache import atomic_write, cache_dir, content_key
+from shared.cache import atomic_write, cache_dir, checked_cache_dir, content_key
+from shared.errors import BadInput
 
 
 def test_the_cache_folder_can_be_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -16,6 +17,22 @@ def test_the_cache_folder_can_be_chosen(tmp_path: Path, monkeypatch: pytest.Monk
     assert not cache_dir().exists()
     monkeypatch.delenv("BENCH_CACHE")
     assert cache_dir().is_absolute() and cache_dir() != tmp_path / "here"
+
+
+def test_a_checked_cache_folder_is_there_and_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "a" / "b"))
+    assert checked_cache_dir() == tmp_path / "a" / "b"
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["file", "file/below", "n" * 300])
+def test_a_cache_folder_that_cannot_be_written_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / name))
+    with pytest.raises(BadInput, match=r"cache folder that can be written, got .* try BENCH_CACHE=FOLDER$"):
+        checked_cache_dir()
 
 
 def test_content_keys_depend_on_content_alone() -> None:
