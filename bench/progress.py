@@ -28,6 +28,7 @@ class PlanProgress:
         self._work, self._console = work, console
         self._share = dict.fromkeys(work, 0.0)
         self._rows: dict[str, TaskID] = {}
+        self._steps: dict[str, tuple[str, float, float]] = {}  # running step, when it was first heard of, share then
         self._started = self._last_line = time.monotonic()
         self._bars = Progress(
             SpinnerColumn(),
@@ -55,7 +56,11 @@ class PlanProgress:
         self._share[job] = max(self._share[job], first + (last - first) * share)
         if job not in self._rows:
             self._rows[job] = self._bars.add_task(job, total=1.0, note="")
-        self._bars.update(self._rows[job], completed=share, note=step)
+        if job not in self._steps or self._steps[job][0] != step:
+            self._steps[job] = (step, time.monotonic(), share)
+        _, since, first_share = self._steps[job]
+        note = f"{step}, {_to_go(share - first_share, 1.0 - share, since)}"
+        self._bars.update(self._rows[job], completed=share, note=note)
         self._refresh()
 
     def finish(self, job: str, message: str) -> None:
@@ -70,13 +75,17 @@ class PlanProgress:
         return sum(self._work[job] * share for job, share in self._share.items()) / sum(self._work.values())
 
     def _to_go(self) -> str:
-        done = self._done()
-        if not 0.0 < done < 1.0:
-            return "all done" if done else "just started"
-        return f"{minutes((time.monotonic() - self._started) * (1 - done) / done)} to go"
+        return _to_go(done := self._done(), 1.0 - done, self._started)
 
     def _refresh(self) -> None:
         self._bars.update(self._total, completed=self._done(), note=self._to_go())
         if not self._console.is_terminal and time.monotonic() - self._last_line > LINE_EVERY_S:
             self._last_line = time.monotonic()
             self._console.print(f"{100 * self._done():.0f} % done, {self._to_go()}", highlight=False)
+
+
+def _to_go(done: float, left: float, since: float) -> str:
+    """How long the share `left` takes when `done` took from `since` (time.monotonic) until now."""
+    if left <= 0.0:
+        return "all done"
+    return f"{minutes((time.monotonic() - since) * left / done)} to go" if done > 0.0 else "just started"
