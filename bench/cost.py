@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 
 from bench import dense, harness
-from bench.plan import Job, Plan
+from bench.plan import Ground, Job, Plan
 from bench.progress import minutes
 from methods import registry
 from shared.data import BatchStream
@@ -27,7 +28,7 @@ class Cost:
         seconds = max(sum(self.job_seconds.values()) / jobs, max(self.job_seconds.values(), default=0.0))
         return (
             f"{len(self.job_seconds)} runs: {self.training_iterations:,} training iterations, "
-            f"{self.fine_tune_iterations:,} of fine-tuning, up to {self.search_samples:,} search samples; "
+            f"{self.fine_tune_iterations:,} of fine-tuning, up to about {self.search_samples:,} search samples; "
             f"about {minutes(seconds)} on {jobs} processes"
         )
 
@@ -35,19 +36,12 @@ class Cost:
 def estimate(plan: Plan, jobs: list[Job] | tuple[Job, ...]) -> Cost:
     """Time a distillation step and a forward pass of the dense network on one thread, and multiply.
 
-    Fine-tuning is counted at the dense network's price, which is more than a cut network takes.
+    Fine-tuning is counted at the dense network's price, which is more than a cut network takes. Search samples are
+    what each method expects at most for the job's own budget.
     """
-    ground, protocol = plan.ground, plan.ground.protocol
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        network = dense.untrained(ground.workload)
-        stream = BatchStream(ground.dataset.train, 0, protocol.batch_size)
-        zeros = torch.zeros(protocol.batch_size, len(ground.dataset.classes))
-        step_s, forward_s = harness.unit_costs(network, stream, lambda index, images: zeros, ground)
-    finally:
-        torch.set_num_threads(threads)
-    samples = {job: registry.get(job.method).search_samples(protocol, ground.structure) for job in jobs}
+    protocol = plan.ground.protocol
+    step_s, forward_s = _prices(plan.ground)
+    samples = {job: _search_samples(job, plan.ground) for job in jobs}
     training = (protocol.iterations + protocol.fine_tune_iterations) * step_s
     return Cost(
         training_iterations=len(jobs) * protocol.iterations,
@@ -55,3 +49,24 @@ def estimate(plan: Plan, jobs: list[Job] | tuple[Job, ...]) -> Cost:
         search_samples=sum(samples.values()),
         job_seconds={job: training + samples[job] * forward_s for job in jobs},
     )
+
+
+def _search_samples(job: Job, ground: Ground) -> int:
+    budgets = ground.protocol.budgets if job.budget is None else (job.budget.fraction,)
+    expected = registry.get(job.method).search_samples(replace(ground.protocol, budgets=budgets), ground.structure)
+    return max(0, expected)
+
+
+@lru_cache(maxsize=1)  # a plan is priced as a whole and again for what is left of it
+def _prices(ground: Ground) -> tuple[float, float]:
+    """Seconds of a distillation step, and of a forward pass per search image."""
+    protocol = ground.protocol
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        network = dense.untrained(ground.workload)
+        stream = BatchStream(ground.dataset.train, 0, protocol.batch_size)
+        zeros = torch.zeros(protocol.batch_size, len(ground.dataset.classes))
+        return harness.unit_costs(network, stream, lambda index, images: zeros, ground)
+    finally:
+        torch.set_num_threads(threads)

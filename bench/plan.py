@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+import shlex
+from dataclasses import dataclass, fields
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from functools import cached_property
+from pathlib import Path
 
 import torch
 
@@ -13,7 +16,7 @@ from bench import protocols, workload
 from bench.workload import Workload
 from methods import registry
 from shared import data, energy, platforms
-from shared.cache import content_key
+from shared.cache import checked_cache_dir, content_key
 from shared.data import Dataset
 from shared.energy import EnergyFit, Profile
 from shared.errors import BadInput
@@ -33,6 +36,16 @@ class Request:
     protocol: str = "quick"
     budgets: str | None = None
     seeds: str | None = None
+    data: str | None = None  # folder of a data set that is not embedded
+
+    @property
+    def command(self) -> str:
+        """The command that asks for this, without defaults and without what names a place on this machine."""
+        asked = [(f.name, getattr(self, f.name)) for f in fields(self) if f.name != "data"]
+        given = [(name, value) for name, value in asked if value != getattr(Request, name)]
+        return shlex.join(
+            ["python", "-m", "bench", "run", *(part for name, value in given for part in (f"--{name}", value))]
+        )
 
 
 @dataclass(frozen=True)
@@ -41,6 +54,11 @@ class Budget:
 
     fraction: float
     joules: float
+
+    @property
+    def name(self) -> str:
+        """The fraction as it stands in names and tables."""
+        return f"{self.fraction:.6g}"
 
 
 @dataclass(frozen=True)
@@ -54,13 +72,16 @@ class Job:
     @property
     def name(self) -> str:
         """Readable and unique within a plan; names the run's folder together with the plan's slug."""
-        share = "dense" if self.budget is None else f"{self.budget.fraction:.6g}"
+        share = "dense" if self.budget is None else self.budget.name
         return f"{self.method}-{share}-s{self.seed}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ground:
-    """What every run of a plan stands on: platform readings and the energy model; none of it depends on a seed."""
+    """What every run of a plan stands on: platform readings and the energy model; none of it depends on a seed.
+
+    Equal to itself alone: it holds arrays, and figures are cached for it.
+    """
 
     workload: Workload
     protocol: Protocol
@@ -82,6 +103,22 @@ class Ground:
         """Ê with one channel in every unit: the least that any method can reach by the model."""
         return float(self.fit.model(self.structure.positions((1,) * len(self.structure.upper_bounds))))
 
+    @property
+    def top_joules(self) -> float:
+        """Budgets lie below this: at it the dense network itself would do."""
+        return min(self.dense_reading_joules, self.dense_estimate_joules)
+
+    @property
+    def reachable(self) -> str:
+        """The range of budgets for a person, rounded inwards so that its ends can be asked for."""
+        floor, top, dense = (Decimal(j) for j in (self.floor_joules, self.top_joules, self.dense_reading_joules))
+        up, down = (Context(prec=4, rounding=rounding) for rounding in (ROUND_CEILING, ROUND_FLOOR))
+        low, high, least, most = (
+            float(number)
+            for number in (up.plus(floor), down.plus(top), up.divide(floor, dense), down.divide(top, dense))
+        )
+        return f"{low:.4g} J to below {high:.4g} J per image, fractions {least:.4g} to below {most:.4g}"
+
 
 def lay_ground(request: Request) -> Ground:
     """Profile the platform (or take the profile from the cache) and fit the energy model."""
@@ -93,6 +130,8 @@ def lay_ground(request: Request) -> Ground:
     work = workload.get(request.network, request.dataset)
     with torch.device("meta"):
         anatomy = structure(work.build())
+    checked_cache_dir()
+    dataset = data.load(request.dataset, None if request.data is None else Path(request.data))
     platform = platforms.get(request.device)
     batch = platform.inference_batch(anatomy.operations, anatomy.position_bounds)
     profile = energy.profile(
@@ -101,7 +140,7 @@ def lay_ground(request: Request) -> Ground:
     return Ground(
         workload=work,
         protocol=protocol,
-        dataset=data.load(request.dataset),
+        dataset=dataset,
         platform=platform,
         structure=anatomy,
         inference_batch=batch,
@@ -127,19 +166,30 @@ class Plan:
             (request.network, request.dataset, request.device, ground.platform.source, ground.protocol.name)
         )
 
-    def key(self, job: Job, dense_fingerprint: str, source: str) -> str:
-        """Content key of a job: all that decides its outcome. `source` is the fingerprint of the code that runs."""
+    def key(self, job: Job, dense_fingerprint: str, code: str, method_source: str) -> str:
+        """Content key of a job: all that decides its outcome.
+
+        `code` and `method_source` are the fingerprints of the code that all methods share and of the method's own.
+        """
         protocol = {k: v for k, v in vars(self.ground.protocol).items() if k not in ("budgets", "seeds")}
         fit = self.ground.fit.model.to_dict()
         budget = None if job.budget is None else job.budget.joules
         dataset = self.ground.dataset.fingerprint
-        return content_key(job.method, budget, job.seed, protocol, fit, dense_fingerprint, dataset, self.slug, source)
+        told = (job.method, budget, job.seed, protocol, fit, dense_fingerprint, dataset, self.slug)
+        return content_key(*told, code, method_source, torch.__version__)
 
 
 def make(request: Request) -> Plan:
     """Check a request and turn it into a plan. Raises BadInput; writes nothing but caches."""
     methods = _listed(request.methods, "method names", str)
     chosen = {name: registry.get(name) for name in methods}
+    for name in chosen:
+        if not _FILE_NAME.fullmatch(name):
+            raise BadInput(
+                "method names of letters, digits and ._+- (runs lie in folders of that name)",
+                repr(name),
+                "another name in the entry point",
+            )
     protocol = protocols.get(request.protocol)
     seeds = protocol.seeds if request.seeds is None else tuple(_listed(request.seeds, "seeds (integers >= 0)", _seed))
     texts = (
@@ -148,7 +198,7 @@ def make(request: Request) -> Plan:
         else tuple(_listed(request.budgets, "budgets", _budget_text))
     )
     ground = lay_ground(request)
-    budgets = tuple(_budget(text, ground) for text in texts)
+    budgets = _distinct(texts, ground)
     jobs = [
         Job(name, budget, seed)
         for seed in seeds
@@ -172,6 +222,7 @@ def _seed(text: str) -> int:
     return int(text)
 
 
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
 
@@ -191,16 +242,28 @@ def _budget_text(text: str) -> str:
     return text
 
 
+def _distinct(texts: tuple[str, ...], ground: Ground) -> tuple[Budget, ...]:
+    """The budgets, those of one name once. Raises BadInput where one name would stand for different joules."""
+    found: dict[str, Budget] = {}
+    for text in texts:
+        budget = _budget(text, ground)
+        if found.setdefault(budget.name, budget).joules != budget.joules:
+            raise BadInput(
+                "budgets that differ in six digits of their fraction",
+                f"{text} = {budget.joules!r} J beside {found[budget.name].joules!r} J",
+                "leaving one of them out",
+            )
+    return tuple(found.values())
+
+
 def _budget(text: str, ground: Ground) -> Budget:
     """`text` in joules per image, between what the network can reach and what the dense network takes."""
-    dense, floor = ground.dense_reading_joules, ground.floor_joules
+    dense = ground.dense_reading_joules
     joules = float(text[:-1]) if text.endswith("J") else float(text) * dense
-    top = min(dense, ground.dense_estimate_joules)
-    if not floor <= joules < top:
-        reachable = f"{floor:.4g} J to {top:.4g} J per image, fractions {floor / dense:.4f} to {top / dense:.4f}"
-        side = "not below the dense network" if joules >= top else "below what the network can reach"
+    if not ground.floor_joules <= joules < ground.top_joules:
+        side = "not below the dense network" if joules >= ground.top_joules else "below what the network can reach"
         raise BadInput(
-            f"a budget within the reachable range ({reachable})",
+            f"a budget within the reachable range ({ground.reachable})",
             f"{text} = {joules:.4g} J, {side}",
             "a budget in that range",
         )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
 
-from bench import plan
+from bench import plan, protocols
 from bench.plan import Ground, Request
 from shared.errors import BadInput
 
@@ -34,10 +37,41 @@ def test_fractions_are_of_the_dense_reading_and_joules_are_taken_as_they_are(gro
     assert by_joules.fraction == pytest.approx(0.5)
 
 
-def test_repeated_items_count_once() -> None:
-    assert (
-        len(plan.make(Request(methods="uniform,uniform", protocol="smoke", budgets="0.5,0.5", seeds="1,1")).jobs) == 1
-    )
+@pytest.mark.parametrize("budgets", ["0.5,0.5", "0.5,.5,0.500,5e-1,+0.5"])
+def test_repeated_items_count_once(budgets: str) -> None:
+    assert len(plan.make(Request(methods="uniform,uniform", protocol="smoke", budgets=budgets, seeds="1,1")).jobs) == 1
+
+
+def test_the_same_budget_as_fraction_and_in_joules_counts_once(ground: Ground) -> None:
+    both = f"0.5,{0.5 * ground.dense_reading_joules!r}J"
+    assert len(plan.make(Request(methods="uniform", protocol="smoke", budgets=both)).jobs) == 1
+
+
+def test_different_joules_of_one_name_are_refused() -> None:
+    with pytest.raises(BadInput, match="differ in six digits"):
+        plan.make(Request(methods="uniform", protocol="smoke", budgets="0.5,0.50000001"))
+    assert len(plan.make(Request(methods="uniform", protocol="smoke", budgets="0.5,0.50001")).jobs) == 2
+
+
+def test_the_command_names_no_place_and_no_default() -> None:
+    assert Request().command == "python -m bench run"
+    asked = Request(methods="ecc,uniform", budgets="0.35,0.0247J", seeds="0,1", data="/somewhere/else")
+    assert asked.command == "python -m bench run --methods ecc,uniform --budgets 0.35,0.0247J --seeds 0,1"
+    assert shlex.split(Request(budgets="0.35, 0.3").command)[-1] == "0.35, 0.3"
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", ".hidden", "a b", "n" * 200, "ümlaut"])
+def test_a_method_whose_name_names_no_folder_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(plan.registry.BUILT_IN, name, "methods.controls.uniform:Uniform")
+    with pytest.raises(BadInput, match="method names of letters"):
+        plan.make(Request(methods=name, protocol="smoke"))
+
+
+@pytest.mark.parametrize("name", protocols.names())
+def test_learning_rates_are_those_that_their_grids_chose(name: str) -> None:
+    page = (Path(__file__).parents[2] / "reports" / f"learning-rate-{name}.md").read_text()
+    (chosen,) = re.findall(r"^Chosen: (\S+)\.$", page, re.MULTILINE)
+    assert protocols.get(name).learning_rate == float(chosen)
 
 
 @pytest.mark.parametrize(
@@ -67,14 +101,29 @@ def test_bad_requests_say_what_was_expected(change: dict[str, str], words: str) 
     assert words in message and message.startswith("expected") and "; try " in message and "\n" not in message
 
 
-def test_the_range_error_prints_the_range(ground: Ground) -> None:
-    with pytest.raises(BadInput, match=f"{ground.floor_joules:.4g} J"):
+@pytest.mark.parametrize("factor", [1.0, 1.00012, 0.99987, 1 / 3])
+def test_the_ends_of_the_printed_range_can_be_asked_for(
+    factor: float, ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With other joules of the dense network too, since rounding to nearest goes inwards half of the time."""
+    other = replace(ground, dense_reading_joules=factor * ground.dense_reading_joules)
+    monkeypatch.setattr(plan, "lay_ground", lambda request: other)
+    with pytest.raises(BadInput) as caught:
         plan.make(Request(methods="uniform", protocol="smoke", budgets="0.0001"))
+    found = re.search(
+        r"\(([\d.e-]+) J to below ([\d.e-]+) J per image, fractions ([\d.e-]+) to below ([\d.e-]+)\)", str(caught.value)
+    )
+    assert found is not None
+    low, high, least, most = found.groups()
+    assert float(low) == pytest.approx(other.floor_joules, rel=1e-3)
+    assert float(high) == pytest.approx(other.top_joules, rel=1e-3)
+    for budget in (f"{low}J", f"{float(high) * (1 - 1e-12)!r}J", least, repr(float(most) * (1 - 1e-12))):
+        assert len(plan.make(Request(methods="uniform", protocol="smoke", budgets=budget)).jobs) == 1
 
 
 def test_key_depends_on_all_that_decides_the_outcome(ground: Ground) -> None:
     made = plan.make(Request(methods="uniform", protocol="smoke", budgets="0.5,0.4", seeds="0,1"))
-    keys = {made.key(job, weights, source) for job in made.jobs for weights in "ab" for source in "cd"}
-    assert len(keys) == 4 * 2 * 2
+    keys = {made.key(job, *rest) for job in made.jobs for rest in product("ab", "cd", "ef")}
+    assert len(keys) == 4 * 2 * 2 * 2
     longer = replace(made, ground=replace(ground, protocol=replace(ground.protocol, iterations=5)))
-    assert longer.key(made.jobs[0], "a", "c") not in keys
+    assert longer.key(made.jobs[0], "a", "c", "e") not in keys

@@ -1,0 +1,72 @@
+"""What a plan says it costs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bench import cost, plan
+from bench.plan import Ground, Request
+from methods import registry
+
+STEP_S, FORWARD_S = 0.5, 0.001
+
+
+@pytest.fixture
+def timings(ground: Ground, in_cache: Path, monkeypatch: pytest.MonkeyPatch) -> list[Ground]:
+    """The grounds that were timed, with prices as above."""
+    timed: list[Ground] = []
+
+    def unit_costs(network: object, stream: object, teacher: object, given: Ground) -> tuple[float, float]:
+        timed.append(given)
+        return STEP_S, FORWARD_S
+
+    monkeypatch.setattr(plan, "lay_ground", lambda request: ground)
+    monkeypatch.setattr(cost.harness, "unit_costs", unit_costs)
+    cost._prices.cache_clear()
+    yield timed
+    cost._prices.cache_clear()
+
+
+def test_seconds_are_iterations_and_samples_at_their_prices(ground: Ground, timings: list[Ground]) -> None:
+    made = plan.make(Request(methods="uniform,amc", protocol="smoke", budgets="0.5,0.4"))
+    estimate = cost.estimate(made, made.jobs)
+    samples = registry.get("amc").search_samples(ground.protocol, ground.structure)
+    assert samples > 0 and estimate.search_samples == 2 * samples
+    assert (estimate.training_iterations, estimate.fine_tune_iterations) == (4 * 4, 4 * 2)
+    training = (4 + 2) * STEP_S
+    assert list(estimate.job_seconds.values()) == pytest.approx(
+        [training, training, *[training + samples * FORWARD_S] * 2]
+    )
+
+
+def test_a_plan_is_timed_once_however_often_it_is_estimated(ground: Ground, timings: list[Ground]) -> None:
+    made = plan.make(Request(methods="uniform", protocol="smoke", budgets="0.5,0.4"))
+    whole = cost.estimate(made, made.jobs)
+    rest = cost.estimate(made, list(made.jobs[1:]))
+    assert timings == [ground]
+    assert rest.training_iterations == whole.training_iterations / 2
+    other = replace(made, ground=replace(ground))
+    cost.estimate(other, other.jobs)
+    assert len(timings) == 2
+
+
+def test_search_samples_are_those_of_the_jobs_own_budget(ground: Ground, timings: list[Ground]) -> None:
+    """NetAdapt looks for longer when it has further to go; the protocol's budgets do not matter."""
+    long = replace(ground.protocol, iterations=1_000_000)
+    made = plan.make(Request(methods="netadapt", protocol="smoke", budgets="0.9,0.3"))
+    made = replace(made, ground=replace(ground, protocol=long))
+    near, far = (cost.estimate(made, [job]).search_samples for job in made.jobs)
+    assert 0 < near < far / 5
+
+
+def test_wall_time_is_at_least_that_of_the_longest_job(timings: list[Ground]) -> None:
+    made = plan.make(Request(methods="uniform", protocol="smoke", budgets="0.5,0.4", seeds="0,1"))
+    estimate = replace(
+        cost.estimate(made, made.jobs), job_seconds=dict(zip(made.jobs, (10.0, 10.0, 10.0, 50.0), strict=True))
+    )
+    assert "about 80 s on 1 processes" in estimate.describe(1)
+    assert "about 50 s on 4 processes" in estimate.describe(4)
+    assert estimate.describe(1).startswith("4 runs: 16 training iterations, 8 of fine-tuning, up to about 0 search")
