@@ -7,7 +7,7 @@ Imports of torch and of everything that stands on it happen inside the commands,
 from __future__ import annotations
 
 import os
-import shlex
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -39,7 +39,21 @@ Budgets = Annotated[
 Seeds = Annotated[str | None, typer.Option(help="Comma-separated integers. Default: the protocol's.")]
 Jobs = Annotated[int, typer.Option(help="Parallel processes, one thread each.", min=1)]
 Out = Annotated[Path, typer.Option(help="Folder for runs and reports.")]
-CORES = os.cpu_count() or 1
+Data = Annotated[str | None, typer.Option(help="Folder of a data set that is not embedded.")]
+Metric = Annotated[str, typer.Option(help="What budgets are in: energy.")]
+Meter = Annotated[str, typer.Option(help="How the platform answers: auto or sim, both the simulator.")]
+Compute = Annotated[str, typer.Option(help="Where training runs: cpu.")]
+Executor = Annotated[str, typer.Option(help="What runs the jobs: local.")]
+# the cores that this process may use, where the system tells
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+# option -> values that work, pattern of those to come
+_VALUES = {
+    "metric": (("energy",), "latency"),
+    "meter": (("auto", "sim"), "nvml|ina3221|rapl|clock|replay:.+"),
+    "compute": (("cpu",), r"cuda:\d+"),
+    "executor": (("local",), "ray"),
+}
 
 
 @app.command()
@@ -51,6 +65,11 @@ def run(
     protocol: ProtocolName = "quick",
     budgets: Budgets = None,
     seeds: Seeds = None,
+    data: Data = None,
+    metric: Metric = "energy",
+    meter: Meter = "auto",
+    compute: Compute = "cpu",
+    executor: Executor = "local",
     out: Out = Path("runs"),
     fresh: Annotated[bool, typer.Option(help="Repeat runs that are finished already.")] = False,
     jobs: Jobs = CORES,
@@ -60,13 +79,13 @@ def run(
     from bench.store import Store
 
     console = _console()
-    store = Store(out)
-    store.check_writable()
-    made = plan.make(plan.Request(methods, device, network, dataset, protocol, budgets, seeds))
+    _check_built(metric=metric, meter=meter, compute=compute, executor=executor)
+    _check_writable("--out", out)
+    request = plan.Request(methods, device, network, dataset, protocol, budgets, seeds, data)
+    made = plan.make(request)
     console.print(_first_line(made.ground), highlight=False)
-    console.print(cost.estimate(made, made.jobs).describe(jobs), highlight=False)
-    command = shlex.join(["python", "-m", "bench", *sys.argv[1:]])
-    records = runner.run(made, store, jobs=jobs, fresh=fresh, command=command, console=console)
+    console.print(f"the whole plan: {cost.estimate(made, made.jobs).describe(jobs)}", highlight=False)
+    records = runner.run(made, Store(out), jobs=jobs, fresh=fresh, command=request.command, console=console)
     pages = report.render(records, out)
     console.print(report.summary_table(records), highlight=False, markup=False, soft_wrap=True)
     for page in pages:
@@ -85,13 +104,19 @@ def plan_(
     protocol: ProtocolName = "quick",
     budgets: Budgets = None,
     seeds: Seeds = None,
+    data: Data = None,
+    metric: Metric = "energy",
+    meter: Meter = "auto",
+    compute: Compute = "cpu",
+    executor: Executor = "local",
     jobs: Jobs = CORES,
 ) -> None:
     """Say what `run` with the same arguments would cost, without running it."""
     from bench import cost, plan
     from bench.progress import minutes
 
-    made = plan.make(plan.Request(methods, device, network, dataset, protocol, budgets, seeds))
+    _check_built(metric=metric, meter=meter, compute=compute, executor=executor)
+    made = plan.make(plan.Request(methods, device, network, dataset, protocol, budgets, seeds, data))
     console = _console()
     console.print(_first_line(made.ground), highlight=False)
     estimate = cost.estimate(made, made.jobs)
@@ -113,8 +138,12 @@ def dense(
     from bench import dense as weights
     from bench import workload
     from shared import data
+    from shared.cache import checked_cache_dir
 
     work = workload.get(network, dataset)
+    if to is not None:
+        _check_writable("--to", to)
+    checked_cache_dir()
     images = data.load(dataset)
     console = _console()
     with Progress(console=console) as bars:
@@ -151,7 +180,7 @@ def profile(
     console.print(
         f"bilinear model, {len(ground.profile.joules):,} readings: {100 * fit.relative_error:.2f} % held-out error, "
         f"skill {fit.skill:.3f}, dense {100 * fit.dense_relative_error:+.1f} %, "
-        f"reachable {ground.floor_joules:.4g} J to {ground.dense_reading_joules:.4g} J per image",
+        f"reachable {ground.reachable}",
         highlight=False,
     )
 
@@ -175,6 +204,7 @@ def report_(
             raise typer.Exit(1)
         console.print("all pages agree with their records")
         return
+    _check_writable("--out", out) if to is None and not again else _check_writable("--to", to or Path("reports"))
     if again:
         pages = report.regenerate(to or Path("reports"))
     else:
@@ -194,6 +224,7 @@ def tune(
     """Choose a protocol's learning rate on the search split, with the controls alone, and print the grid."""
     from bench import tuning
 
+    _check_writable("--to", to)
     tuning.tune(protocol, device, jobs=jobs, folder=to, console=_console())
 
 
@@ -201,10 +232,15 @@ def tune(
 def methods() -> None:
     """List the methods."""
     from methods import registry
+    from shared.errors import BadInput
 
     for name in registry.names():
-        method = registry.get(name)
-        typer.echo(f"{name:16} {method.title}: {method.paper}")
+        try:
+            method = registry.get(name)
+        except BadInput as error:  # a broken package of someone else's hides no other method
+            typer.echo(f"{name:16} cannot be used: {error}")
+        else:
+            typer.echo(f"{name:16} {method.title}: {method.paper}")
 
 
 @app.command()
@@ -231,6 +267,31 @@ def devices() -> None:
     for name in platforms.names():
         platform = platforms.get(name)
         typer.echo(f"{name:8} {platform.source}, calibration {platform.calibration}")
+
+
+def _check_built(**options: str) -> None:
+    """Raise BadInput for a value of an option that this version does not serve."""
+    from shared.errors import BadInput
+
+    for option, value in options.items():
+        served, planned = _VALUES[option]
+        if value not in served:
+            later = f" ({value} is not built yet)" if re.fullmatch(planned, value) else ""
+            raise BadInput(f"--{option} {' or '.join(served)}", repr(value), f"--{option} {served[0]}{later}")
+
+
+def _check_writable(option: str, folder: Path) -> None:
+    """Raise BadInput when nothing could be written below the folder that `option` names."""
+    from bench.store import Store
+    from shared.errors import BadInput
+
+    try:
+        Store(folder).check_writable()
+    except (OSError, BadInput) as error:
+        if isinstance(error, BadInput) and option == "--out":
+            raise
+        why = f" ({error.strerror})" if isinstance(error, OSError) else ""
+        raise BadInput(f"{option} to be a folder that can be written", f"{folder}{why}", "another folder") from None
 
 
 def _console():  # type: ignore[no-untyped-def]
