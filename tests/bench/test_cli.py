@@ -2,26 +2,57 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any, Protocol
 
 import pytest
+
+from bench import cli
+from methods import registry
+from shared.errors import BadInput
 
 ROOT = Path(__file__).parents[2]
 
 
-def bench(*arguments: str, cache: Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+def bench(*arguments: str, cache: Path) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"BENCH_CACHE": str(cache), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.run(
         [sys.executable, "-m", "bench", *arguments],
-        cwd=cwd,
+        cwd=ROOT,
         env=environment,
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+class Command(Protocol):
+    def __call__(self, *arguments: str) -> tuple[int, str, str]: ...
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], in_cache: Path) -> Command:
+    """The command line within this process, which need not import torch each time: (exit code, stdout, stderr)."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["bench", *arguments])
+        code = cli.main()
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def without_seconds(path: Path) -> dict[str, Any]:
+    """A record without what differs from run to run."""
+    record = json.loads(path.read_bytes())
+    seconds = {name for name in record["cost"] if name.endswith("_s") or "_s_per_" in name}
+    assert len(seconds) == 4
+    return record | {"cost": {name: value for name, value in record["cost"].items() if name not in seconds}}
 
 
 def test_help_needs_no_torch(tmp_path: Path) -> None:
@@ -45,28 +76,120 @@ def test_help_needs_no_torch(tmp_path: Path) -> None:
         ("--network", "nope"),
         ("--dataset", "nope"),
         ("--budgets", "0.0001"),
+        ("--budgets", "0"),
+        ("--budgets", "abc"),
+        ("--budgets", "2"),
         ("--seeds", "x"),
+        ("--seeds", "1.5"),
+        ("--protocol", "nope"),
+        ("--data", "somewhere"),
         ("--jobs", "x"),
         ("--nope",),
     ],
 )
 def test_bad_arguments_exit_with_2_one_line_and_no_trace(
-    arguments: tuple[str, ...], cache: Path, tmp_path: Path
+    arguments: tuple[str, ...], command: Command, tmp_path: Path
 ) -> None:
-    done = bench("run", "--protocol", "smoke", "--out", str(tmp_path / "runs"), *arguments, cache=cache)
-    assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1, done.stderr
+    code, _, error = command("run", "--protocol", "smoke", "--out", str(tmp_path / "runs"), *arguments)
+    assert code == 2
+    assert len(error.splitlines()) == 1, error
     assert not (tmp_path / "runs").exists()
 
 
-def test_lists(cache: Path) -> None:
-    assert {"ecc", "netadapt", "amc"} <= {line.split()[0] for line in bench("methods", cache=cache).stdout.splitlines()}
-    assert bench("networks", cache=cache).stdout.split() == ["alexnet", "erfnet", "mobilenet"]
-    assert "simulated" in bench("devices", cache=cache).stdout
+def test_bad_arguments_as_the_shell_sees_them(cache: Path, tmp_path: Path) -> None:
+    done = bench("run", "--methods", "nope", "--out", str(tmp_path / "runs"), cache=cache)
+    assert done.returncode == 2 and done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1 and "'nope'" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("out", ["file/below", "n" * 300, "a/" * 3000])
+def test_an_output_folder_that_cannot_be_written_is_refused(out: str, command: Command, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    code, _, error = command("run", "--protocol", "smoke", "--out", str(tmp_path / out))
+    assert code == 2
+    assert len(error.splitlines()) == 1 and "that can be written" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("arguments", [("dense",), ("tune", "--protocol", "smoke"), ("report",)])
+@pytest.mark.parametrize("to", ["file", "n" * 300])
+def test_folders_are_checked_before_the_work(
+    arguments: tuple[str, ...], to: str, command: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    code, out, error = command(*arguments, "--to", str(tmp_path / to))
+    assert code == 2 and out == ""
+    assert len(error.splitlines()) == 1 and error.startswith("expected --to to be a folder"), error
+
+
+@pytest.mark.parametrize("name", ["run", "plan", "profile", "dense", "tune"])
+def test_a_cache_that_cannot_be_written_is_refused(
+    name: str, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "file" / "below"))
+    monkeypatch.chdir(tmp_path)
+    code, out, error = command(name)
+    assert code == 2 and out == ""
+    assert len(error.splitlines()) == 1 and "BENCH_CACHE=" in error, error
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "planned"),
+    [
+        *(("--meter", value, True) for value in ("nvml", "ina3221", "rapl", "clock", "replay:readings.csv")),
+        ("--metric", "latency", True),
+        ("--compute", "cuda:1", True),
+        ("--executor", "ray", True),
+        *(("--meter", value, False) for value in ("nope", "replay:", "nvmlx")),
+        ("--metric", "seconds", False),
+        ("--compute", "cuda", False),
+        ("--executor", "", False),
+    ],
+)
+def test_values_of_options_that_are_to_come_are_told_from_wrong_ones(option: str, value: str, planned: bool) -> None:
+    given = {"metric": "energy", "meter": "sim", "compute": "cpu", "executor": "local"} | {option[2:]: value}
+    with pytest.raises(BadInput, match=f"expected {option} ") as caught:
+        cli._check_built(**given)
+    assert repr(value) in str(caught.value) and ("not built yet" in str(caught.value)) == planned
+
+
+def test_options_of_which_one_value_is_built(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    built = ("--meter", "sim", "--metric", "energy", "--compute", "cpu", "--executor", "local")
+    arguments = ("plan", "--methods", "uniform", "--protocol", "smoke")
+    code, out, error = command(*arguments, *built)
+    assert code == 0 and "uniform-0.4-s0" in out, error
+    for name in ("plan", "run"):
+        code, out, error = command(name, *arguments[1:], "--meter", "nvml")
+        assert code == 2 and out == "" and "not built yet" in error and len(error.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_methods_lists_a_broken_one_with_a_note(monkeypatch: pytest.MonkeyPatch, command: Command) -> None:
+    points = [EntryPoint("guest", "no_such_package:Method", registry.GROUP)]
+    monkeypatch.setattr(registry, "entry_points", lambda group: points)
+    code, out, _ = command("methods")
+    assert code == 0
+    lines = {line.split()[0]: line for line in out.splitlines()}
+    assert tuple(lines) == (*registry.BUILT_IN, "guest")
+    assert "cannot be used" in lines["guest"] and "no_such_package" in lines["guest"]
+    assert not any("cannot be used" in lines[name] for name in registry.BUILT_IN)
+
+
+def test_lists(command: Command) -> None:
+    assert {"ecc", "netadapt", "amc"} <= {line.split()[0] for line in command("methods")[1].splitlines()}
+    assert command("networks")[1].split() == ["alexnet", "erfnet", "mobilenet"]
+    assert command("datasets")[1].split() == ["fashion-mnist"]
+    assert "simulated" in command("devices")[1]
 
 
 def test_run_end_to_end_then_again_then_fresh(cache: Path, tmp_path: Path) -> None:
-    """A report at first; no training the second time; the same networks, bit for bit, in a fresh store."""
+    """A report at first; no training the second time; the same networks, bit for bit, and the same records but for
+    seconds, in a fresh store with a fresh cache.
+    """
     arguments = ("run", "--protocol", "smoke", "--methods", "ecc,netadapt,amc,uniform", "--jobs", "2", "--out")
     first = bench(*arguments, str(tmp_path / "a"), cache=cache)
     assert first.returncode == 0, first.stdout + first.stderr
@@ -80,9 +203,33 @@ def test_run_end_to_end_then_again_then_fresh(cache: Path, tmp_path: Path) -> No
     assert again.returncode == 0 and "4 of 4 runs are finished already" in again.stdout
     assert all(path.read_bytes() == data for path, data in records.items())
 
-    fresh = bench(*arguments, str(tmp_path / "b"), cache=cache)
+    fresh = bench(*arguments, str(tmp_path / "b"), cache=tmp_path / "cache")
     assert fresh.returncode == 0
+    assert {path.relative_to(tmp_path / "b") for path in (tmp_path / "b").rglob("record.json")} == {
+        path.relative_to(tmp_path / "a") for path in records
+    }
+    for path in records:
+        other = tmp_path / "b" / path.relative_to(tmp_path / "a")
+        assert without_seconds(path) == without_seconds(other), path
+        assert str(tmp_path) not in path.read_text()
     networks = [path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("network.safetensors")]
     assert len(networks) == 4
     for path in networks:
         assert (tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes(), path
+
+
+def test_a_miss_is_recorded_and_the_plan_goes_on(cache: Path, tmp_path: Path) -> None:
+    """AMC leaves every layer a fifth of its channels, which is above this budget."""
+    arguments = ("run", "--methods", "uniform,amc", "--protocol", "smoke", "--budgets", "0.25", "--jobs", "2")
+    done = bench(*arguments, "--out", str(tmp_path / "runs"), cache=cache)
+    assert done.returncode == 1 and done.stderr == "", done.stderr
+    paths = (tmp_path / "runs").rglob("record.json")
+    records = {record["method"]: record for record in (json.loads(path.read_bytes()) for path in paths)}
+    assert {name: record["status"] for name, record in records.items()} == {"uniform": "ok", "amc": "miss"}
+    assert records["uniform"]["reason"] is None and records["uniform"]["measures"] is not None
+    reason = records["amc"]["reason"]
+    assert reason and reason in done.stdout
+    (page,) = (tmp_path / "runs").glob("*.md")
+    assert reason in page.read_text()
+    command = "python -m bench run --methods uniform,amc --protocol smoke --budgets 0.25"
+    assert records["amc"]["environment"]["command"] == command
