@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib
+import inspect
+from collections.abc import Iterable
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,33 +20,47 @@ from methods import registry
 from methods.contract import Method, Outcome
 from shared.cache import content_key
 from shared.ledger import Ledger
-from shared.networks import active_widths, structure
+from shared.networks import structure
 
 if TYPE_CHECKING:
     from bench.harness import Seconds
 
 
-def source_fingerprint(method: Method) -> str:
-    """SHA-256 (16 digits) over the code that decides a run's outcome.
+DECIDING = ("harness", "describe", "teacher", "plan", "dense", "protocols")  # modules of bench
 
-    Shared/, contract, harness and the method's own package.
+
+@cache
+def code_fingerprint() -> str:
+    """SHA-256 (16 digits) over the code that decides every run's figures, whatever its method.
+
+    Shared/, the contract and the deciding modules of bench/.
     """
     root = Path(__file__).parent.parent
-    module = Path(importlib.import_module(type(method).__module__).__file__ or "")
-    files = [*sorted((root / "shared").rglob("*.py")), root / "methods/contract.py", root / "bench/harness.py"]
-    files += sorted(module.parent.glob("*.py")) if module.is_relative_to(root) else [module]
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]
+    files = [
+        *(root / "shared").rglob("*.py"),
+        root / "methods/contract.py",
+        *(root / f"bench/{n}.py" for n in DECIDING),
+    ]
+    return _hash_of_files(files, root)
+
+
+def method_fingerprint(method: Method) -> str:
+    """SHA-256 (16 digits) over the method's own package, or over its module where that lies in no package."""
+    file = Path(inspect.getfile(type(method)))
+    in_package = (file.parent / "__init__.py").is_file()
+    return _hash_of_files(file.parent.rglob("*.py") if in_package else [file], file.parent)
+
+
+def _hash_of_files(files: Iterable[Path], root: Path) -> str:
+    return content_key(*([file.relative_to(root).as_posix(), file.read_bytes()] for file in sorted(files)))
 
 
 def measures(small: nn.Module, accuracy_before: float, accuracy_after: float, ground: Ground) -> records.Measures:
     """Widths, joules and size of the cut network; the joules are the platform's, noise-free where it is simulated."""
-    widths = active_widths(small)
+    anatomy = structure(small)
+    widths = anatomy.upper_bounds
     positions = ground.structure.positions(torch.tensor([widths]))
     reading = ground.platform.true_joules(ground.structure.operations, positions.numpy(), ground.inference_batch)
-    anatomy = structure(small)
     return records.Measures(
         widths=widths,
         upper_bounds=ground.structure.upper_bounds,
@@ -124,9 +139,10 @@ def record(
             "dense_weights": dense.fingerprint,
             "profile": ground.profile.key,
             "energy_model": content_key(ground.fit.model.to_dict()),
+            "code": code_fingerprint(),
         },
         notes=outcome.notes,
         trace=outcome.trace,
-        environment=environment() | {"command": command, "source": source_fingerprint(method)},
+        environment=environment() | {"command": command, "method_source": method_fingerprint(method)},
         network_sha256=None,
     )

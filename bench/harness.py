@@ -6,12 +6,14 @@ The only place where a method meets test images and the platform's true joules.
 from __future__ import annotations
 
 import copy
+import json
 import math
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,12 +26,13 @@ from methods import registry
 from methods.contract import Infeasible, Outcome, Task
 from shared.data import BatchStream
 from shared.ledger import BudgetExhausted, Ledger
-from shared.networks import active_widths, compact
+from shared.networks import active_widths, build, compact, structure
 from shared.rng import forked
 from shared.training import EVALUATION_BATCH, Teacher, Trainer, accuracy, recalibrate_batch_norm
 
 BUDGET_TOLERANCE = 1e-9  # relative, for sums in another order
 AGREEMENT = 1e-4  # zeroed against cut outputs, relative to the largest output, float32
+ANOTHER = "returned another network than the one that the energy model describes"
 
 Report = Callable[[str, float], None]  # (running step, share of it that is done)
 
@@ -71,9 +74,9 @@ def execute(
     small: nn.Module | None = None
     measures: Measures | None = None
     try:
-        outcome = _timed_run(job, task, dense, ground, seconds)
+        outcome = checked(_timed_run(job, task, dense, ground, seconds))
         check_rules(task, dense, outcome)
-        small = cut(outcome.network, task.train)
+        small = described(cut(outcome.network, task.train), task, dense)
         recalibrate_batch_norm(
             small, (task.train.batch(index) for index in range(ground.protocol.recalibration_batches))
         )
@@ -82,9 +85,11 @@ def execute(
         fine_tune(small, task, fine_tuning)
         seconds.fine_tune = time.perf_counter() - started
         measures = describe.measures(small, before, accuracy(small, ground.dataset.test), ground)
+    except KeyboardInterrupt:
+        raise
     except (Infeasible, BudgetExhausted, Miss) as miss:
         reason = str(miss)
-    except Exception as error:  # a method of someone else's: the plan goes on, the record tells
+    except BaseException as error:  # a method of someone else's, SystemExit too: the plan goes on, the record tells
         place = traceback.extract_tb(error.__traceback__)[-1]
         reason = f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
     return Result(
@@ -93,6 +98,14 @@ def execute(
         ),
         None if measures is None or small is None else {k: v.contiguous() for k, v in small.state_dict().items()},
     )
+
+
+def failed(job: Job, key: str, ground: Ground, dense: DenseWeights, reason: str, command: str) -> Result:
+    """The miss of a run that left nothing behind but the reason."""
+    record = describe.record(
+        job, key, ground, dense, Outcome(dense.network), reason, None, None, Ledger(0), Ledger(0), Seconds(), command
+    )
+    return Result(record, None)
 
 
 def make_task(
@@ -117,12 +130,12 @@ def _reporter(step: str, report: Report) -> Callable[[Ledger], None]:
     return lambda ledger: report(step, ledger.training_iterations / max(1, ledger.limit))
 
 
-def _timed_run(job: Job, task: Task, dense: DenseWeights, ground: Ground, seconds: Seconds) -> Outcome:
+def _timed_run(job: Job, task: Task, dense: DenseWeights, ground: Ground, seconds: Seconds) -> object:
     before = unit_costs(dense.network, task.train, task.teacher, ground)
     started = time.perf_counter()
     try:
         with forked(job.seed, job.method):
-            return registry.get(job.method).run(task)
+            return registry.get(job.method).run(replace(task))  # a copy: whatever it sets there, ours stays
     finally:
         seconds.method = time.perf_counter() - started
         after = unit_costs(dense.network, task.train, task.teacher, ground)
@@ -151,6 +164,34 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
+def checked(outcome: object) -> Outcome:
+    """What the method returned, with notes and trace as plain JSON values; NaN and infinity in them become null.
+
+    Raises Miss when it is no Outcome that a record could hold.
+    """
+    if not isinstance(outcome, Outcome):
+        raise Miss(f"returned {type(outcome).__name__}, not an Outcome")
+    if not isinstance(outcome.network, nn.Module):
+        raise Miss(f"returned {type(outcome.network).__name__} as the network, not a torch.nn.Module")
+    try:
+        notes, trace = (json.loads(json.dumps(_finite(value))) for value in (outcome.notes, outcome.trace))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise Miss(f"returned notes or trace that are not JSON values: {error}") from None
+    if not (isinstance(notes, dict) and isinstance(trace, dict)):
+        raise Miss("returned notes or trace that are not a dict")
+    if columns := [name for name, column in trace.items() if not isinstance(column, list)]:
+        raise Miss(f"returned a trace whose column {columns[0]!r} is not a list")
+    return Outcome(outcome.network, notes, trace)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def check_rules(task: Task, dense: DenseWeights, outcome: Outcome) -> None:
     """The rules that every outcome must keep. Raises Miss with the first that is broken."""
     if task.ledger.remaining:
@@ -165,6 +206,8 @@ def check_rules(task: Task, dense: DenseWeights, outcome: Outcome) -> None:
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise Miss(f"returned a network with NaN or infinite values in {name}")
     widths = active_widths(outcome.network)
+    if len(widths) != len(task.structure.units):
+        raise Miss(ANOTHER)
     if min(widths) < 1:
         raise Miss(f"removed all channels of unit {widths.index(0) + 1} of {len(widths)}")
     estimate = float(task.energy_model(task.structure.positions(torch.tensor(widths))))
@@ -172,16 +215,40 @@ def check_rules(task: Task, dense: DenseWeights, outcome: Outcome) -> None:
         raise Miss(f"estimated {estimate:.6g} J per image, above the budget of {task.budget_joules:.6g} J")
 
 
-@torch.no_grad()
 def cut(network: nn.Module, stream: BatchStream) -> nn.Module:
     """The network without its zeroed channels. Raises Miss when its outputs on a training batch differ."""
     small = compact(network).to(memory_format=torch.channels_last)
-    images, _ = stream.batch(0)
-    whole, without = network.eval()(images), small.eval()(images)
-    worst = ((whole - without).abs().max() / whole.abs().max().clamp(min=1e-30)).item()
-    if not worst <= AGREEMENT:
-        raise Miss(f"zeroed and cut network differ by {worst:.2g} of the largest output")
+    _check_same_outputs(network, small, stream, "zeroed and cut network differ")
     return small
+
+
+def described(small: nn.Module, task: Task, dense: DenseWeights) -> nn.Module:
+    """A network of the suite's own at the widths of `small`, with its tensors: the one that the energy model bills.
+
+    Raises Miss when `small` has other operations or tensors, or other outputs on a training batch (hooks, a forward
+    pass of its own).
+    """
+    anatomy = structure(small)
+    widths = anatomy.upper_bounds
+    if anatomy.fingerprint != task.structure.at(widths).fingerprint:
+        raise Miss(ANOTHER)
+    fresh = build(**{**dense.network.config, "widths": list(widths)})  # type: ignore[dict-item]
+    try:
+        fresh.load_state_dict(small.state_dict())
+    except RuntimeError:  # other names or shapes
+        raise Miss(ANOTHER) from None
+    fresh = fresh.to(memory_format=torch.channels_last)
+    _check_same_outputs(small, fresh, task.train, ANOTHER + "; their outputs differ")
+    return fresh
+
+
+@torch.no_grad()
+def _check_same_outputs(one: nn.Module, other: nn.Module, stream: BatchStream, what: str) -> None:
+    images, _ = stream.batch(0)
+    expected, got = one.eval()(images), other.eval()(images)
+    worst = ((expected - got).abs().max() / expected.abs().max().clamp(min=1e-30)).item()
+    if not worst <= AGREEMENT:
+        raise Miss(f"{what} by {worst:.2g} of the largest output")
 
 
 def cosine(spent: float) -> float:

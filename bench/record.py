@@ -100,10 +100,10 @@ class Record(_Frozen):
     measures: Measures | None
     cost: Cost | None
     energy_fit: EnergyFit
-    fingerprints: dict[str, str]  # dataset, dense_weights, profile, energy_model
+    fingerprints: dict[str, str]  # dataset, dense_weights, profile, energy_model, code
     notes: dict[str, Any]
     trace: dict[str, list[Any]]
-    environment: dict[str, Any]  # commit, dirty, versions, host class, threads, command
+    environment: dict[str, Any]  # commit, dirty, versions, host class, threads, command, method_source
     network_sha256: str | None
 
 
@@ -125,4 +125,4 @@ def read(folder: Path) -> Record:
 
 def to_json(record: Record) -> bytes:
     """Canonical, readable JSON of a record."""
-    return (json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True) + "\n").encode()
+    return (json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True, allow_nan=False) + "\n").encode()

@@ -8,7 +8,9 @@ import multiprocessing
 import queue
 import signal
 import time
+from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from functools import cache
 from multiprocessing.queues import Queue
 from typing import Any
@@ -33,27 +35,28 @@ def run(plan: Plan, store: Store, *, jobs: int, fresh: bool, command: str, conso
     Ctrl-C leaves whole records behind; the same command goes on with what is missing.
     """
     weights = dense.obtain(plan.ground.workload, plan.ground.dataset, lambda *_: None)
+    code = describe.code_fingerprint()
     keys = {
-        job: plan.key(job, weights.fingerprint, describe.source_fingerprint(registry.get(job.method)))
+        job: plan.key(job, weights.fingerprint, code, describe.method_fingerprint(registry.get(job.method)))
         for job in plan.jobs
     }
     folders = {job: f"{plan.slug}/{job.name}" for job in plan.jobs}
-    store.sweep(plan.slug)
-    done = {
-        job: record for job in plan.jobs if not fresh and (record := store.find(folders[job], keys[job])) is not None
-    }
-    waiting = [job for job in plan.jobs if job not in done]
-    if done:
-        console.print(
-            f"{len(done)} of {len(plan.jobs)} runs are finished already (--fresh repeats them)", highlight=False
-        )
-    if waiting:
-        done |= _work(plan, store, waiting, keys, folders, jobs=jobs, command=command, console=console)
+    with store.working(plan.slug):
+        found = {} if fresh else {job: store.find(folders[job], keys[job]) for job in plan.jobs}
+        done = {job: record for job, record in found.items() if record is not None}
+        waiting = [job for job in plan.jobs if job not in done]
+        if done:
+            console.print(
+                f"{len(done)} of {len(plan.jobs)} runs are finished already (--fresh repeats them)", highlight=False
+            )
+        if waiting:
+            done |= _work(plan, weights, store, waiting, keys, folders, jobs=jobs, command=command, console=console)
     return [done[job] for job in plan.jobs]
 
 
 def _work(
     plan: Plan,
+    weights: dense.DenseWeights,
     store: Store,
     waiting: list[Job],
     keys: dict[Job, str],
@@ -64,38 +67,55 @@ def _work(
     console: Console,
 ) -> dict[Job, Record]:
     estimate = cost.estimate(plan, waiting)
-    longest_first = sorted(waiting, key=lambda job: -estimate.job_seconds[job])
+    queued = deque(sorted(waiting, key=lambda job: -estimate.job_seconds[job]))  # longest first
     context = multiprocessing.get_context("spawn")
     messages: Queue[tuple[str, str, float]] = context.Queue()
     done: dict[Job, Record] = {}
-    pool = ProcessPoolExecutor(min(jobs, len(waiting)), context, _start_worker, (plan.request, messages))
+    died: set[Job] = set()
+
+    def start() -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(1, context, _start_worker, (plan.request, messages))
+
+    pools = [start() for _ in range(min(jobs, len(waiting)))]  # of one process each: who dies takes no other job along
     try:
         console.print("computing the dense network's logits for distillation", highlight=False)
         seeds = dict.fromkeys(job.seed for job in waiting)
-        list(
-            pool.map(
-                _prepare, *zip(*((seed, first) for seed in seeds for first in teacher.chunks(plan.ground)), strict=True)
-            )
-        )
+        pieces = [(seed, first) for seed in seeds for first in teacher.chunks(plan.ground)]
+        for part in [pools[i % len(pools)].submit(_prepare, *piece) for i, piece in enumerate(pieces)]:
+            part.result()
         work = {job.name: estimate.job_seconds[job] for job in waiting}
         with PlanProgress(work, console) as progress:
-            running: dict[Future[harness.Result], Job] = {
-                pool.submit(_execute, job, keys[job], command): job for job in longest_first
-            }
-            while running:
+            running: dict[Future[harness.Result], tuple[int, Job]] = {}
+            idle = list(range(len(pools)))
+            while queued or running:
+                while queued and idle:
+                    place, job = idle.pop(), queued.popleft()
+                    running[pools[place].submit(_execute, job, keys[job], command)] = place, job
                 ready, _ = wait(running, timeout=REPORT_EVERY_S, return_when=FIRST_COMPLETED)
                 _drain(messages, progress)
                 for future in ready:
-                    job = running.pop(future)
-                    result = future.result()
+                    place, job = running.pop(future)
+                    idle.append(place)
+                    try:
+                        result = future.result()
+                    except BrokenProcessPool:
+                        pools[place] = start()
+                        if job not in died:  # memory may have been short: once more, after all others
+                            died.add(job)
+                            queued.append(job)
+                            continue
+                        reason = "the worker process died twice (killed, out of memory?)"
+                        result = harness.failed(job, keys[job], plan.ground, weights, reason, command)
                     done[job] = store.put(folders[job], result.record, result.weights)
                     progress.finish(job.name, _line(job, done[job]))
     except BaseException:
         for process in multiprocessing.active_children():
             process.terminate()
-        pool.shutdown(wait=False, cancel_futures=True)
+        for pool in pools:
+            pool.shutdown(wait=False, cancel_futures=True)
         raise
-    pool.shutdown()
+    for pool in pools:
+        pool.shutdown()
     return done
 
 
@@ -123,6 +143,7 @@ def _start_worker(request: Request, messages: Queue[tuple[str, str, float]]) -> 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     torch.set_num_threads(1)
     keep_freed_memory()
+    messages.cancel_join_thread()  # a process that dies within a message must not keep the others from ending
     _worker.update(request=request, messages=messages)
 
 

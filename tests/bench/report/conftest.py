@@ -102,7 +102,7 @@ def make(
         "energy_fit": EnergyFit(
             kind="bilinear", relative_error=0.031, skill=0.123, dense_relative_error=-0.014, samples=10_000
         ),
-        "fingerprints": {"dataset": "d1", "dense_weights": "w1", "profile": "p1", "energy_model": "e1"},
+        "fingerprints": {"dataset": "d1", "dense_weights": "w1", "profile": "p1", "energy_model": "e1", "code": "c1"},
         "notes": {"reached budget at": 640},
         "trace": course(joules) if traced else {},
         "environment": {
