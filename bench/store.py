@@ -7,15 +7,18 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from safetensors.torch import save
 from torch import Tensor
 
 from bench.record import NETWORK_FILE, RECORD_FILE, Record, read, to_json
 from shared.errors import BadInput
 
-_DRAFT = ".draft-"
+_DRAFT, _READY = ".draft-", ".ready-"  # a run that is being written; a whole one on its way to its place
+_LOCK = ".lock"
 
 
 class Store:
@@ -42,6 +45,27 @@ class Store:
                 "an output folder that can be written", f"{self.root} ({error.strerror})", "--out FOLDER"
             ) from None
 
+    @contextlib.contextmanager
+    def working(self, slug: str) -> Iterator[None]:
+        """Hold the plan's folder `slug`, swept, while its runs are made.
+
+        Raises BadInput when another process holds it.
+        """
+        place = self.root / slug
+        place.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(place / _LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise BadInput(
+                f"{place} for this plan alone", "another plan that is at work there", "waiting for it, or another --out"
+            ) from None
+        try:
+            self.sweep(slug)
+            yield
+        finally:
+            lock.release()
+
     def folder(self, name: str) -> Path:
         """Where the run `name` lies, or will lie."""
         return self.root / name
@@ -58,7 +82,8 @@ class Store:
     def put(self, name: str, record: Record, weights: dict[str, Tensor] | None) -> Record:
         """Write record and network beside their final place, then rename; an older folder of this name is replaced.
 
-        Returns the record as it was written, with the hash of the network's file.
+        Killed at any point, it leaves the old run or the new one whole, and `sweep` brings that to its place. Returns
+        the record as it was written, with the hash of the network's file.
         """
         folder = self.folder(name)
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -70,24 +95,36 @@ class Store:
                 (draft / NETWORK_FILE).write_bytes(blob)
             (draft / RECORD_FILE).write_bytes(to_json(record))
             draft.chmod(0o755)
-            if folder.exists():  # --fresh, or a damaged run
-                old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_DRAFT))
-                os.replace(folder, old)
-                os.replace(draft, folder)
-                shutil.rmtree(old)
-            else:
-                os.replace(draft, folder)
+            ready = folder.with_name(_READY + folder.name)
+            os.replace(draft, ready)
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
             raise
+        _settle(ready)
         return record
 
     def sweep(self, slug: str) -> None:
-        """Remove drafts that an interrupted process left below the plan's folder `slug`."""
+        """Finish what an interrupted process left below the plan's folder `slug`: whole runs go to their place, drafts
+        go away.
+        """
         with contextlib.suppress(OSError):
+            for ready in (self.root / slug).glob(f"{_READY}*"):
+                _settle(ready)
             for draft in (self.root / slug).glob(f"{_DRAFT}*"):
                 if draft.is_dir():
                     shutil.rmtree(draft, ignore_errors=True)
+
+
+def _settle(ready: Path) -> None:
+    """Move a whole run to its place; what lay there becomes a draft and goes."""
+    folder = ready.with_name(ready.name.removeprefix(_READY))
+    if folder.exists():  # --fresh, or a damaged run
+        old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_DRAFT))
+        os.replace(folder, old)
+        os.replace(ready, folder)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        os.replace(ready, folder)
 
 
 def network_intact(folder: Path, record: Record) -> bool:

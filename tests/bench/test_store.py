@@ -74,6 +74,46 @@ def test_an_interrupted_write_leaves_the_old_run(
     assert os.listdir(tmp_path / "page") == ["run"]
 
 
+@pytest.mark.parametrize("renames", range(4))
+def test_a_kill_between_any_two_renames_loses_no_finished_run(
+    result: harness.Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int
+) -> None:
+    store = Store(tmp_path)
+    store.put("page/run", result.record, result.weights)
+    rename, left = os.replace, iter(range(renames))
+
+    def killed(source: Path, target: Path) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    new = result.record.model_copy(update={"key": "new"})
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        patch.setattr("shutil.rmtree", lambda *_, **__: None)  # a dead process tidies nothing
+        if renames < 3:
+            with pytest.raises(KeyboardInterrupt):
+                store.put("page/run", new, result.weights)
+        else:
+            store.put("page/run", new, result.weights)
+    store.sweep("page")
+    assert store.find("page/run", "new" if renames else "key") is not None
+    assert os.listdir(tmp_path / "page") == ["run"]
+
+
+def test_one_plan_at_a_time_works_in_a_folder(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.working("page"):
+        (tmp_path / "page" / ".draft-live").mkdir()
+        with pytest.raises(BadInput, match="another plan that is at work"), Store(tmp_path).working("page"):
+            pass
+        assert (tmp_path / "page" / ".draft-live").is_dir()
+        with store.working("another page"):
+            pass
+    with store.working("page"):  # free again, and swept
+        assert not (tmp_path / "page" / ".draft-live").exists()
+
+
 def test_sweep_removes_drafts_and_nothing_else(tmp_path: Path) -> None:
     for name in (".draft-abc", ".git", "run"):
         (tmp_path / "page" / name).mkdir(parents=True)
