@@ -1,27 +1,31 @@
 """The dense network's logits on the training batches: computed once per seed and shared by all methods where they fit
 on disk.
 
-They depend on (dense weights, data, seed, batch index) alone. Where they would be large (ImageNet) they are computed
-beside each step instead.
+They depend on (dense weights, data, the code that makes batches, seed, batch index) alone. Where they would be large
+(ImageNet) they are computed beside each step instead.
 """
 
 from __future__ import annotations
 
 import copy
+import hashlib
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from bench.dense import DenseWeights
 from bench.plan import Ground
+from shared import rng
 from shared.cache import atomic_write, cache_dir, content_key
 from shared.data import BatchStream
+from shared.data import images as batches
 from shared.training import Teacher
 
 LARGEST_TABLE_BYTES = 256 * 2**20
 CHUNK = 250  # batches per file, and per piece of work
+DIGEST_BYTES = 32  # a file is the SHA-256 of what follows, then safetensors
 
 
 def chunks(ground: Ground) -> range:
@@ -36,30 +40,48 @@ def chunks(ground: Ground) -> range:
 
 
 def _path(ground: Ground, dense: DenseWeights, seed: int, first: int) -> Path:
-    key = content_key(
-        dense.fingerprint, ground.dataset.fingerprint, seed, ground.protocol.batch_size, torch.__version__
-    )
-    return cache_dir() / "teacher" / key / f"{first:07d}-{CHUNK}.safetensors"
+    code = [Path(str(module.__file__)).read_bytes() for module in (batches, rng)]  # what batch i of a seed is
+    layers = ground.structure.fingerprint
+    size = ground.protocol.batch_size
+    key = content_key(dense.fingerprint, layers, ground.dataset.fingerprint, code, seed, size, torch.__version__)
+    return cache_dir() / "teacher" / key / f"{first:07d}-{CHUNK}"
+
+
+def _read(path: Path) -> Tensor | None:
+    """The logits in a file, (batches, images, classes); None when it is missing or damaged."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    digest, blob = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
+    return load(blob)["logits"] if hashlib.sha256(blob).digest() == digest else None
 
 
 @torch.no_grad()
-def prepare(ground: Ground, dense: DenseWeights, seed: int, first: int) -> None:
-    """Compute the file that begins at batch `first`, unless it is there."""
+def _chunk(ground: Ground, dense: DenseWeights, seed: int, first: int) -> Tensor:
+    """The logits from batch `first` on: from their file, else computed and written there."""
     path = _path(ground, dense, seed, first)
-    if path.is_file():
-        return
+    if (found := _read(path)) is not None:
+        return found
     stream = BatchStream(ground.dataset.train, seed, ground.protocol.batch_size)
     logits = torch.stack([dense.network(stream.batch(index)[0]) for index in range(first, first + CHUNK)])
-    atomic_write(path, save({"logits": logits}))  # (batches, images, classes)
+    blob = save({"logits": logits})
+    atomic_write(path, hashlib.sha256(blob).digest() + blob)
+    return logits
+
+
+def prepare(ground: Ground, dense: DenseWeights, seed: int, first: int) -> None:
+    """Compute the file that begins at batch `first`, unless it is there."""
+    _chunk(ground, dense, seed, first)
 
 
 def teacher(ground: Ground, dense: DenseWeights, seed: int) -> Teacher:
-    """Logits by batch index: from the prepared files, else from a forward pass of the dense network."""
+    """Logits by batch index, a tensor of the caller's own: from files where they fit, else from the dense network."""
     files = chunks(ground)
     if not files:
         return live(dense.network)
-    table = torch.cat([load_file(_path(ground, dense, seed, first))["logits"] for first in files])
-    return lambda index, images: table[index].to(images.device)
+    table = torch.cat([_chunk(ground, dense, seed, first) for first in files])
+    return lambda index, images: table[index].to(images.device, copy=True)
 
 
 def live(dense: nn.Module) -> Teacher:
