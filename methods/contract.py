@@ -54,9 +54,9 @@ class Properties:
     platform_free: bool
 
 
-@dataclass
+@dataclass(frozen=True)
 class Task:
-    """All that a method sees.
+    """All that a method sees; its fields can't be swapped.
 
     `network` is the dense network, never to be changed: `copy_of_dense()` gives a copy that is the method's own.
     `budget_joules` is per image, for Ê(φ). `train` yields batch i of the run, `search` is held out of training. Every
