@@ -6,13 +6,31 @@ Imports of torch and of everything that stands on it happen inside the commands,
 
 from __future__ import annotations
 
-import os
-import re
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from bench.options import (
+    CORES,
+    Budgets,
+    Compute,
+    Data,
+    Dataset,
+    Device,
+    Executor,
+    Jobs,
+    Meter,
+    Methods,
+    Metric,
+    Network,
+    Out,
+    ProtocolName,
+    Seeds,
+    check_built,
+    check_writable,
+)
 
 # Older typer takes its exceptions from click, newer typer ships them; both derive BadParameter from UsageError.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -24,36 +42,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-Methods = Annotated[str, typer.Option(help="Comma-separated ids; `python -m bench methods` lists them.")]
-Device = Annotated[
-    str, typer.Option(help="The platform that is asked for joules; `python -m bench devices` lists them.")
-]
-Network = Annotated[str, typer.Option(help="`python -m bench networks` lists them.")]
-Dataset = Annotated[str, typer.Option(help="`python -m bench datasets` lists them.")]
-ProtocolName = Annotated[str, typer.Option(help="smoke (seconds) or quick (minutes).")]
-Budgets = Annotated[
-    str | None,
-    typer.Option(help="Fractions of dense or joules per image: 0.35,0.25 or 0.0247J. Default: the protocol's."),
-]
-Seeds = Annotated[str | None, typer.Option(help="Comma-separated integers. Default: the protocol's.")]
-Jobs = Annotated[int, typer.Option(help="Parallel processes, one thread each.", min=1)]
-Out = Annotated[Path, typer.Option(help="Folder for runs and reports.")]
-Data = Annotated[str | None, typer.Option(help="Folder of a data set that is not embedded.")]
-Metric = Annotated[str, typer.Option(help="What budgets are in: energy.")]
-Meter = Annotated[str, typer.Option(help="How the platform answers: auto or sim, both the simulator.")]
-Compute = Annotated[str, typer.Option(help="Where training runs: cpu.")]
-Executor = Annotated[str, typer.Option(help="What runs the jobs: local.")]
-# the cores that this process may use, where the system tells
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-# option -> values that work, pattern of those to come
-_VALUES = {
-    "metric": (("energy",), "latency"),
-    "meter": (("auto", "sim"), "nvml|ina3221|rapl|clock|replay:.+"),
-    "compute": (("cpu",), r"cuda:\d+"),
-    "executor": (("local",), "ray"),
-}
 
 
 @app.command()
@@ -79,8 +67,8 @@ def run(
     from bench.store import Store
 
     console = _console()
-    _check_built(metric=metric, meter=meter, compute=compute, executor=executor)
-    _check_writable("--out", out)
+    check_built(metric=metric, meter=meter, compute=compute, executor=executor)
+    check_writable("--out", out)
     request = plan.Request(methods, device, network, dataset, protocol, budgets, seeds, data)
     made = plan.make(request)
     console.print(_first_line(made.ground), highlight=False)
@@ -115,7 +103,7 @@ def plan_(
     from bench import cost, plan
     from bench.progress import minutes
 
-    _check_built(metric=metric, meter=meter, compute=compute, executor=executor)
+    check_built(metric=metric, meter=meter, compute=compute, executor=executor)
     made = plan.make(plan.Request(methods, device, network, dataset, protocol, budgets, seeds, data))
     console = _console()
     console.print(_first_line(made.ground), highlight=False)
@@ -142,7 +130,7 @@ def dense(
 
     work = workload.get(network, dataset)
     if to is not None:
-        _check_writable("--to", to)
+        check_writable("--to", to)
     checked_cache_dir()
     images = data.load(dataset)
     console = _console()
@@ -204,7 +192,7 @@ def report_(
             raise typer.Exit(1)
         console.print("all pages agree with their records")
         return
-    _check_writable("--out", out) if to is None and not again else _check_writable("--to", to or Path("reports"))
+    check_writable("--out", out) if to is None and not again else check_writable("--to", to or Path("reports"))
     if again:
         pages = report.regenerate(to or Path("reports"))
     else:
@@ -224,7 +212,7 @@ def tune(
     """Choose a protocol's learning rate on the search split, with the controls alone, and print the grid."""
     from bench import tuning
 
-    _check_writable("--to", to)
+    check_writable("--to", to)
     tuning.tune(protocol, device, jobs=jobs, folder=to, console=_console())
 
 
@@ -267,31 +255,6 @@ def devices() -> None:
     for name in platforms.names():
         platform = platforms.get(name)
         typer.echo(f"{name:8} {platform.source}, calibration {platform.calibration}")
-
-
-def _check_built(**options: str) -> None:
-    """Raise BadInput for a value of an option that this version does not serve."""
-    from shared.errors import BadInput
-
-    for option, value in options.items():
-        served, planned = _VALUES[option]
-        if value not in served:
-            later = f" ({value} is not built yet)" if re.fullmatch(planned, value) else ""
-            raise BadInput(f"--{option} {' or '.join(served)}", repr(value), f"--{option} {served[0]}{later}")
-
-
-def _check_writable(option: str, folder: Path) -> None:
-    """Raise BadInput when nothing could be written below the folder that `option` names."""
-    from bench.store import Store
-    from shared.errors import BadInput
-
-    try:
-        Store(folder).check_writable()
-    except (OSError, BadInput) as error:
-        if isinstance(error, BadInput) and option == "--out":
-            raise
-        why = f" ({error.strerror})" if isinstance(error, OSError) else ""
-        raise BadInput(f"{option} to be a folder that can be written", f"{folder}{why}", "another folder") from None
 
 
 def _console():  # type: ignore[no-untyped-def]

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from bench import cli
+from bench import cli, options
 from methods import registry
 from shared.errors import BadInput
 
@@ -152,7 +152,7 @@ def test_a_cache_that_cannot_be_written_is_refused(
 def test_values_of_options_that_are_to_come_are_told_from_wrong_ones(option: str, value: str, planned: bool) -> None:
     given = {"metric": "energy", "meter": "sim", "compute": "cpu", "executor": "local"} | {option[2:]: value}
     with pytest.raises(BadInput, match=f"expected {option} ") as caught:
-        cli._check_built(**given)
+        options.check_built(**given)
     assert repr(value) in str(caught.value) and ("not built yet" in str(caught.value)) == planned
 
 

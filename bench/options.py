@@ -1,0 +1,64 @@
+"""The options that commands share, and checks of their values that need no plan."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shared.errors import BadInput
+
+Methods = Annotated[str, typer.Option(help="Comma-separated ids; `python -m bench methods` lists them.")]
+Device = Annotated[
+    str, typer.Option(help="The platform that is asked for joules; `python -m bench devices` lists them.")
+]
+Network = Annotated[str, typer.Option(help="`python -m bench networks` lists them.")]
+Dataset = Annotated[str, typer.Option(help="`python -m bench datasets` lists them.")]
+ProtocolName = Annotated[str, typer.Option(help="smoke (seconds) or quick (minutes).")]
+Budgets = Annotated[
+    str | None,
+    typer.Option(help="Fractions of dense or joules per image: 0.35,0.25 or 0.0247J. Default: the protocol's."),
+]
+Seeds = Annotated[str | None, typer.Option(help="Comma-separated integers. Default: the protocol's.")]
+Jobs = Annotated[int, typer.Option(help="Parallel processes, one thread each.", min=1)]
+Out = Annotated[Path, typer.Option(help="Folder for runs and reports.")]
+Data = Annotated[str | None, typer.Option(help="Folder of a data set that is not embedded.")]
+Metric = Annotated[str, typer.Option(help="What budgets are in: energy.")]
+Meter = Annotated[str, typer.Option(help="How the platform answers: auto or sim, both the simulator.")]
+Compute = Annotated[str, typer.Option(help="Where training runs: cpu.")]
+Executor = Annotated[str, typer.Option(help="What runs the jobs: local.")]
+# the cores that this process may use, where the system tells
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+# option -> values that work, pattern of those to come
+_VALUES = {
+    "metric": (("energy",), "latency"),
+    "meter": (("auto", "sim"), "nvml|ina3221|rapl|clock|replay:.+"),
+    "compute": (("cpu",), r"cuda:\d+"),
+    "executor": (("local",), "ray"),
+}
+
+
+def check_built(**options: str) -> None:
+    """Raise BadInput for a value of an option that this version does not serve."""
+    for option, value in options.items():
+        served, planned = _VALUES[option]
+        if value not in served:
+            later = f" ({value} is not built yet)" if re.fullmatch(planned, value) else ""
+            raise BadInput(f"--{option} {' or '.join(served)}", repr(value), f"--{option} {served[0]}{later}")
+
+
+def check_writable(option: str, folder: Path) -> None:
+    """Raise BadInput when nothing could be written below the folder that `option` names."""
+    from bench.store import Store  # brings torch
+
+    try:
+        Store(folder).check_writable()
+    except (OSError, BadInput) as error:
+        if isinstance(error, BadInput) and option == "--out":
+            raise
+        why = f" ({error.strerror})" if isinstance(error, OSError) else ""
+        raise BadInput(f"{option} to be a folder that can be written", f"{folder}{why}", "another folder") from None
