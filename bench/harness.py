@@ -232,7 +232,7 @@ def described(small: nn.Module, task: Task, dense: DenseWeights) -> nn.Module:
     widths = anatomy.upper_bounds
     if anatomy.fingerprint != task.structure.at(widths).fingerprint:
         raise Miss(ANOTHER)
-    fresh = build(**{**dense.network.config, "widths": list(widths)})  # type: ignore[dict-item]
+    fresh = build(**{**dense.network.config, "widths": list(widths)})  # type: ignore[arg-type, dict-item]
     try:
         fresh.load_state_dict(small.state_dict())
     except RuntimeError:  # other names or shapes

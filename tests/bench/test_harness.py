@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from bench import harness
+from bench import describe, harness
 from bench.dense import DenseWeights
 from bench.plan import Budget, Ground, Job
+from bench.record import Record, to_json
 from bench.teacher import live
 from methods import registry
 from methods.contract import Infeasible, Method, Outcome, Task, spend_remaining
 from shared.energy.budget import uniform_widths
-from shared.networks import importance, zero_channels
+from shared.ledger import Ledger
+from shared.networks import compact, importance, zero_channels
 
 
 def shrink(task: Task, network: torch.nn.Module) -> None:
@@ -81,6 +87,82 @@ class Raises(Toy):
         raise RuntimeError("half-way")
 
 
+class ReturnsNothing(Toy):
+    def run(self, task: Task) -> Outcome:
+        return None  # type: ignore[return-value]
+
+
+class ReturnsNoNetwork(Toy):
+    def run(self, task: Task) -> Outcome:
+        return Outcome(super().run(task).network.state_dict())  # type: ignore[arg-type]
+
+
+class ReturnsAnotherNetwork(Toy):
+    def run(self, task: Task) -> Outcome:
+        super().run(task)
+        return Outcome(nn.Sequential(nn.Flatten(), nn.Linear(784, 10)))
+
+
+class AddsALayer(Toy):
+    """Billed as MobileNet by its widths, with a convolution more than Ê knows of."""
+
+    def run(self, task: Task) -> Outcome:
+        network = super().run(task).network
+        config, shape = network.config, network.input_shape
+        network = nn.Sequential(nn.Conv2d(1, 1, 1), network)
+        network.config, network.input_shape = config, shape
+        return Outcome(network)
+
+
+class AddsAnOperation(Toy):
+    """The same units, and a launch that Ê does not bill."""
+
+    def run(self, task: Task) -> Outcome:
+        network = super().run(task).network
+        network.pool = nn.Sequential(nn.ReLU(), network.pool)  # type: ignore[arg-type]
+        return Outcome(network)
+
+
+class Hooked(Toy):
+    """A forward pass of its own, that no record could hold."""
+
+    def run(self, task: Task) -> Outcome:
+        network = super().run(task).network
+        network.register_forward_hook(lambda module, inputs, logits: logits.flip(1))
+        return Outcome(network)
+
+
+class OddNotes(Toy):
+    def run(self, task: Task) -> Outcome:
+        return Outcome(super().run(task).network, notes={"loss": np.float32(1.0)})
+
+
+class OddTrace(Toy):
+    def run(self, task: Task) -> Outcome:
+        return Outcome(super().run(task).network, trace={"loss": 1.0})  # type: ignore[dict-item]
+
+
+class Exits(Toy):
+    def run(self, task: Task) -> Outcome:
+        raise SystemExit(3)
+
+
+class SwapsTheLedger(Toy):
+    def run(self, task: Task) -> Outcome:
+        task.ledger = Ledger(task.ledger.limit)  # type: ignore[misc]
+        return super().run(task)
+
+
+class SwapsTheLedgerByForce(Toy):
+    def run(self, task: Task) -> Outcome:
+        outcome = super().run(task)
+        vars(task)["ledger"] = Ledger(task.ledger.limit)
+        task.trainer(outcome.network).step()
+        vars(task)["ledger"].training_iterations = task.ledger.limit
+        vars(task)["budget_joules"] = math.inf
+        return Outcome(task.copy_of_dense())
+
+
 class GivesUp(Toy):
     def run(self, task: Task) -> Outcome:
         raise Infeasible("can't reach it")
@@ -125,6 +207,17 @@ def test_a_method_that_keeps_the_rules(execute: Callable[[type[Method]], harness
         (NotANumber, "NaN or infinite"),
         (Raises, "RuntimeError: half-way"),
         (GivesUp, "can't reach it"),
+        (ReturnsNothing, "returned NoneType, not an Outcome"),
+        (ReturnsNoNetwork, "returned OrderedDict as the network"),
+        (ReturnsAnotherNetwork, "expected a module with input_shape"),
+        (AddsALayer, "another network than the one that the energy model describes"),
+        (AddsAnOperation, "another network than the one that the energy model describes"),
+        (Hooked, "another network than the one that the energy model describes; their outputs differ"),
+        (OddNotes, "not JSON values"),
+        (OddTrace, "column 'loss' is not a list"),
+        (Exits, "SystemExit: 3"),
+        (SwapsTheLedger, "FrozenInstanceError"),
+        (SwapsTheLedgerByForce, "above the budget"),
     ],
 )
 def test_a_broken_rule_is_a_miss_with_its_reason(
@@ -135,8 +228,70 @@ def test_a_broken_rule_is_a_miss_with_its_reason(
     assert result.record.status == "miss"
     assert result.record.reason is not None and reason in result.record.reason
     assert result.weights is None and result.record.measures is None
+    assert to_json(Record.model_validate_json(to_json(result.record))) == to_json(result.record)
     for name, tensor in weights.network.state_dict().items():
         assert torch.equal(tensor, before[name]), name  # the next run starts from the same weights
+
+
+class NanInNotes(Toy):
+    def run(self, task: Task) -> Outcome:
+        network = super().run(task).network
+        return Outcome(network, notes={"worst": (math.inf, 1.5)}, trace={"loss": [1.0, math.nan, [-math.inf]]})
+
+
+def test_nan_and_infinity_in_notes_become_null(execute: Callable[[type[Method]], harness.Result]) -> None:
+    record = execute(NanInNotes).record
+    assert record.status == "ok"
+    assert record.notes == {"worst": [None, 1.5]} and record.trace == {"loss": [1.0, None, [None]]}
+    assert to_json(Record.model_validate_json(to_json(record))) == to_json(record)
+
+
+class AlreadyCut(Toy):
+    def run(self, task: Task) -> Outcome:
+        network = compact(super().run(task).network)
+        del network.config
+        for parameter in network.parameters():
+            parameter.requires_grad_(False)
+        return Outcome(network)
+
+
+def test_a_cut_network_is_judged_as_the_zeroed_one(execute: Callable[[type[Method]], harness.Result]) -> None:
+    """Down to the bits, and without any of the module's own settings."""
+    zeroed, cut = execute(Toy), execute(AlreadyCut)
+    assert cut.record.status == "ok" and cut.record.measures == zeroed.record.measures
+    assert cut.record.network == zeroed.record.network
+
+
+def test_a_failure_outside_the_run_is_a_miss_too(ground: Ground, weights: DenseWeights) -> None:
+    job = Job("uniform", Budget(0.5, 0.5 * ground.dense_reading_joules), seed=0)
+    result = harness.failed(job, "key", ground, weights, "died", "command")
+    assert (result.record.status, result.record.reason, result.record.measures) == ("miss", "died", None)
+    assert to_json(Record.model_validate_json(to_json(result.record))) == to_json(result.record)
+
+
+def test_code_of_all_methods_and_of_each_have_fingerprints_apart() -> None:
+    ecc, paper, uniform = (registry.get(name) for name in ("ecc", "ecc-paper", "uniform"))
+    assert describe.method_fingerprint(ecc) == describe.method_fingerprint(paper)  # one package
+    assert describe.method_fingerprint(ecc) != describe.method_fingerprint(uniform)
+    assert describe.code_fingerprint() not in {describe.method_fingerprint(ecc), describe.method_fingerprint(uniform)}
+
+
+def test_a_third_partys_module_counts_alone_and_a_package_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Below site-packages lies much else."""
+    for name in ("lone_guest.py", "other.py", "guest_package/__init__.py", "guest_package/part.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("class Guest: ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    lone, packaged = (importlib.import_module(name).Guest() for name in ("lone_guest", "guest_package"))
+    before = describe.method_fingerprint(lone), describe.method_fingerprint(packaged)
+    (tmp_path / "other.py").write_text("changed = 1\n")
+    assert (describe.method_fingerprint(lone), describe.method_fingerprint(packaged)) == before
+    (tmp_path / "guest_package/part.py").write_text("changed = 1\n")
+    assert describe.method_fingerprint(lone) == before[0] and describe.method_fingerprint(packaged) != before[1]
+    (tmp_path / "lone_guest.py").write_text("class Guest:\n    changed = 1\n")
+    assert describe.method_fingerprint(lone) != before[0]
 
 
 def test_a_method_sees_neither_test_images_nor_the_platform(ground: Ground, weights: DenseWeights) -> None:

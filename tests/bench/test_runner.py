@@ -1,0 +1,51 @@
+"""A plan goes on after a miss, even one that takes its process along, and does nothing twice."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from bench import plan, runner
+from bench.plan import Job, Plan, Request
+from bench.store import Store
+
+
+class Deadly(str):
+    """A key that ends the worker process which unpickles it, as the kernel does when memory runs out."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os._exit, (1,)
+
+
+def test_a_job_that_kills_its_worker_is_a_miss_and_the_others_go_on(
+    in_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = plan.make(Request(methods="random,uniform", protocol="smoke", budgets="0.4"))
+    key = Plan.key
+
+    def some_deadly(self: Plan, job: Job, *rest: str) -> str:
+        return (Deadly if job.method == "random" else str)(key(self, job, *rest))
+
+    monkeypatch.setattr(Plan, "key", some_deadly)
+    store, console = Store(tmp_path / "out"), Console(file=(tmp_path / "log").open("w"), width=200)
+    records = runner.run(made, store, jobs=1, fresh=False, command="command", console=console)
+    assert [record.method for record in records] == ["random", "uniform"]
+    assert [record.status for record in records] == ["miss", "ok"]
+    assert records[0].reason == "the worker process died twice (killed, out of memory?)"
+    assert records[1].measures is not None and records[1].cost is not None
+    assert records[1].cost.training_iterations == 60
+
+    monkeypatch.setattr(runner, "_work", None)  # nothing is left to do
+    again = runner.run(made, store, jobs=1, fresh=False, command="another", console=console)
+    assert [record.key for record in again] == [record.key for record in records]
+    assert [record.measures for record in again] == [record.measures for record in records]
+
+    monkeypatch.setattr(runner, "_work", lambda _plan, _weights, _store, waiting, *_, **__: dict.fromkeys(waiting))
+    longer = replace(made, ground=replace(made.ground, protocol=replace(made.ground.protocol, iterations=61)))
+    assert runner.run(longer, store, jobs=1, fresh=False, command="", console=console) == [None, None]
+    assert runner.run(made, store, jobs=1, fresh=True, command="", console=console) == [None, None]
