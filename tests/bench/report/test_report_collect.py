@@ -63,7 +63,9 @@ def test_mixed_fingerprints_are_refused_naming_the_runs(make_record: Make, finge
 
 def test_a_missing_fingerprint_differs_and_further_differences_are_named(make_record: Make) -> None:
     records = [make_record("ecc"), make_record("amc", fingerprints={"dataset": "d2"})]
-    with pytest.raises(BadInput, match=r"fingerprint of code.*as well: fingerprint of dataset, fingerprint of dense weights"):
+    with pytest.raises(
+        BadInput, match=r"fingerprint of code.*as well: fingerprint of dataset, fingerprint of dense weights"
+    ):
         pages(records)
 
 
