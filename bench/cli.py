@@ -273,12 +273,15 @@ def _first_line(ground) -> str:  # type: ignore[no-untyped-def]
     )
 
 
+INTERRUPTED = 130  # as a shell has it for Ctrl-C
+
+
 def main() -> int:
     """Run the command line and return its exit code."""
     from shared.errors import BadInput
 
     try:
-        return app(standalone_mode=False) or 0
+        code = app(standalone_mode=False) or 0
     except BadInput as error:
         print(error, file=sys.stderr)
         return 2
@@ -286,5 +289,7 @@ def main() -> int:
         print(f"{getattr(error, 'message', error)}; try python -m bench --help", file=sys.stderr)
         return 2
     except (typer.Abort, KeyboardInterrupt):
+        code = INTERRUPTED
+    if code == INTERRUPTED:  # newer typer returns it, older typer raises
         print("interrupted; finished runs are kept, the same command goes on", file=sys.stderr)
-        return 130
+    return code

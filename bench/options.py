@@ -20,7 +20,7 @@ Dataset = Annotated[str, typer.Option(help="`python -m bench datasets` lists the
 ProtocolName = Annotated[str, typer.Option(help="smoke (seconds) or quick (minutes).")]
 Budgets = Annotated[
     str | None,
-    typer.Option(help="Fractions of dense or joules per image: 0.35,0.25 or 0.0247J. Default: the protocol's."),
+    typer.Option(help="Fractions of dense or joules per image: 0.35,0.3 or 0.0247J. Default: the protocol's."),
 ]
 Seeds = Annotated[str | None, typer.Option(help="Comma-separated integers. Default: the protocol's.")]
 Jobs = Annotated[int, typer.Option(help="Parallel processes, one thread each.", min=1)]

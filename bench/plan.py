@@ -237,7 +237,7 @@ def _budget_text(text: str) -> str:
     number = text.removesuffix("J").strip()
     if not _NUMBER.fullmatch(number) or not math.isfinite(float(number)) or float(number) <= 0:
         raise BadInput(
-            "a positive budget, a fraction of dense or joules", repr(text), "--budgets 0.35,0.25 or --budgets 0.0247J"
+            "a positive budget, a fraction of dense or joules", repr(text), "--budgets 0.35,0.3 or --budgets 0.0247J"
         )
     return text
 

@@ -234,3 +234,13 @@ def test_a_miss_is_recorded_and_the_plan_goes_on(cache: Path, tmp_path: Path) ->
     assert reason in page.read_text()
     command = "python -m bench run --methods uniform,amc --protocol smoke --budgets 0.25"
     assert records["amc"]["environment"]["command"] == command
+
+
+def test_an_interrupt_says_that_finished_runs_are_kept(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt() -> tuple[str, ...]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shared.data.names", interrupt)
+    code, _, errors = command("datasets")
+    assert code == 130
+    assert len(errors.splitlines()) == 1 and "finished runs are kept" in errors
