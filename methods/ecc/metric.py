@@ -6,16 +6,16 @@ Model", CVPR 2019, section 3.3.1.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from shared.networks import Structure
+from shared.networks import Slice, Structure
 
-# Entries worked on at a time on a CPU: weights, second moments and the products between them (768 KiB in float32) stay
-# in a core's cache, so weights and moments are read from memory once and nothing is written back.
+# Entries of a large tensor that a CPU's thread works on at a time: they, their moments and what is made of them (1 MiB
+# in float32) stay in a core's cache, so weights and moments are read from memory once and nothing is written back.
 CHUNK_ENTRIES = 1 << 16
 
 
@@ -36,11 +36,15 @@ class ChannelNorms:
         parts = [
             (unit, part) for unit in structure.units for part in unit.slices if part.role in ("consumer", "depthwise")
         ]
+        # large tensors first, one by one, then the others together: many small operations would cost more than the sums
+        chunked = parameters[parts[0][1].tensor].device.type == "cpu"
+        parts.sort(key=lambda pair: not chunked or parameters[pair[1].tensor].numel() <= CHUNK_ENTRIES)
         self.shape = (len(structure.units), max(structure.upper_bounds))
         self._optimizer = optimizer
-        self._weights = [parameters[part.tensor] for _, part in parts]
+        self._weights: list[Tensor] = [parameters[part.tensor] for _, part in parts]
         self._groups = [groups[id(weight)] for weight in self._weights]
         self._slices = [part for _, part in parts]
+        self._large = sum(chunked and weight.numel() > CHUNK_ENTRIES for weight in self._weights)
         # for every number that is sent: the part it belongs to, and its place in the flattened result
         self._part_of = torch.repeat_interleave(torch.tensor([unit.upper_bound for unit, _ in parts]))
         self._place = torch.cat([unit.index * self.shape[1] + torch.arange(unit.upper_bound) for unit, _ in parts])
@@ -52,20 +56,8 @@ class ChannelNorms:
         # eps times the correction, so that B has Adam's eps once the sums are divided by the correction
         eps = [group.get("eps", 0.0) for group in self._groups]
         floors = [floor * scale for floor, scale in zip(eps, corrections.unbind(), strict=True)]
-        totals: list[Any] = [0.0] * len(self._weights)
-        for batch in self._batches(moments):
-            parts, weights, seconds = map(list, zip(*batch, strict=True))
-            metric = torch._foreach_sqrt(seconds)
-            torch._foreach_add_(metric, [floors[part] for part in parts])
-            torch._foreach_mul_(metric, weights)
-            torch._foreach_mul_(metric, weights)
-            for part, products in zip(parts, metric, strict=True):
-                own = self._slices[part].dim
-                totals[part] = totals[part] + products.sum([dim for dim in range(products.ndim) if dim != own])
-        sums = [
-            total.view(-1, part.repeat).sum(1) if part.repeat > 1 else total
-            for total, part in zip(totals, self._slices, strict=True)
-        ]
+        parts = list(zip(self._weights, moments, floors, self._slices, strict=True))
+        sums = [_sums_by_chunks(*part) for part in parts[: self._large]] + _sums_together(parts[self._large :])
         sent = torch.cat([*sums, corrections]).cpu().double()
         norms, scales = sent[: len(self._place)], sent[len(self._place) :]
         flat = torch.zeros(self.shape[0] * self.shape[1], dtype=torch.float64)
@@ -90,20 +82,39 @@ class ChannelNorms:
         count = torch.stack(steps).to(device, torch.float64, non_blocking=True)
         return moments, (1 - decay**count).sqrt().to(self._weights[0].dtype)
 
-    def _batches(self, moments: list[Tensor]) -> Iterator[list[tuple[int, Tensor, Tensor]]]:
-        """(part, weights, moments) in lists worth one pass: all at once on an accelerator, CHUNK_ENTRIES on a CPU."""
-        limit = CHUNK_ENTRIES if self._weights[0].device.type == "cpu" else float("inf")
-        batch: list[tuple[int, Tensor, Tensor]] = []
-        entries = 0
-        for part, (weight, moment) in enumerate(zip(self._weights, moments, strict=True)):
-            pieces: list[tuple[Tensor, ...]] = [(weight, moment)]
-            if weight.numel() > limit and self._slices[part].dim != 0:
-                rows = max(1, CHUNK_ENTRIES * len(weight) // weight.numel())
-                pieces = list(zip(weight.split(rows), moment.split(rows), strict=True))
-            for some_weights, some_moments in pieces:
-                if batch and entries + some_weights.numel() > limit:
-                    yield batch
-                    batch, entries = [], 0
-                batch.append((part, some_weights, some_moments))
-                entries += some_weights.numel()
-        yield batch
+
+def _sums_together(parts: Sequence[tuple[Tensor, Tensor, Tensor, Slice]]) -> list[Tensor]:
+    """For each (weight, v, floor, slice) the sum of w^2 (sqrt(v) + floor) over each channel's entries, (channels,)."""
+    if not parts:
+        return []
+    weights, moments, floors, slices = map(list, zip(*parts, strict=True))
+    metric = torch._foreach_sqrt(moments)
+    torch._foreach_add_(metric, floors)
+    torch._foreach_mul_(metric, weights)
+    torch._foreach_mul_(metric, weights)
+    return [
+        _by_channel(
+            terms.sum([dim for dim in range(terms.ndim) if dim != part.dim]), terms.shape[part.dim] // part.repeat
+        )
+        for terms, part in zip(metric, slices, strict=True)
+    ]
+
+
+def _sums_by_chunks(weight: Tensor, moment: Tensor, floor: Tensor, part: Slice) -> Tensor:
+    """The same for one large tensor, chunk by chunk."""
+    # Flattened in the order of memory, which copies nothing whatever the memory format: (outer, channels * inner).
+    order = sorted(range(weight.ndim), key=weight.stride, reverse=True)
+    outer = math.prod(weight.shape[dim] for dim in order[: order.index(part.dim)])
+    weights, moments = (tensor.permute(order).reshape(outer, -1) for tensor in (weight, moment))
+    rows = min(outer, max(1, CHUNK_ENTRIES * torch.get_num_threads() // weights.shape[1]))
+    metric, totals = torch.empty_like(weights[:rows]), torch.zeros_like(weights[:rows])
+    for some_weights, some_moments in zip(weights.split(rows), moments.split(rows), strict=True):
+        some = metric[: len(some_weights)]
+        torch.sqrt(some_moments, out=some).add_(floor).mul_(some_weights)
+        totals[: len(some)].addcmul_(some, some_weights)
+    return _by_channel(totals.sum(0), weight.shape[part.dim] // part.repeat)
+
+
+def _by_channel(sums: Tensor, channels: int) -> Tensor:
+    """Sums of neighbours that belong to one channel: (channels * neighbours,) -> (channels,)."""
+    return sums if len(sums) == channels else sums.view(channels, -1).sum(1)

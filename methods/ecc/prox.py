@@ -6,6 +6,7 @@ Model", CVPR 2019, section 3.3. Pure functions of small tensors; methods.ecc.met
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -45,8 +46,9 @@ def keep_channels(
 
 
 def descending(importance: Tensor) -> Tensor:
-    """The importances (..., channels) of every unit in the order of their rank, float64."""
-    return torch.sort(importance.double(), dim=-1, descending=True).values
+    """The importances (..., channels) of every unit in the order of their rank, float64 on the CPU."""
+    # numpy sorts values ten times as fast as torch, which sorts their indices along
+    return torch.from_numpy(-np.sort(-importance.double().cpu().numpy(), axis=-1))
 
 
 def channel_price(ranked: Tensor, *, bound: Tensor, step_size: float) -> Tensor:

@@ -35,16 +35,22 @@ def median_s(work: Callable[[], object], rounds: int) -> float:
 
 
 def proximal_step(model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[], None]:
-    """Importances, price, Algorithm 2 and removal for all units of `model`, with one channel of every unit to go."""
+    """Importances, price and Algorithm 2 for all units of `model`, and removal of one channel, a new one at each call.
+
+    One per iteration is more than ECC removes on average in the paper's 300,000 iterations.
+    """
     table = structure(model)
     norms, alive = ChannelNorms(model, table, optimizer), active_channels(model, table)
     bounds = torch.tensor(table.upper_bounds, dtype=torch.float64)
 
     def step() -> None:
+        nonlocal alive
         a = norms()
-        y = channel_price(descending(a), bound=bounds - 1, step_size=ALPHA)
-        keep = keep_channels(a, bound=bounds - 1, dual=y, rho=RHO, step_size=ALPHA)
+        bounds[bounds.argmax()] -= 1
+        y = channel_price(descending(a), bound=bounds, step_size=ALPHA)
+        keep = keep_channels(a, bound=bounds, dual=y, rho=RHO, step_size=ALPHA)
         zero_channels(model, table, alive & ~keep, optimizer)
+        alive = alive & keep
 
     return step
 

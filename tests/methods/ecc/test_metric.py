@@ -61,13 +61,15 @@ def test_equals_the_definition(kind, network, layout):
     torch.testing.assert_close(found, importance(model, table, by_name).double(), rtol=2e-5, atol=1e-12)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("entries", [1, 100, 10_000])
-def test_chunks_add_up(entries, monkeypatch):
-    model, optimizer = trained("alexnet", OPTIMIZERS["adam"], steps=1)
-    norms = ChannelNorms(model, structure(model), optimizer)
-    whole = norms()
-    monkeypatch.setattr(metric, "CHUNK_ENTRIES", entries)
-    torch.testing.assert_close(norms(), whole, rtol=2e-5, atol=0.0)
+def test_large_tensors_in_chunks_equal_all_together(entries, layout, monkeypatch):
+    model, optimizer = trained("alexnet", OPTIMIZERS["adam"], steps=1, layout=layout)
+    table, numbers = structure(model), []
+    for size in (entries, 10**9):
+        monkeypatch.setattr(metric, "CHUNK_ENTRIES", size)
+        numbers.append(ChannelNorms(model, table, optimizer)())
+    torch.testing.assert_close(*numbers, rtol=2e-5, atol=0.0)
 
 
 def test_before_the_first_step_the_metric_is_eps():
