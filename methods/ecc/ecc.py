@@ -19,8 +19,6 @@ from methods.ecc.metric import ChannelNorms
 from methods.ecc.prox import channel_price, descending, keep_channels
 from methods.ecc.steps import project_z, width_gradient
 from methods.ecc.trace import Trace
-from shared.bounded_widths import lower_bounds
-from shared.energy.budget import uniform_widths
 from shared.networks import active_channels, zero_channels
 
 PAPER = (
@@ -30,7 +28,6 @@ PAPER = (
 # Adam's second moments, and with them B, mean little at first: nothing is removed during this share of the iterations,
 # at most during so many.
 WARM_UP_SHARE, WARM_UP_MOST = 0.05, 100
-LOWER_SHARE = 0.2  # of a unit's channels, where s stops; AMC's search stops there too
 LANDING_SHARE = 0.8  # the rest of the iterations trains the network at its final widths
 LANDING_TOLERANCE = 0.002  # share of the budget that the last removals may leave unused
 MARGIN = 1e-9  # share of the budget: widths that meet it here meet it whatever the order of summation
@@ -38,10 +35,9 @@ EPSILON = 1e-9  # the paper's 1e-3 sets its speed as well; here the schedule doe
 
 
 class Widths(NamedTuple):
-    """A point of the s step: s, its bounds, y and slope = dE/ds, all (units,); energies in joules per image."""
+    """A point of the s step: s, upper bounds, y and slope = dE/ds, all (units,); energies in joules per image."""
 
     s: Tensor
-    lower_bounds: Tensor
     upper_bounds: Tensor
     y: Tensor
     slope: Tensor
@@ -80,7 +76,6 @@ class ECC(Method):
         alive = active_channels(model, task.structure).cpu()
         s = phi = alive.sum(1).double()  # s = phi(W_dense)
         y, z = torch.zeros_like(s), 0.0
-        lower = torch.minimum(self.lower_bounds(task), s)
         dense_joules = joules = float(task.energy(s))  # joules = E(s)
         trace, reached_at = Trace(task.ledger.limit), 0
 
@@ -108,7 +103,7 @@ class ECC(Method):
                 phi = alive.sum(1).double()
 
                 if joules > target:
-                    s, y, z = self.narrow(task, s, lower, ranked, alpha, target)
+                    s, y, z = self.narrow(task, s, ranked, alpha, target)
                     joules = float(task.energy(s))
                     reached_at = iteration
 
@@ -122,25 +117,10 @@ class ECC(Method):
         }
         return Outcome(model, notes, trace.columns())
 
-    def lower_bounds(self, task: Task) -> Tensor:
-        """Where s stops, (units,) whole channels: a share of each unit, or the uniform widths where those are fewer.
-
-        The paper's bound is 1 "if not explicitly mentioned", the published code has an option for a share. Norms in
-        Adam's metric don't compare well between layers with batch norm, and a bilinear energy makes a narrow unit's
-        neighbours cheap to keep: within some hundred iterations the units of fewest channels would end at one channel,
-        which takes several points of accuracy. Uniform widths meet the budget, so it stays within reach.
-        """
-        budget = task.budget_joules * (1 - MARGIN)
-        uniform = uniform_widths(task.structure, lambda rows: task.energy(rows[..., 1:-1]), budget)
-        share = lower_bounds(task.structure.upper_bounds, LOWER_SHARE)
-        return torch.tensor([min(pair) for pair in zip(uniform, share, strict=True)], dtype=torch.float64)
-
     def narrow(
-        self, task: Task, s: Tensor, lower: Tensor, ranked: Tensor, alpha: float, target_joules: float
+        self, task: Task, s: Tensor, ranked: Tensor, alpha: float, target_joules: float
     ) -> tuple[Tensor, Tensor, float]:
-        """(s, y, z) after the s and dual steps that bring E(s) to the target.
-
-        lower: where s stops (units,), ranked: descending importances (units, channels).
+        """(s, y, z) after the s and dual steps that bring E(s) to the target; ranked: descending importances.
 
         Departure from (10): beta is what the schedule asks for, one whole channel at a time. Each pass stands for a
         round of Algorithm 1 without its gradient step, after which the operator would keep phi = s channels. Whole
@@ -152,14 +132,14 @@ class ECC(Method):
         while float((energies := task.energy(s - shifts))[0]) > target_joules:
             slope = energies[0] - energies[1:]  # dE/ds: E is linear in every single width
             excess = float(energies[0]) - task.budget_joules
-            chosen, z = self.choose(Widths(s, lower, bounds, y, slope, excess, task.budget_joules))
+            chosen, z = self.choose(Widths(s, bounds, y, slope, excess, task.budget_joules))
             s = s - chosen.double()
             y = channel_price(ranked, bound=s, step_size=alpha)
         return s, y, z
 
     def choose(self, at: Widths) -> tuple[Tensor, float]:
         """Which units give up their next channel, bool (units,), and z: the direction of (10)."""
-        movable = (at.s > at.lower_bounds) & (at.slope > MARGIN * at.budget_joules)
+        movable = (at.s > 1) & (at.slope > MARGIN * at.budget_joules)
         # Departure from (10): a channel that would leave budget unused stays while a smaller one can go instead; when
         # there is none, the smallest goes. So the schedule lands on the budget without adding channels back.
         fitting = movable & (at.slope <= at.excess_joules + LANDING_TOLERANCE * at.budget_joules)

@@ -105,8 +105,7 @@ class ECCPaper(Method):
         (ranked) stay as they are. With z projected some unit has a gradient of epsilon, so that s loses at least
         beta epsilon channels per iteration; changing importances only make it more.
         """
-        automatic, lower = ECC(self.rho_1, self.rho_2), torch.ones_like(s)
-        narrowed, _, _ = automatic.narrow(task, s, lower, ranked, alpha, task.budget_joules)
+        narrowed, _, _ = ECC(self.rho_1, self.rho_2).narrow(task, s, ranked, alpha, task.budget_joules)
         return float((s - narrowed).sum()) / (EPSILON * LANDING_SHARE * task.ledger.limit)
 
 

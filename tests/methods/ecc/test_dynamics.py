@@ -68,18 +68,17 @@ def alexnet(budget_fraction, *, seed=0, iterations=200, bounds=NARROW):
     return Still(importance, budget_fraction * dense_joules, model, iterations)
 
 
-def run_ecc(still, lower=1.0):
+def run_ecc(still, method=None):
     """ECC's loop without weights: s per iteration, and what the operator keeps in the end."""
-    method, ranked = ECC(), descending(still.importance)
+    method, ranked = method or ECC(), descending(still.importance)
     s, path = still.dense, []
-    lower = torch.full_like(s, lower)
     start = float(still.energy(s))
     for iteration in range(1, still.iterations + 1):
         y = channel_price(ranked, bound=s, step_size=ALPHA)
         keep = keep_channels(still.importance, bound=s, dual=y, rho=method.rho_1, step_size=ALPHA)
         target = target_joules(iteration, still.iterations, start, still.budget_joules)
         if float(still.energy(s)) > target:
-            s, y, _ = method.narrow(still, s, lower, ranked, ALPHA, target)
+            s, y, _ = method.narrow(still, s, ranked, ALPHA, target)
         path.append((iteration, s))
     return path, keep & (still.importance > 0)
 

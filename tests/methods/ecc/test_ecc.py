@@ -70,15 +70,6 @@ def test_leaves_little_of_the_budget_unused(tiny_task):
         assert 0 <= outcome.notes["budget_unused_share"] < 0.005
 
 
-@pytest.mark.parametrize("fraction", [0.5, 0.25, 0.15])
-def test_no_unit_falls_below_a_fifth_or_its_uniform_width(fraction, tiny_task):
-    task = tiny_task(fraction, iterations=15)
-    widths = active_widths(run(ECC, task).network)
-    uniform = uniform_widths(task.structure, task.energy_model, task.budget_joules)
-    for width, even, bound in zip(widths, uniform, task.structure.upper_bounds, strict=True):
-        assert width >= min(even, 0.2 * bound)
-
-
 @pytest.mark.parametrize("make", ALL)
 def test_trace_shows_bounds_that_hold_and_an_energy_that_falls(make, tiny_task):
     task = tiny_task(0.5, iterations=250)
