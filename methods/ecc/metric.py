@@ -107,11 +107,13 @@ def _sums_by_chunks(weight: Tensor, moment: Tensor, floor: Tensor, part: Slice) 
     outer = math.prod(weight.shape[dim] for dim in order[: order.index(part.dim)])
     weights, moments = (tensor.permute(order).reshape(outer, -1) for tensor in (weight, moment))
     rows = min(outer, max(1, CHUNK_ENTRIES * torch.get_num_threads() // weights.shape[1]))
-    metric, totals = torch.empty_like(weights[:rows]), torch.zeros_like(weights[:rows])
-    for some_weights, some_moments in zip(weights.split(rows), moments.split(rows), strict=True):
-        some = metric[: len(some_weights)]
-        torch.sqrt(some_moments, out=some).add_(floor).mul_(some_weights)
-        totals[: len(some)].addcmul_(some, some_weights)
+    metric, totals = torch.empty_like(weights[:rows]), torch.empty_like(weights[:rows])
+    for chunk, (some_weights, some_moments) in enumerate(zip(weights.split(rows), moments.split(rows), strict=True)):
+        some = torch.sqrt(some_moments, out=metric[: len(some_weights)]).add_(floor).mul_(some_weights)
+        if chunk == 0:
+            torch.mul(some, some_weights, out=totals)
+        else:
+            totals[: len(some)].addcmul_(some, some_weights)
     return _by_channel(totals.sum(0), weight.shape[part.dim] // part.repeat)
 
 

@@ -59,6 +59,7 @@ def proximal_step(model: nn.Module, optimizer: torch.optim.Optimizer) -> Callabl
 def test_proximal_step_over_adam(benchmark: Any, name: str) -> None:
     """Times the proximal step of all units; `extra_info` has Adam's steps, default and fused, and the ratios."""
     torch.set_num_threads(2)
+    keep_freed_memory()  # as every run does
     model = build(name, num_classes=1000)
     for parameter in model.parameters():
         parameter.grad = torch.randn_like(parameter)
