@@ -63,7 +63,7 @@ def run(
     jobs: Jobs = CORES,
 ) -> None:
     """Compress with each method at each budget with each seed, and write a report."""
-    from bench import cost, plan, report, runner
+    from bench import plan, report, runner
     from bench.store import Store
 
     console = _console()
@@ -72,7 +72,6 @@ def run(
     request = plan.Request(methods, device, network, dataset, protocol, budgets, seeds, data)
     made = plan.make(request)
     console.print(_first_line(made.ground), highlight=False)
-    console.print(f"the whole plan: {cost.estimate(made, made.jobs).describe(jobs)}", highlight=False)
     records = runner.run(made, Store(out), jobs=jobs, fresh=fresh, command=request.command, console=console)
     pages = report.render(records, out)
     console.print(report.summary_table(records), highlight=False, markup=False, soft_wrap=True)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from bench.harness import Seconds
 
 
-DECIDING = ("harness", "describe", "teacher", "plan", "dense", "protocols")  # modules of bench
+DECIDING = ("harness", "rules", "describe", "teacher", "plan", "dense", "protocols")  # modules of bench
 
 
 @cache

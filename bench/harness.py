@@ -6,14 +6,12 @@ The only place where a method meets test images and the platform's true joules.
 from __future__ import annotations
 
 import copy
-import json
 import math
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,23 +20,15 @@ from bench import describe
 from bench.dense import DenseWeights
 from bench.plan import Ground, Job
 from bench.record import Measures, Record
+from bench.rules import Miss, check_rules, checked, cut, described
 from methods import registry
 from methods.contract import Infeasible, Outcome, Task
 from shared.data import BatchStream
 from shared.ledger import BudgetExhausted, Ledger
-from shared.networks import active_widths, build, compact, structure
 from shared.rng import forked
 from shared.training import EVALUATION_BATCH, Teacher, Trainer, accuracy, recalibrate_batch_norm
 
-BUDGET_TOLERANCE = 1e-9  # relative, for sums in another order
-AGREEMENT = 1e-4  # zeroed against cut outputs, relative to the largest output, float32
-ANOTHER = "returned another network than the one that the energy model describes"
-
 Report = Callable[[str, float], None]  # (running step, share of it that is done)
-
-
-class Miss(Exception):
-    """A run that ended without a network that keeps the rules; the message is the reason."""
 
 
 @dataclass(frozen=True)
@@ -162,93 +152,6 @@ def _seconds(work: Callable[[], object]) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
-
-
-def checked(outcome: object) -> Outcome:
-    """What the method returned, with notes and trace as plain JSON values; NaN and infinity in them become null.
-
-    Raises Miss when it is no Outcome that a record could hold.
-    """
-    if not isinstance(outcome, Outcome):
-        raise Miss(f"returned {type(outcome).__name__}, not an Outcome")
-    if not isinstance(outcome.network, nn.Module):
-        raise Miss(f"returned {type(outcome.network).__name__} as the network, not a torch.nn.Module")
-    try:
-        notes, trace = (json.loads(json.dumps(_finite(value))) for value in (outcome.notes, outcome.trace))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise Miss(f"returned notes or trace that are not JSON values: {error}") from None
-    if not (isinstance(notes, dict) and isinstance(trace, dict)):
-        raise Miss("returned notes or trace that are not a dict")
-    if columns := [name for name, column in trace.items() if not isinstance(column, list)]:
-        raise Miss(f"returned a trace whose column {columns[0]!r} is not a list")
-    return Outcome(outcome.network, notes, trace)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def check_rules(task: Task, dense: DenseWeights, outcome: Outcome) -> None:
-    """The rules that every outcome must keep. Raises Miss with the first that is broken."""
-    if task.ledger.remaining:
-        raise Miss(
-            f"spent {task.ledger.training_iterations} of {task.ledger.limit} training iterations; "
-            "every method spends all"
-        )
-    for (name, given), now in zip(dense.network.state_dict().items(), task.network.state_dict().values(), strict=True):
-        if not torch.equal(given, now):
-            raise Miss(f"changed the dense network in place ({name}); work on task.copy_of_dense()")
-    for name, tensor in outcome.network.state_dict().items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise Miss(f"returned a network with NaN or infinite values in {name}")
-    widths = active_widths(outcome.network)
-    if len(widths) != len(task.structure.units):
-        raise Miss(ANOTHER)
-    if min(widths) < 1:
-        raise Miss(f"removed all channels of unit {widths.index(0) + 1} of {len(widths)}")
-    estimate = float(task.energy_model(task.structure.positions(torch.tensor(widths))))
-    if estimate > task.budget_joules * (1 + BUDGET_TOLERANCE):
-        raise Miss(f"estimated {estimate:.6g} J per image, above the budget of {task.budget_joules:.6g} J")
-
-
-def cut(network: nn.Module, stream: BatchStream) -> nn.Module:
-    """The network without its zeroed channels. Raises Miss when its outputs on a training batch differ."""
-    small = compact(network).to(memory_format=torch.channels_last)
-    _check_same_outputs(network, small, stream, "zeroed and cut network differ")
-    return small
-
-
-def described(small: nn.Module, task: Task, dense: DenseWeights) -> nn.Module:
-    """A network of the suite's own at the widths of `small`, with its tensors: the one that the energy model bills.
-
-    Raises Miss when `small` has other operations or tensors, or other outputs on a training batch (hooks, a forward
-    pass of its own).
-    """
-    anatomy = structure(small)
-    widths = anatomy.upper_bounds
-    if anatomy.fingerprint != task.structure.at(widths).fingerprint:
-        raise Miss(ANOTHER)
-    fresh = build(**{**dense.network.config, "widths": list(widths)})  # type: ignore[arg-type, dict-item]
-    try:
-        fresh.load_state_dict(small.state_dict())
-    except RuntimeError:  # other names or shapes
-        raise Miss(ANOTHER) from None
-    fresh = fresh.to(memory_format=torch.channels_last)
-    _check_same_outputs(small, fresh, task.train, ANOTHER + "; their outputs differ")
-    return fresh
-
-
-@torch.no_grad()
-def _check_same_outputs(one: nn.Module, other: nn.Module, stream: BatchStream, what: str) -> None:
-    images, _ = stream.batch(0)
-    expected, got = one.eval()(images), other.eval()(images)
-    worst = ((expected - got).abs().max() / expected.abs().max().clamp(min=1e-30)).item()
-    if not worst <= AGREEMENT:
-        raise Miss(f"{what} by {worst:.2g} of the largest output")
 
 
 def cosine(spent: float) -> float:

@@ -108,19 +108,20 @@ class Record(_Frozen):
 
 
 def read(folder: Path) -> Record:
-    """The record in `folder`. Raises BadInput naming the file when it is missing or not a record."""
-    path = folder / RECORD_FILE
+    """The record in `folder`. Raises BadInput naming its file when there is none or it is no record."""
+    return load(folder / RECORD_FILE)
+
+
+def load(path: Path) -> Record:
+    """The record in the file `path`. Raises BadInput naming the file when it is not one."""
     try:
         return Record.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        raise BadInput(f"a {RECORD_FILE} in {folder}", "none", "a folder below the run's --out") from None
     except ValidationError as error:
         first = error.errors()[0]
-        raise BadInput(
-            f"a record in {path}",
-            f"{first['msg']} at {'.'.join(map(str, first['loc']))}",
-            "running it again with --fresh",
-        ) from None
+        place = ".".join(map(str, first["loc"])) or "its start"
+        raise BadInput(f"a record in {path}", f"{first['msg']} at {place}", "removing it or running again") from None
+    except OSError as error:
+        raise BadInput(f"a record in {path}", error.strerror or str(error), "a folder of a finished run") from None
 
 
 def to_json(record: Record) -> bytes:

@@ -67,6 +67,7 @@ def _work(
     console: Console,
 ) -> dict[Job, Record]:
     estimate = cost.estimate(plan, waiting)
+    console.print(estimate.describe(jobs), highlight=False)
     queued = deque(sorted(waiting, key=lambda job: -estimate.job_seconds[job]))  # longest first
     context = multiprocessing.get_context("spawn")
     messages: Queue[tuple[str, str, float]] = context.Queue()
@@ -81,8 +82,12 @@ def _work(
         console.print("computing the dense network's logits for distillation", highlight=False)
         seeds = dict.fromkeys(job.seed for job in waiting)
         pieces = [(seed, first) for seed in seeds for first in teacher.chunks(plan.ground)]
-        for part in [pools[i % len(pools)].submit(_prepare, *piece) for i, piece in enumerate(pieces)]:
-            part.result()
+        parts = [pool.submit(_prepare, pieces[place :: len(pools)]) for place, pool in enumerate(pools)]
+        for place, part in enumerate(parts):
+            try:
+                part.result()
+            except BrokenProcessPool:  # the runs compute what is missing
+                pools[place] = start()
         work = {job.name: estimate.job_seconds[job] for job in waiting}
         with PlanProgress(work, console) as progress:
             running: dict[Future[harness.Result], tuple[int, Job]] = {}
@@ -158,8 +163,9 @@ def _teacher(seed: int) -> harness.Teacher:
     return teacher.teacher(*_ground(), seed)
 
 
-def _prepare(seed: int, first: int) -> None:
-    teacher.prepare(*_ground(), seed, first)
+def _prepare(pieces: list[tuple[int, int]]) -> None:
+    for seed, first in pieces:
+        teacher.prepare(*_ground(), seed, first)
 
 
 def _execute(job: Job, key: str, command: str) -> harness.Result:

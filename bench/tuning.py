@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from bench import dense, harness
+from bench import dense, harness, rules
 from bench.plan import Job, Plan, Request, make
 from bench.teacher import live
 from methods import registry
@@ -70,7 +70,7 @@ def _score(request: Request, job: Job, rate: float) -> float:
     task = harness.make_task(job, ground, weights, live(weights.network))
     with forked(job.seed, job.method):
         outcome = registry.get(job.method).run(task)
-    small = harness.cut(outcome.network, task.train)
+    small = rules.cut(outcome.network, task.train)
     recalibrate_batch_norm(small, (task.train.batch(index) for index in range(protocol.recalibration_batches)))
     harness.fine_tune(small, task, Ledger(protocol.fine_tune_iterations))
     return accuracy(small, ground.dataset.search)

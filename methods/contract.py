@@ -21,7 +21,7 @@ from shared.ledger import Ledger
 from shared.networks import Structure
 from shared.protocol import Protocol
 from shared.rng import generator
-from shared.training import Teacher, Trainer, accuracy, recalibrate_batch_norm
+from shared.training import Teacher, Trainer, accuracy
 
 
 class EnergyModel(TypingProtocol):
@@ -108,10 +108,6 @@ class Task:
             images, labels = self.train.batch(index)
             self.ledger.count_search_samples(len(images))
             yield images, labels
-
-    def recalibrate(self, model: nn.Module, batches: int) -> None:
-        """Recompute batch norm's running statistics on `batches` training batches; counted as search samples."""
-        recalibrate_batch_norm(model, self.calibration_batches(batches))
 
     def generator(self, purpose: str, index: int = 0) -> torch.Generator:
         """A random generator for this run, a function of (seed, purpose, index)."""

@@ -12,9 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from bench.record import RECORD_FILE, Budget, Measures, Record
+from bench.record import RECORD_FILE, Budget, Measures, Record, load
 from methods.registry import BUILT_IN
 from shared.errors import BadInput
 
@@ -23,18 +21,6 @@ _ORDER = (*(name for name in BUILT_IN if name not in CONTROLS), None, *CONTROLS)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 _CHOICES = ("budgets", "seeds", "ranks")  # entries of a protocol that say which runs there are, not how they go
 _BUDGET_TOLERANCE = 1e-6  # relative; below what a report prints
-
-
-def load(path: Path) -> Record:
-    """The record in the file `path`. Raises BadInput naming the file when it is not one."""
-    try:
-        return Record.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "its start"
-        raise BadInput(f"a record in {path}", f"{first['msg']} at {place}", "removing it or running again") from None
-    except OSError as error:
-        raise BadInput(f"a record in {path}", error.strerror, "making it readable") from None
 
 
 def collect(path: Path) -> list[tuple[Record, Path]]:

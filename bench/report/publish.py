@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
-from bench.record import RECORD_FILE, Record
-from bench.report.collect import Page, file_name, load, page_name, pages
+from bench.record import RECORD_FILE, Record, load
+from bench.report.collect import Page, file_name, page_name, pages
 from bench.report.render import index_text, page_files, write
 from bench.report.style import same_plot
 from shared.cache import atomic_write

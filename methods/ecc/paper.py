@@ -1,8 +1,9 @@
-"""ECC to the letter: the constant step beta, the dual ascents, and a proximal operator that decides anew every time.
+"""ECC as published: the constant step beta, the dual ascents, and a proximal operator that decides anew every time.
 
 Yang, Zhu, Liu, "ECC: Platform-Independent Energy-Constrained Deep Neural Network Compression via a Bilinear Regression
 Model", CVPR 2019 (arXiv 1812.01803), Algorithms 1 and 2, equations 5 to 12; "published code" is
-github.com/hyang1990/energy_constrained_compression. Names as in the paper, see `methods.ecc.ecc`.
+github.com/hyang1990/energy_constrained_compression. Names as in the paper, see `methods.ecc.ecc`. Where paper and
+code differ (the end of the loop, floor(s) in (11), corrected moments in B), the line that chooses says so.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class ECCPaper(Method):
     rho_2: float = 10.0
 
     name: ClassVar[str] = "ecc-paper"
-    title: ClassVar[str] = "ECC (literal)"
+    title: ClassVar[str] = "ECC, constant step"
     paper: ClassVar[str] = PAPER
     properties: ClassVar[Properties | None] = ECC.properties
 

@@ -52,8 +52,6 @@ class EnergyFit:
     relative_error: float
     skill: float
     dense_relative_error: float
-    profile_key: str
-    solver: str = "nnls"
 
 
 def profile(
@@ -113,7 +111,6 @@ def fit(profile: Profile, structure: Structure) -> EnergyFit:
         relative_error=relative_error,
         skill=relative_error / error(float(np.median(training))),
         dense_relative_error=dense / profile.dense_joules - 1,
-        profile_key=profile.key,
     )
 
 

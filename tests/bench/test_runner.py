@@ -49,3 +49,21 @@ def test_a_job_that_kills_its_worker_is_a_miss_and_the_others_go_on(
     longer = replace(made, ground=replace(made.ground, protocol=replace(made.ground.protocol, iterations=61)))
     assert runner.run(longer, store, jobs=1, fresh=False, command="", console=console) == [None, None]
     assert runner.run(made, store, jobs=1, fresh=True, command="", console=console) == [None, None]
+
+
+class DeadlyNumber(int):
+    """A batch index that ends the worker process which unpickles it."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os._exit, (1,)
+
+
+def test_a_worker_that_dies_over_the_logits_takes_no_run_along(
+    in_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = plan.make(Request(methods="uniform", protocol="smoke", budgets="0.4"))
+    monkeypatch.setattr(runner.teacher, "chunks", lambda ground: [DeadlyNumber(0)])
+    with (tmp_path / "log").open("w") as log:
+        console = Console(file=log, width=200)
+        (record,) = runner.run(made, Store(tmp_path / "out"), jobs=1, fresh=False, command="command", console=console)
+    assert record.status == "ok"

@@ -136,7 +136,6 @@ def test_errors_of_a_fit_are_those_of_its_held_out_rows(small: Structure) -> Non
     assert fit.skill == pytest.approx(sum(errors) / sum(idle_errors), rel=1e-12)
     dense = fit.model.intercept.item() + fit.model.coefficients.sum().item()
     assert fit.dense_relative_error == pytest.approx(dense / profile.dense_joules - 1, rel=1e-9)
-    assert (fit.solver, fit.profile_key) == ("nnls", profile.key)
     assert fit.model.upper_bounds == tuple(small.position_bounds)
     same = energy.BilinearModel.fit(
         small.positions(profile.widths[:200]), profile.joules[:200], upper_bounds=small.position_bounds
