@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 from typing import Protocol as TypingProtocol
@@ -16,6 +16,7 @@ from typing import Protocol as TypingProtocol
 import torch
 from torch import Tensor, nn
 
+from shared.checkpoints import Checkpoints, State
 from shared.data import BatchStream, Split
 from shared.ledger import Ledger
 from shared.networks import Structure
@@ -73,6 +74,7 @@ class Task:
     train: BatchStream
     search: Split
     teacher: Teacher
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
 
     def copy_of_dense(self) -> nn.Module:
         """A copy of the dense network with its weights."""
@@ -108,6 +110,18 @@ class Task:
             images, labels = self.train.batch(index)
             self.ledger.count_search_samples(len(images))
             yield images, labels
+
+    def save(self, name: str, state: Callable[[], State]) -> None:
+        """Keep what a stopped run needs to go on from here: JSON values and tensors, nested in dicts and lists.
+
+        `state` is called about once a minute, so this may stand in every iteration. Between what `saved` returns and
+        the first call of `save` a run must do the same each time it is started.
+        """
+        self.checkpoints.save(name, state, self.ledger)
+
+    def saved(self, name: str) -> State | None:
+        """What this run kept last under `name` before it was stopped, else None. The ledger counts on from there."""
+        return self.checkpoints.load(name, self.ledger)
 
     def generator(self, purpose: str, index: int = 0) -> torch.Generator:
         """A random generator for this run, a function of (seed, purpose, index)."""
@@ -148,10 +162,13 @@ class Method(ABC):
         return 0
 
 
-def spend_remaining(task: Task, trainer: Trainer) -> None:
-    """Train on until the ledger is spent.
+def spend_remaining(task: Task, trainer: Trainer, name: str = "training") -> None:
+    """Train on until the ledger is spent; `name` tells trainings of one run apart, so that a stopped run goes on.
 
     Dead channels stay dead, since shared.networks.zero_channels leaves them without gradient.
     """
+    if state := task.saved(name):
+        trainer.restore(state)
     while task.ledger.remaining:
         trainer.step()
+        task.save(name, trainer.state)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from shared.checkpoints import State
 from shared.data import BatchStream, Split
 from shared.ledger import Ledger
 from shared.protocol import Protocol
@@ -82,6 +83,20 @@ class Trainer:
                 group["lr"] = self._protocol.learning_rate * factor
         self.optimizer.step()
         return loss.detach()
+
+    def state(self) -> State:
+        """Weights, statistics and moments, for a checkpoint."""
+        moments = {name: dict(self.optimizer.state.get(p, {})) for name, p in self.model.named_parameters()}
+        return {"model": dict(self.model.state_dict()), "moments": moments}
+
+    def restore(self, state: State) -> None:
+        """Go on from what `state()` gave; the model has the same tensors by name and shape."""
+        self.model.load_state_dict(state["model"])
+        for name, parameter in self.model.named_parameters():
+            for key, kept in state["moments"][name].items():
+                # in the parameter's own memory format, which the fused kernel takes for granted
+                entry = torch.empty_like(parameter) if kept.shape == parameter.shape else torch.empty_like(kept)
+                self.optimizer.state[parameter][key] = entry.copy_(kept)
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ from methods.ecc.metric import ChannelNorms
 from methods.ecc.prox import channel_price, descending, keep_channels
 from methods.ecc.steps import project_z, width_gradient
 from methods.ecc.trace import Trace
+from shared.checkpoints import State
 from shared.networks import active_channels, zero_channels
 
 PAPER = (
@@ -79,6 +80,15 @@ class ECC(Method):
         dense_joules = joules = float(task.energy(s))  # joules = E(s)
         trace, reached_at = Trace(task.ledger.limit), 0
 
+        def state() -> State:
+            of_s = {"s": s, "y": y, "z": z, "joules": joules, "reached_at": reached_at}
+            return {"trainer": trainer.state(), "trace": trace.rows, "alive": alive} | of_s
+
+        if kept := task.saved("iterations"):  # a run that was stopped
+            trainer.restore(kept["trainer"])
+            alive, s, y, z, joules, reached_at = map(kept.get, ("alive", "s", "y", "z", "joules", "reached_at"))
+            trace.rows, phi = kept["trace"], alive.sum(1).double()
+
         while task.ledger.remaining:
             # The gradient step inside (7), W - alpha B^-1 grad, with Adam's momentum.
             loss = trainer.step()
@@ -109,6 +119,7 @@ class ECC(Method):
 
             if trace.due(iteration):
                 trace.add(iteration, loss, energy_joules=float(task.energy(phi)), phi=phi.int(), s=s, y=y, z=z)
+            task.save("iterations", state)
 
         notes = {
             "widths": phi.int().tolist(),

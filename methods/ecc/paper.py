@@ -20,6 +20,7 @@ from methods.ecc.metric import ChannelNorms
 from methods.ecc.prox import descending, keep_channels, trim_dual
 from methods.ecc.steps import EPSILON, dual_step, project_z, width_gradient, width_step, z_step
 from methods.ecc.trace import Trace
+from shared.checkpoints import State
 from shared.networks import Structure, active_channels, zero_channels
 
 
@@ -54,6 +55,16 @@ class ECCPaper(Method):
         s = phi = alive.sum(1).double()  # s = phi(W_dense)
         y, z, beta = torch.zeros_like(s), 0.0, 0.0
         trace = Trace(task.ledger.limit)
+
+        def state() -> State:
+            of_s = {"s": s, "y": y, "z": z, "beta": beta}
+            return {"trainer": trainer.state(), "trace": trace.rows, "exist": exist, "alive": alive} | of_s
+
+        if kept := task.saved("iterations"):  # a run that was stopped
+            trainer.restore(kept["trainer"])
+            alive, exist, s, y, z, beta = map(kept.get, ("alive", "exist", "s", "y", "z", "beta"))
+            trace.rows, phi = kept["trace"], alive.sum(1).double()
+
         # Algorithm 1 goes on while E(s) > budget or phi > s. The published code stops as soon as E(phi) <= budget, and
         # rightly: s = phi then meets (2b) and (2c).
         while task.ledger.remaining and float(task.energy(phi)) > task.budget_joules:
@@ -82,6 +93,7 @@ class ECCPaper(Method):
 
             if trace.due(iteration := task.ledger.training_iterations):
                 trace.add(iteration, loss, energy_joules=float(task.energy(phi)), phi=phi.int(), s=s, y=y, z=z)
+            task.save("iterations", state)
 
         joules, reached_at = float(task.energy(phi)), task.ledger.training_iterations
         if joules > task.budget_joules:

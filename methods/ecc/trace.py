@@ -19,7 +19,7 @@ class Trace:
 
     def __init__(self, limit: int) -> None:
         self._every, self._limit = -(-limit // ROWS), limit
-        self._rows: list[dict[str, Any]] = []
+        self.rows: list[dict[str, Any]] = []
 
     def due(self, iteration: int) -> bool:
         """Whether the row of this iteration, counted from 1, is kept."""
@@ -28,14 +28,14 @@ class Trace:
     def add(self, iteration: int, loss: Tensor, **values: Tensor | float) -> None:
         """Note the loss (a tensor, not read yet) and numbers or vectors (units,) under their names."""
         plain = {name: value.tolist() if isinstance(value, Tensor) else value for name, value in values.items()}
-        self._rows.append({"iteration": iteration, "loss": loss, **plain})
+        self.rows.append({"iteration": iteration, "loss": loss, **plain})
 
     def columns(self) -> dict[str, list[Any]]:
         """Name -> one value per row, rounded: plain JSON numbers or lists of them."""
-        if self._rows:
-            losses = torch.stack([row["loss"] for row in self._rows]).tolist()
-            self._rows = [row | {"loss": loss} for row, loss in zip(self._rows, losses, strict=True)]
-        return {name: [_rounded(row[name]) for row in self._rows] for name in (self._rows[0] if self._rows else ())}
+        if self.rows:
+            losses = torch.stack([row["loss"] for row in self.rows]).tolist()
+            self.rows = [row | {"loss": loss} for row, loss in zip(self.rows, losses, strict=True)]
+        return {name: [_rounded(row[name]) for row in self.rows] for name in (self.rows[0] if self.rows else ())}
 
 
 def _rounded(value: Any) -> Any:

@@ -1,7 +1,10 @@
 """Loss, step, batch-norm recalibration and accuracy against formulas written out."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from shared.checkpoints import Checkpoints
 from shared.data import BatchStream, Split
 from shared.ledger import BudgetExhausted, Ledger
 from shared.training import Trainer, accuracy, distillation_loss, recalibrate_batch_norm, train_mode
@@ -193,3 +197,22 @@ def test_accuracy_does_not_depend_on_the_size_of_the_batches(monkeypatch: pytest
     monkeypatch.setattr("shared.training.EVALUATION_BATCH", 7)
     assert accuracy(Brightest(), split) == whole
     assert 0 < whole < 1
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_restored_trainer_takes_the_same_steps(
+    layout: torch.memory_format, tiny_task: Callable[..., Any], tmp_path: Path
+) -> None:
+    tasks = [tiny_task(network="mobilenet", iterations=8) for _ in range(2)]
+    whole, resumed = (task.trainer(task.copy_of_dense().to(memory_format=layout)) for task in tasks)
+    for _ in range(4):
+        whole.step()
+    kept = Checkpoints(tmp_path, every_s=0)
+    kept.save("a", whole.state, tasks[0].ledger)
+    state = kept.load("a", tasks[1].ledger)
+    assert state is not None
+    resumed.restore(state)
+    losses = [[float(trainer.step()) for _ in range(4)] for trainer in (whole, resumed)]
+    assert losses[0] == losses[1]
+    for one, other in zip(whole.model.state_dict().values(), resumed.model.state_dict().values(), strict=True):
+        assert torch.equal(one, other) and one.stride() == other.stride()
