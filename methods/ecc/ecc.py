@@ -86,7 +86,9 @@ class ECC(Method):
 
         if kept := task.saved("iterations"):  # a run that was stopped
             trainer.restore(kept["trainer"])
-            alive, s, y, z, joules, reached_at = map(kept.get, ("alive", "s", "y", "z", "joules", "reached_at"))
+            alive, s, y, z, joules, reached_at = (
+                kept[name] for name in ("alive", "s", "y", "z", "joules", "reached_at")
+            )
             trace.rows, phi = kept["trace"], alive.sum(1).double()
 
         while task.ledger.remaining:

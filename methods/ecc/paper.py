@@ -62,7 +62,7 @@ class ECCPaper(Method):
 
         if kept := task.saved("iterations"):  # a run that was stopped
             trainer.restore(kept["trainer"])
-            alive, exist, s, y, z, beta = map(kept.get, ("alive", "exist", "s", "y", "z", "beta"))
+            alive, exist, s, y, z, beta = (kept[name] for name in ("alive", "exist", "s", "y", "z", "beta"))
             trace.rows, phi = kept["trace"], alive.sum(1).double()
 
         # Algorithm 1 goes on while E(s) > budget or phi > s. The published code stops as soon as E(phi) <= budget, and

@@ -1,4 +1,4 @@
-"""A run that is stopped anywhere and goes on ends as if it had not been: network, notes, trace and ledger, every bit."""
+"""A run that is stopped anywhere and goes on ends as if it had not been, to the bit."""
 
 from __future__ import annotations
 
