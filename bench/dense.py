@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from shared.cache import atomic_write, cache_dir, content_key
 from shared.data import BatchStream, Dataset
 from shared.errors import BadInput
 from shared.memory import keep_freed_memory
-from shared.networks import structure
+from shared.networks import build, structure
 from shared.rng import forked
 from shared.training import accuracy, train_mode
 
@@ -48,6 +49,11 @@ class DenseWeights:
     network: nn.Module
     accuracy: float
     fingerprint: str
+
+    def at(self, widths: Sequence[int]) -> nn.Module:
+        """The same network at other widths, with initial weights."""
+        config: dict[str, Any] = {**self.network.config, "widths": list(widths)}  # type: ignore[dict-item]
+        return build(**config).to(memory_format=torch.channels_last)
 
 
 def untrained(workload: Workload) -> nn.Module:

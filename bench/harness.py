@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,8 +24,10 @@ from bench.record import Measures, Record
 from bench.rules import Miss, check_rules, checked, cut, described
 from methods import registry
 from methods.contract import Infeasible, Outcome, Task
+from shared.checkpoints import Checkpoints, State
 from shared.data import BatchStream
 from shared.ledger import BudgetExhausted, Ledger
+from shared.networks import structure
 from shared.rng import forked
 from shared.training import EVALUATION_BATCH, Teacher, Trainer, accuracy, recalibrate_batch_norm
 
@@ -52,28 +55,41 @@ class Seconds:
 
 
 def execute(
-    job: Job, key: str, ground: Ground, dense: DenseWeights, teacher: Teacher, report: Report, command: str
+    job: Job,
+    key: str,
+    ground: Ground,
+    dense: DenseWeights,
+    teacher: Teacher,
+    report: Report,
+    command: str,
+    folder: Path | None = None,
 ) -> Result:
-    """Run `job` and describe it.
+    """Run `job` and describe it; with a `folder` for its states it goes on where an earlier process was stopped.
 
     A method that fails or breaks a rule becomes a record with status "miss" and its reason.
     """
+    resumed = folder is not None and folder.exists()
     task = make_task(job, ground, dense, teacher, report)
     fine_tuning = Ledger(ground.protocol.fine_tune_iterations, observer=_reporter("fine-tune", report))
     outcome, seconds, reason = Outcome(dense.network), Seconds(), None
     small: nn.Module | None = None
     measures: Measures | None = None
     try:
-        outcome = checked(_timed_run(job, task, dense, ground, seconds))
-        check_rules(task, dense, outcome)
-        small = described(cut(outcome.network, task.train), task, dense)
-        recalibrate_batch_norm(
-            small, (task.train.batch(index) for index in range(ground.protocol.recalibration_batches))
-        )
-        before = accuracy(small, ground.dataset.test)
-        started = time.perf_counter()
-        fine_tune(small, task, fine_tuning)
-        seconds.fine_tune = time.perf_counter() - started
+        cuts = Checkpoints(folder, every_s=0.0)
+        if kept := cuts.load("cut", task.ledger):
+            outcome, seconds = Outcome(dense.network, kept["notes"], kept["trace"]), Seconds(**kept["seconds"])
+            small, before = dense.at(kept["widths"]), kept["accuracy_before"]
+            small.load_state_dict(kept["network"])
+        else:
+            outcome = checked(_timed_run(job, task, dense, ground, seconds, _phase(folder, "method")))
+            check_rules(task, dense, outcome)
+            small = described(cut(outcome.network, task.train), task, dense)
+            recalibrate_batch_norm(
+                small, (task.train.batch(index) for index in range(ground.protocol.recalibration_batches))
+            )
+            before = accuracy(small, ground.dataset.test)
+            cuts.save("cut", partial(_state_of_cut, outcome, seconds, small, before), task.ledger)
+        seconds.fine_tune = fine_tune(small, task, fine_tuning, _phase(folder, "fine-tuning"))
         measures = describe.measures(small, before, accuracy(small, ground.dataset.test), ground)
     except KeyboardInterrupt:
         raise
@@ -82,12 +98,28 @@ def execute(
     except BaseException as error:  # a method of someone else's, SystemExit too: the plan goes on, the record tells
         place = traceback.extract_tb(error.__traceback__)[-1]
         reason = f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
-    return Result(
-        describe.record(
-            job, key, ground, dense, outcome, reason, measures, small, task.ledger, fine_tuning, seconds, command
-        ),
-        None if measures is None or small is None else {k: v.contiguous() for k, v in small.state_dict().items()},
+    record = describe.record(
+        job, key, ground, dense, outcome, reason, measures, small, task.ledger, fine_tuning, seconds, command
     )
+    record.environment["resumed"] = resumed
+    weights = None if measures is None or small is None else small.state_dict()
+    return Result(record, None if weights is None else {k: v.contiguous() for k, v in weights.items()})
+
+
+def _phase(folder: Path | None, name: str) -> Checkpoints:
+    """A part of the run with states and a clock of its own."""
+    return Checkpoints(None if folder is None else folder / name)
+
+
+def _state_of_cut(outcome: Outcome, seconds: Seconds, small: nn.Module, accuracy_before: float) -> State:
+    return {
+        "notes": outcome.notes,
+        "trace": outcome.trace,
+        "seconds": vars(seconds),
+        "widths": list(structure(small).upper_bounds),
+        "network": dict(small.state_dict()),
+        "accuracy_before": accuracy_before,
+    }
 
 
 def failed(job: Job, key: str, ground: Ground, dense: DenseWeights, reason: str, command: str) -> Result:
@@ -120,14 +152,17 @@ def _reporter(step: str, report: Report) -> Callable[[Ledger], None]:
     return lambda ledger: report(step, ledger.training_iterations / max(1, ledger.limit))
 
 
-def _timed_run(job: Job, task: Task, dense: DenseWeights, ground: Ground, seconds: Seconds) -> object:
+def _timed_run(
+    job: Job, task: Task, dense: DenseWeights, ground: Ground, seconds: Seconds, checkpoints: Checkpoints
+) -> object:
     before = unit_costs(dense.network, task.train, task.teacher, ground)
-    started = time.perf_counter()
+    checkpoints.start()
     try:
         with forked(job.seed, job.method):
-            return registry.get(job.method).run(replace(task))  # a copy: whatever it sets there, ours stays
+            # a copy: whatever it sets there, ours stays
+            return registry.get(job.method).run(replace(task, checkpoints=checkpoints))
     finally:
-        seconds.method = time.perf_counter() - started
+        seconds.method = checkpoints.elapsed_s
         after = unit_costs(dense.network, task.train, task.teacher, ground)
         seconds.distillation_step, seconds.forward_per_image = ((b + a) / 2 for b, a in zip(before, after, strict=True))
 
@@ -159,8 +194,13 @@ def cosine(spent: float) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * spent))
 
 
-def fine_tune(small: nn.Module, task: Task, ledger: Ledger) -> None:
-    """Train the cut network for everyone alike: the run's next batches, the same loss, the rate decayed to zero."""
+def fine_tune(small: nn.Module, task: Task, ledger: Ledger, checkpoints: Checkpoints | None = None) -> float:
+    """Train the cut network for everyone alike: the run's next batches, the same loss, the rate decayed to zero.
+
+    Returns the wall seconds, those before a stop included.
+    """
+    checkpoints = checkpoints or Checkpoints()
+    checkpoints.start()
     with forked(task.seed, "fine-tuning"):
         trainer = Trainer(
             small,
@@ -171,5 +211,9 @@ def fine_tune(small: nn.Module, task: Task, ledger: Ledger) -> None:
             first_batch=task.protocol.iterations,
             schedule=cosine,
         )
+        if state := checkpoints.load("training", ledger):
+            trainer.restore(state)
         while ledger.remaining:
             trainer.step()
+            checkpoints.save("training", trainer.state, ledger)
+    return checkpoints.elapsed_s

@@ -12,7 +12,7 @@ from torch import nn
 from bench.dense import DenseWeights
 from methods.contract import Outcome, Task
 from shared.data import BatchStream
-from shared.networks import active_widths, build, compact, structure
+from shared.networks import active_widths, compact, structure
 
 BUDGET_TOLERANCE = 1e-9  # relative, for sums in another order
 AGREEMENT = 1e-4  # zeroed against cut outputs, relative to the largest output, float32
@@ -91,12 +91,11 @@ def described(small: nn.Module, task: Task, dense: DenseWeights) -> nn.Module:
     widths = anatomy.upper_bounds
     if anatomy.fingerprint != task.structure.at(widths).fingerprint:
         raise Miss(ANOTHER)
-    fresh = build(**{**dense.network.config, "widths": list(widths)})  # type: ignore[arg-type, dict-item]
+    fresh = dense.at(widths)
     try:
         fresh.load_state_dict(small.state_dict())
     except RuntimeError:  # other names or shapes
         raise Miss(ANOTHER) from None
-    fresh = fresh.to(memory_format=torch.channels_last)
     _check_same_outputs(small, fresh, task.train, ANOTHER + "; their outputs differ")
     return fresh
 

@@ -13,6 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from functools import cache
 from multiprocessing.queues import Queue
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,7 +33,8 @@ REPORT_EVERY_S = 0.5
 def run(plan: Plan, store: Store, *, jobs: int, fresh: bool, command: str, console: Console) -> list[Record]:
     """Do what the store does not hold yet; returns all records in the plan's order. A miss does not stop the plan.
 
-    Ctrl-C leaves whole records behind; the same command goes on with what is missing.
+    Ctrl-C leaves whole records behind, and states of the runs that were at work, a minute old at most where the method
+    saves them; the same command goes on from there.
     """
     weights = dense.obtain(plan.ground.workload, plan.ground.dataset, lambda *_: None)
     code = describe.code_fingerprint()
@@ -50,7 +52,10 @@ def run(plan: Plan, store: Store, *, jobs: int, fresh: bool, command: str, conso
                 f"{len(done)} of {len(plan.jobs)} runs are finished already (--fresh repeats them)", highlight=False
             )
         if waiting:
-            done |= _work(plan, weights, store, waiting, keys, folders, jobs=jobs, command=command, console=console)
+            states = {job: store.states(folders[job], keys[job], fresh=fresh) for job in waiting}
+            done |= _work(
+                plan, weights, store, waiting, keys, folders, states, jobs=jobs, command=command, console=console
+            )
     return [done[job] for job in plan.jobs]
 
 
@@ -61,6 +66,7 @@ def _work(
     waiting: list[Job],
     keys: dict[Job, str],
     folders: dict[Job, str],
+    states: dict[Job, Path],
     *,
     jobs: int,
     command: str,
@@ -95,7 +101,7 @@ def _work(
             while queued or running:
                 while queued and idle:
                     place, job = idle.pop(), queued.popleft()
-                    running[pools[place].submit(_execute, job, keys[job], command)] = place, job
+                    running[pools[place].submit(_execute, job, keys[job], command, states[job])] = place, job
                 ready, _ = wait(running, timeout=REPORT_EVERY_S, return_when=FIRST_COMPLETED)
                 _drain(messages, progress)
                 for future in ready:
@@ -168,7 +174,7 @@ def _prepare(pieces: list[tuple[int, int]]) -> None:
         teacher.prepare(*_ground(), seed, first)
 
 
-def _execute(job: Job, key: str, command: str) -> harness.Result:
+def _execute(job: Job, key: str, command: str, states: Path) -> harness.Result:
     ground, weights = _ground()
     last = 0.0
 
@@ -178,4 +184,4 @@ def _execute(job: Job, key: str, command: str) -> harness.Result:
             last = now
             _worker["messages"].put((job.name, step, share))
 
-    return harness.execute(job, key, ground, weights, _teacher(job.seed), report, command)
+    return harness.execute(job, key, ground, weights, _teacher(job.seed), report, command, states)

@@ -17,7 +17,8 @@ from torch import Tensor
 from bench.record import NETWORK_FILE, RECORD_FILE, Record, read, to_json
 from shared.errors import BadInput
 
-_DRAFT, _READY = ".draft-", ".ready-"  # a run that is being written; a whole one on its way to its place
+# A run that is being written; a whole one on its way to its place; the states of one that is not finished.
+_DRAFT, _READY, _STATES = ".draft-", ".ready-", ".states-"
 _LOCK = ".lock"
 
 
@@ -79,6 +80,18 @@ class Store:
             return None
         return record if record.key == key and network_intact(folder, record) else None
 
+    def states(self, name: str, key: str, *, fresh: bool = False) -> Path:
+        """The folder for the states of an unfinished run, to which they are bound by its content key.
+
+        States of another key are of no use any more and go away; with `fresh` those of this key too.
+        """
+        folder = self.folder(name)
+        place = folder.with_name(_STATES + folder.name)
+        for old in place.glob("*") if place.is_dir() else ():
+            if fresh or old.name != key:
+                shutil.rmtree(old, ignore_errors=True)
+        return place / key
+
     def put(self, name: str, record: Record, weights: dict[str, Tensor] | None) -> Record:
         """Write record and network beside their final place, then rename; an older folder of this name is replaced.
 
@@ -101,6 +114,7 @@ class Store:
             shutil.rmtree(draft, ignore_errors=True)
             raise
         _settle(ready)
+        shutil.rmtree(folder.with_name(_STATES + folder.name), ignore_errors=True)
         return record
 
     def sweep(self, slug: str) -> None:

@@ -32,11 +32,15 @@ class Checkpoints:
 
     def __init__(self, folder: Path | None = None, every_s: float = EVERY_S) -> None:
         self._folder, self._every_s = folder, every_s
+        self.start()
+
+    def start(self) -> None:
+        """Begin to count seconds."""
         self._started = self._saved = time.monotonic()
 
     @property
     def elapsed_s(self) -> float:
-        """Wall seconds of this run, those before it was stopped included."""
+        """Wall seconds since the start, those before the run was stopped included."""
         return time.monotonic() - self._started
 
     def save(self, name: str, state: Callable[[], State], ledger: Ledger) -> None:

@@ -71,6 +71,8 @@ def _plain(value: Any) -> str:
         return ", ".join(f"{key} {_plain(entry)}" for key, entry in sorted(value.items()))
     if isinstance(value, list | tuple):
         return " ".join(map(_plain, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.6g}"
     return "unknown" if value is None else str(value)
