@@ -21,7 +21,7 @@ from bench import describe
 from bench.dense import DenseWeights
 from bench.plan import Ground, Job
 from bench.record import Measures, Record
-from bench.rules import Miss, check_rules, checked, cut, described
+from bench.rules import Miss, check_rules, checked, cut, described, steps_paid
 from methods import registry
 from methods.contract import Infeasible, Outcome, Task
 from shared.checkpoints import Checkpoints, State
@@ -158,7 +158,7 @@ def _timed_run(
     before = unit_costs(dense.network, task.train, task.teacher, ground)
     checkpoints.start()
     try:
-        with forked(job.seed, job.method):
+        with forked(job.seed, job.method), steps_paid(dense.network):
             # a copy: whatever it sets there, ours stays
             return registry.get(job.method).run(replace(task, checkpoints=checkpoints))
     finally:

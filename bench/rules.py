@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from bench.dense import DenseWeights
 from methods.contract import Outcome, Task
 from shared.data import BatchStream
 from shared.networks import active_widths, compact, structure
+from shared.training import Trainer
 
 BUDGET_TOLERANCE = 1e-9  # relative, for sums in another order
 AGREEMENT = 1e-4  # zeroed against cut outputs, relative to the largest output, float32
@@ -21,6 +25,32 @@ ANOTHER = "returned another network than the one that the energy model describes
 
 class Miss(Exception):
     """A run that ended without a network that keeps the rules; the message is the reason."""
+
+
+@contextlib.contextmanager
+def steps_paid(dense: nn.Module) -> Iterator[None]:
+    """Raises Miss at an optimiser's step on a network like `dense` that no Trainer takes, so that no ledger counts it.
+
+    Like: as many parameters, of as many dimensions, with as many outputs; a cut network is. Other models of a method's
+    own (an agent) are free.
+    """
+    like = _signature(list(dense.parameters()))
+
+    def check(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        if Trainer.paying is not None and Trainer.paying.optimizer is optimizer:
+            return
+        if _signature([parameter for group in optimizer.param_groups for parameter in group["params"]]) == like:
+            raise Miss("took an optimiser's step that the ledger does not count; train through task.trainer(network)")
+
+    hook = register_optimizer_step_pre_hook(check)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _signature(parameters: list[nn.Parameter]) -> tuple[int, ...]:
+    return (*(parameter.ndim for parameter in parameters), len(parameters[-1]) if parameters[-1].ndim else 0)
 
 
 def checked(outcome: object) -> Outcome:

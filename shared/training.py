@@ -49,6 +49,8 @@ class Trainer:
     maps the share of the ledger that is spent (0..1) to a factor on the learning rate; None keeps it constant.
     """
 
+    paying: Trainer | None = None  # of the whole process: whose optimiser takes the step that the ledger has counted
+
     def __init__(
         self,
         model: nn.Module,
@@ -81,7 +83,11 @@ class Trainer:
             factor = self._schedule(index / self._ledger.limit)
             for group in self.optimizer.param_groups:
                 group["lr"] = self._protocol.learning_rate * factor
-        self.optimizer.step()
+        Trainer.paying = self
+        try:
+            self.optimizer.step()
+        finally:
+            Trainer.paying = None
         return loss.detach()
 
     def state(self) -> State:

@@ -60,6 +60,38 @@ class Underspends(Toy):
         return Outcome(network)
 
 
+class TrainsForFree(Toy):
+    def run(self, task: Task) -> Outcome:
+        outcome = super().run(task)
+        optimizer = torch.optim.SGD(outcome.network.parameters(), lr=0.1)
+        images, labels = task.train.batch(0)
+        nn.functional.cross_entropy(outcome.network(images), labels).backward()
+        optimizer.step()
+        return outcome
+
+
+class BorrowsTheOptimizer(Toy):
+    """The suite's own optimiser, past its Trainer."""
+
+    def run(self, task: Task) -> Outcome:
+        network = task.copy_of_dense()
+        shrink(task, network)
+        trainer = task.trainer(network)
+        trainer.step()
+        trainer.optimizer.step()
+        return Outcome(network)
+
+
+class TrainsAnAgent(Toy):
+    """Something of its own that is no network of the task."""
+
+    def run(self, task: Task) -> Outcome:
+        agent = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 1))
+        agent(torch.ones(1, 3)).sum().backward()
+        torch.optim.Adam(agent.parameters()).step()
+        return super().run(task)
+
+
 class OverBudget(Toy):
     def run(self, task: Task) -> Outcome:
         network = task.copy_of_dense()
@@ -205,6 +237,8 @@ def test_a_method_that_keeps_the_rules(execute: Callable[[type[Method]], harness
     [
         (Overspends, "expected at most 4 training iterations"),
         (Underspends, "spent 0 of 4 training iterations"),
+        (TrainsForFree, "an optimiser's step that the ledger does not count"),
+        (BorrowsTheOptimizer, "an optimiser's step that the ledger does not count"),
         (OverBudget, "above the budget"),
         (ChangesDense, "changed the dense network in place"),
         (NotANumber, "NaN or infinite"),
@@ -234,6 +268,10 @@ def test_a_broken_rule_is_a_miss_with_its_reason(
     assert to_json(Record.model_validate_json(to_json(result.record))) == to_json(result.record)
     for name, tensor in weights.network.state_dict().items():
         assert torch.equal(tensor, before[name]), name  # the next run starts from the same weights
+
+
+def test_a_method_may_train_a_model_of_its_own(execute: Callable[[type[Method]], harness.Result]) -> None:
+    assert execute(TrainsAnAgent).record.status == "ok"
 
 
 class NanInNotes(Toy):
