@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from shared.networks import Slice, Structure, compact
+from shared.networks import Slice, Structure, compact, zero_channels
+from shared.networks.ranking import weakest_channels
 from shared.reconstruction import Reconstruction, channel_entries
 
 
@@ -28,7 +29,7 @@ class Candidates:
         batches: Iterable[tuple[Tensor, Tensor]],
         draw: torch.Generator,
     ) -> None:
-        self.structure = structure
+        self.structure, self._model = structure, model
         self._reconstruction = Reconstruction(model, structure, batches, draw)
         self.skipped = self._reconstruction.skipped
         self._tensors = {name: tensor.detach() for name, tensor in model.state_dict(keep_vars=True).items()}
@@ -61,7 +62,9 @@ class Candidates:
 
     def cut(self, widths: Sequence[int]) -> nn.Module:
         """The network at `widths` as a new compact module with the weights of `at(widths)`."""
-        return compact(self.at(widths)).requires_grad_(True)
+        network = at_widths(self._model, self.structure, widths)
+        network.load_state_dict(self.at(widths).state_dict())
+        return network
 
     def _cut(self, name: str, parts: list[tuple[int, Slice]], kept: list[Tensor]) -> Tensor:
         """One tensor with the channels that it keeps, its kept columns reconstructed where it reads a unit."""
@@ -76,3 +79,14 @@ class Candidates:
                     tensor.copy_(solved.reshape(tensor.shape))
         # index_select drops the memory format, which would make the evaluation 1.7 times as slow
         return tensor.to(memory_format=torch.channels_last) if name in self._channels_last else tensor
+
+
+def at_widths(model: nn.Module, structure: Structure, widths: Sequence[int]) -> nn.Module:
+    """A network of `model`'s layers at `widths`, to load weights into: its own mean nothing."""
+    network = copy.deepcopy(model).requires_grad_(True)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.fill_(1.0)  # compact would cut a channel whose weights are zero as they come
+    equal = torch.zeros(len(widths), max(structure.upper_bounds))
+    zero_channels(network, structure, weakest_channels(equal, widths, structure.upper_bounds))
+    return compact(network, structure)

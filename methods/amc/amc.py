@@ -7,20 +7,39 @@ training that share the iterations. Where it gives no detail the choice is named
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from torch import nn
 
-from methods.amc.env import PruningEnv
+from methods.amc.env import PruningEnv, Strategy
 from methods.contract import Infeasible, Method, Outcome, Properties, Task
 from shared.bounded_widths import BoundedWidths, lower_bounds
-from shared.candidates import Candidates
+from shared.candidates import Candidates, at_widths
+from shared.checkpoints import State
 from shared.energy.budget import BudgetTooSmallError
 from shared.networks import Structure, structure
 from shared.protocol import Protocol
 from shared.reconstruction import calibration_batches
 from shared.rng import forked
+from shared.training import Trainer
+
+
+class Search(NamedTuple):
+    """What a stage's episodes found. skipped: layers that are not reconstructed."""
+
+    budget_joules: float
+    best: Strategy
+    history: Sequence[Strategy]
+    skipped: Sequence[str]
+
+    @classmethod
+    def restored(cls, kept: list[Any]) -> Search:
+        """From a checkpoint, which has lists for tuples."""
+        budget_joules, best, history, skipped = kept
+        found = [Strategy(reward, tuple(widths), joules) for reward, widths, joules in [best, *history]]
+        return cls(budget_joules, found[0], found[1:], skipped)
 
 
 @dataclass(frozen=True)
@@ -53,19 +72,22 @@ class AMC(Method):
         except BudgetTooSmallError as error:
             raise Infeasible(str(error)) from error
 
-        model = task.copy_of_dense()
         stages = _stages(protocol)
-        searches: list[PruningEnv] = []
-        for stage in range(stages):
+        model = task.copy_of_dense()
+        searches: list[Search] = []
+        if kept := task.saved("stages"):  # a run that was stopped, after the last of these searches
+            searches = [Search.restored(search) for search in kept["searches"]]
+            model = at_widths(task.network, task.structure, searches[-1].best.widths)
+            trainer = task.trainer(model)
+            trainer.restore(kept["trainer"])
+            _train(task, trainer, searches, stages)
+        for stage in range(len(searches), stages):
             candidates = self._candidates(task, model, stage)
             searches.append(self._search(task, candidates, stage, stages))
             # The best strategy seen, not the last policy's. Whatever it leaves of the budget stays unused.
             model = candidates.cut(searches[-1].best.widths)
-            trainer = task.trainer(model)
-            for _ in range(_share(task.ledger.limit, stages, stage)):
-                trainer.step()
-        notes = _notes(task, searches) | {"reconstruction_skipped": list(candidates.skipped)}
-        return Outcome(model, notes, _trace(searches))
+            _train(task, task.trainer(model), searches, stages)
+        return Outcome(model, _notes(task, searches), _trace(searches))
 
     def search_samples(self, protocol: Protocol, structure: Structure) -> int:
         """Images of all episodes and of every stage's calibration."""
@@ -78,7 +100,7 @@ class AMC(Method):
         batches = task.calibration_batches(calibration_batches(task.protocol.batch_size))
         return Candidates(model, table, batches, task.generator("reconstruction", stage))
 
-    def _search(self, task: Task, candidates: Candidates, stage: int, stages: int) -> PruningEnv:
+    def _search(self, task: Task, candidates: Candidates, stage: int, stages: int) -> Search:
         """Play the stage's episodes."""
         from methods.amc.agent import Agent  # stable-baselines3 takes its time to import
 
@@ -94,7 +116,7 @@ class AMC(Method):
         )
         with forked(task.seed, "amc", stage):
             Agent(env, episodes=_share(task.protocol.episodes, stages, stage), hidden=self.hidden).search()
-        return env
+        return Search(budget_joules, env.best, env.history, candidates.skipped)
 
 
 def _stages(protocol: Protocol) -> int:
@@ -107,23 +129,37 @@ def _share(total: int, stages: int, stage: int) -> int:
     return total // stages + (total % stages if stage == stages - 1 else 0)
 
 
-def _notes(task: Task, searches: list[PruningEnv]) -> dict[str, object]:
-    """Facts for the record; lists have one entry per stage."""
-    best = [env.best for env in searches]
+def _train(task: Task, trainer: Trainer, searches: list[Search], stages: int) -> None:
+    """Train to the end of the stage that the last search began; a stopped run goes on in here."""
+
+    def state() -> State:
+        return {"searches": searches, "trainer": trainer.state()}
+
+    end = task.ledger.limit if len(searches) == stages else task.ledger.limit // stages * len(searches)
+    task.save("stages", state)
+    while task.ledger.training_iterations < end:
+        trainer.step()
+        task.save("stages", state)
+
+
+def _notes(task: Task, searches: list[Search]) -> dict[str, object]:
+    """Facts for the record; lists have one entry per stage, but for the layers that the last one skipped."""
+    last = searches[-1]
     return {
-        "episodes": [len(env.history) for env in searches],
+        "episodes": [len(search.history) for search in searches],
         "stages": len(searches),
-        "stage_budgets_joules": [env.budget_joules for env in searches],
-        "best_widths": [list(found.widths) for found in best],
-        "first_reward": [env.history[0].reward for env in searches],
-        "best_reward": [found.reward for found in best],
-        "budget_unused_share": 1.0 - best[-1].energy_joules / task.budget_joules,
+        "stage_budgets_joules": [search.budget_joules for search in searches],
+        "best_widths": [list(search.best.widths) for search in searches],
+        "first_reward": [search.history[0].reward for search in searches],
+        "best_reward": [search.best.reward for search in searches],
+        "budget_unused_share": 1.0 - last.best.energy_joules / task.budget_joules,
+        "reconstruction_skipped": list(last.skipped),
     }
 
 
-def _trace(searches: list[PruningEnv]) -> dict[str, list[object]]:
+def _trace(searches: list[Search]) -> dict[str, list[object]]:
     """One entry per episode."""
-    rows = [(stage, found) for stage, env in enumerate(searches) for found in env.history]
+    rows = [(stage, found) for stage, search in enumerate(searches) for found in search.history]
     return {
         "stage": [stage for stage, _ in rows],
         "reward": [found.reward for _, found in rows],

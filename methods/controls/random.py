@@ -36,19 +36,21 @@ class Random(Method):
             raise Infeasible(str(error)) from error
         batches = task.calibration_batches(calibration_batches(protocol.batch_size))
         candidates = Candidates(task.copy_of_dense(), task.structure, batches, task.generator("reconstruction"))
-        draw = numpy_generator(task.seed, "random")
-        tries: list[tuple[float, tuple[int, ...]]] = []
-        for _ in range(protocol.episodes):
+        ratios = numpy_generator(task.seed, "random").random((protocol.episodes, len(upper)))
+        kept = task.saved("tries")
+        tries: list[tuple[float, list[int]]] = kept["tries"] if kept else []
+        for row in ratios[len(tries) :]:
             widths: list[int] = []
-            for ratio in draw.random(len(upper)):
+            for ratio in row:
                 widths.append(bounds.width(widths, ratio))
-            tries.append((task.search_accuracy(candidates.at(widths)), tuple(widths)))
+            tries.append((task.search_accuracy(candidates.at(widths)), widths))
+            task.save("tries", lambda: {"tries": tries})
         accuracy, best = max(tries, key=lambda entry: entry[0])  # the first among equals
         model = candidates.cut(best)
         spend_remaining(task, task.trainer(model))
         notes = {
             "tries": protocol.episodes,
-            "widths": list(best),
+            "widths": best,
             "first_reward": tries[0][0],
             "best_reward": accuracy,
             "reconstruction_skipped": list(candidates.skipped),

@@ -1,5 +1,6 @@
 """Widths within a budget, against brute force over all whole widths."""
 
+import itertools
 import math
 from fractions import Fraction
 
@@ -65,6 +66,40 @@ def test_no_choice_ends_above_the_budget_and_the_limit_is_the_largest_that_fits(
         assert width == min(fitting, key=lambda one: abs(one - wanted))
         widths.append(width)
     assert bounds.joules(widths) <= bounds.budget_joules
+
+
+@st.composite
+def whole_joules(draw: st.DrawFn) -> tuple[BoundedWidths, list[float]]:
+    """Small integers, exact in floats in any order, for any pairs of positions; the budget is some network's energy."""
+    upper = draw(st.lists(st.integers(1, 5), min_size=1, max_size=4))
+    lower = [draw(st.integers(1, high)) for high in upper]
+    first, last, constant = draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.integers(0, 9))
+    pairs = list(itertools.combinations(range(len(upper) + 2), 2))
+    terms = [(i, j, draw(st.integers(0, 4))) for i, j in draw(st.lists(st.sampled_from(pairs), unique=True))]
+
+    def energy(widths: torch.Tensor) -> torch.Tensor:
+        columns = [widths.new_tensor(first), *widths.unbind(-1), widths.new_tensor(last)]
+        return sum((factor * columns[i] * columns[j] for i, j, factor in terms), constant + 0 * widths[..., 0])
+
+    some = torch.tensor([draw(st.integers(low, high)) for low, high in zip(lower, upper, strict=True)])
+    bounds = BoundedWidths(energy, float(energy(some)), lower=lower, upper=upper)
+    return bounds, draw(st.lists(st.floats(0.0, 1.0), min_size=len(upper), max_size=len(upper)))
+
+
+@given(whole_joules())
+def test_limit_is_the_largest_width_that_leaves_any_way_into_the_budget(
+    case: tuple[BoundedWidths, list[float]],
+) -> None:
+    bounds, ratios = case
+    ranges = [range(low, high + 1) for low, high in zip(bounds.lower, bounds.upper, strict=True)]
+    networks = torch.tensor(list(itertools.product(*ranges)))
+    within = networks[bounds.energy(networks) <= bounds.budget_joules]  # not only with later units at lower bounds
+    widths: list[int] = []
+    for unit, ratio in enumerate(ratios):
+        assert bounds.limit(widths) == int(within[:, unit].max())
+        widths.append(bounds.width(widths, ratio))
+        within = within[within[:, unit] == widths[unit]]
+        assert len(within)  # in the end the network itself is among those within the budget
 
 
 def test_limit_is_exact_where_the_energy_is_not_linear() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from shared.candidates import Candidates
+from shared.candidates import Candidates, at_widths
 from shared.networks import Structure, active_widths, structure, zero_channels
 from shared.reconstruction import Reconstruction
 
@@ -123,3 +123,33 @@ def test_memory_format_is_kept(task: Any) -> None:
             for layer in convolutions:
                 fresh = torch.empty(layer.weight.shape).to(memory_format=torch.channels_last)
                 assert layer.weight.stride() == fresh.stride()
+
+
+def test_networks_of_given_widths_take_weights_that_were_cut_in_steps(task: Any) -> None:
+    """A run that goes on cuts once from dense what was cut stage by stage; Adam's kernels see the memory layout."""
+    model = task.copy_of_dense().to(memory_format=torch.channels_last)
+    data = [(images(50).float(), torch.zeros(50))]
+    dense = task.structure.upper_bounds
+    half = tuple(-(-width // 2) for width in dense)
+    for widths in (half, tuple(1 for _ in dense), tuple(1 + index % 2 for index in range(len(dense)))):
+        stepwise = Candidates(model, task.structure, data, torch.Generator()).cut(half)
+        stepwise = Candidates(stepwise, structure(stepwise), data, torch.Generator()).cut(widths)
+        direct = at_widths(model, task.structure, widths)
+        direct.load_state_dict(stepwise.state_dict())
+        assert active_widths(direct) == widths
+        for one, other in zip(direct.parameters(), stepwise.parameters(), strict=True):
+            assert one.stride() == other.stride() and one.requires_grad
+        with torch.no_grad():
+            assert torch.equal(direct.eval()(images().float()), stepwise.eval()(images().float()))
+
+
+def test_channels_that_are_dead_as_they_come_count_as_channels(task: Any) -> None:
+    model = task.copy_of_dense()
+    dead = torch.zeros(len(task.structure.units), max(task.structure.upper_bounds), dtype=torch.bool)
+    dead[0, 1:] = True  # one channel of the first unit is alive
+    zero_channels(model, task.structure, dead)
+    data = [(images(50).float(), torch.zeros(50))]
+    candidates = Candidates(model, task.structure, data, torch.Generator())
+    half = tuple(-(-width // 2) for width in task.structure.upper_bounds)
+    for widths in (task.structure.upper_bounds, half):
+        assert structure(candidates.cut(widths)).upper_bounds == widths

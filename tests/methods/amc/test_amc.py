@@ -3,6 +3,9 @@
 import copy
 import random
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,9 +13,12 @@ import pytest
 import torch
 
 from methods.amc import AMC
-from methods.contract import Infeasible, Outcome
+from methods.contract import Infeasible, Outcome, Task
 from shared.bounded_widths import lower_bounds
-from shared.networks import active_widths
+from shared.candidates import Candidates
+from shared.checkpoints import Checkpoints
+from shared.ledger import Ledger
+from shared.networks import active_widths, structure
 from shared.rng import generator
 
 SMALL = AMC(hidden=(32, 32))
@@ -67,6 +73,72 @@ def test_stages_share_episodes_and_iterations(
         lower = lower_bounds(task.structure.upper_bounds)
         assert all(low <= width <= high for low, width, high in zip(lower, stage_widths, previous, strict=True))
         previous = stage_widths
+
+
+@pytest.mark.parametrize("episodes, iterations", [(22, 9), (21, 1)])
+def test_every_stage_by_hand(small_task: Callable[..., Any], episodes: int, iterations: int) -> None:
+    """Calibrate the network as it is, judge without training, cut the best widths, train with a fresh optimiser."""
+    options = {"budget_fraction": 0.4, "iterations": iterations, "stages": 3, "episodes": episodes}
+    task, again = small_task(**options), small_task(**options)
+    outcome = SMALL.run(task)
+    assert len(set(map(tuple, outcome.notes["best_widths"]))) == 3
+    rewards: list[list[float]] = [[], [], []]
+    for stage, reward in zip(outcome.trace["stage"], outcome.trace["reward"], strict=True):
+        rewards[stage].append(reward)
+    assert any(played[-1] < max(played) for played in rewards)  # the last policy's network is another one
+    model = again.copy_of_dense()
+    for stage in range(3):
+        batches = [again.train.batch(index) for index in range(12)]  # 3000 images
+        candidates = Candidates(model, structure(model), batches, again.generator("reconstruction", stage))
+        model = candidates.cut(outcome.notes["best_widths"][stage])
+        assert again.search_accuracy(model) == outcome.notes["best_reward"][stage] == max(rewards[stage])
+        trainer = again.trainer(model)
+        for _ in range(iterations // 3 if stage < 2 else iterations - 2 * (iterations // 3)):
+            trainer.step()
+    expected = model.state_dict()
+    assert all(torch.equal(expected[name], tensor) for name, tensor in outcome.network.state_dict().items())
+
+
+def test_a_stopped_run_plays_no_finished_episode_again(
+    small_task: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"budget_fraction": 0.4, "iterations": 9, "stages": 2, "episodes": 10}
+    whole = small_task(**options)
+    expected = SMALL.run(whole)
+    judged: list[float] = []
+    judge = Task.search_accuracy
+
+    def watched(task: Task, model: torch.nn.Module) -> float:
+        judged.append(judge(task, model))
+        return judged[-1]
+
+    monkeypatch.setattr(Task, "search_accuracy", watched)
+    calibration = SMALL.search_samples(whole.protocol, whole.structure) // 2 - 5 * whole.protocol.search_images
+    first, second = expected.trace["reward"][:5], expected.trace["reward"][5:]
+    # (iterations, search samples) at which the process dies, and what it has judged until then
+    for iterations, samples, rewards in (
+        (0, calibration + 3 * 50, first[:2]),  # in the first search, which begins anew
+        (1, 0, first),  # in the first iteration: the search is kept
+        (3, 0, []),
+        (4, 2 * calibration + 5 * 50 + 4 * 50, second[:3]),  # in the second search: training isn't repeated either
+        (5, 0, second),
+        (9, 0, []),
+        (None, 0, []),
+    ):
+
+        def observe(ledger: Ledger, iterations: int | None = iterations, samples: int = samples) -> None:
+            if ledger.training_iterations == iterations and ledger.search_samples >= samples:
+                raise KeyboardInterrupt
+
+        judged.clear()
+        task = replace(small_task(**options), checkpoints=Checkpoints(tmp_path, every_s=0))
+        task.ledger.observer = observe
+        with nullcontext() if iterations is None else pytest.raises(KeyboardInterrupt):
+            outcome = SMALL.run(task)
+        assert judged == rewards
+    assert outcome.notes == expected.notes and outcome.trace == expected.trace
+    assert task.ledger.as_record() == whole.ledger.as_record()
+    assert torch.equal(logits(outcome), logits(expected))
 
 
 def test_same_seed_is_bit_identical_and_global_generators_stay(small_task: Callable[..., Any]) -> None:

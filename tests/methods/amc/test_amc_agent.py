@@ -1,5 +1,8 @@
 """The agent against AMC's settings table and against oracles of what it changes in DDPG."""
 
+import copy
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -17,13 +20,14 @@ from shared.rng import forked
 UNITS = 3
 
 
-def environment(budget_joules: float = 120.0) -> PruningEnv:
-    """Three units of 40 channels; the reward is best at half the channels everywhere."""
+def environment(budget_joules: float = 120.0, watch: Callable[[], object] = lambda: None) -> PruningEnv:
+    """Three units of 40 channels; the reward is best at half the channels everywhere. watch: called with each one."""
     layers = [nn.Conv2d(1, 40, 1), *(nn.Conv2d(40, 40, 1) for _ in range(UNITS - 1)), nn.Conv2d(40, 2, 1)]
     model = nn.Sequential(*layers)
     model.input_shape = (1, 4, 4)  # type: ignore[assignment]
 
     def reward(widths: tuple[int, ...]) -> float:
+        watch()
         return 1.0 - sum(abs(width - 20) for width in widths) / 60
 
     return PruningEnv(structure(model), lambda widths: widths.sum(-1), budget_joules, reward)
@@ -48,17 +52,70 @@ def test_settings_table() -> None:
     assert isinstance(agent.actor.optimizer, torch.optim.Adam) and isinstance(agent.critic.optimizer, torch.optim.Adam)
 
 
-@pytest.mark.parametrize("episodes", [1, 6, 12])
-def test_updates_begin_after_the_warm_up_one_per_step_with_two_rates(episodes: int) -> None:
+@pytest.mark.parametrize("episodes, warm_up", [(1, 1), (6, 2), (130, 33)])
+def test_a_search_as_the_table_says(episodes: int, warm_up: int) -> None:
+    with forked(0, "test"):
+        updates: list[int] = []
+        env = environment(watch=lambda: updates.append(agent._n_updates))
+        agent = Agent(env, episodes=episodes, hidden=(8, 8))
+        agent.search()
+    assert len(env.history) == episodes
+    # none up to the first episode that the actor plays, then one per step after every episode
+    assert [*updates, agent._n_updates] == [UNITS * max(0, episode - warm_up) for episode in range(episodes + 1)]
+    rates = [[group["lr"] for group in one.optimizer.param_groups] for one in (agent.actor, agent.critic)]
+    assert rates == [[1e-4], [1e-3]] if episodes > warm_up else updates == [0]
+    # the last hundred episodes, each with its final reward on every transition, the oldest written over in turn
+    kept = agent.replay_buffer.rewards.reshape(100, UNITS)
+    assert agent.replay_buffer.full == (episodes > 100)
+    for episode, found in list(enumerate(env.history))[-100:]:
+        assert kept[episode % 100] == pytest.approx([found.reward] * UNITS)
+
+
+def test_updates_by_hand() -> None:
+    """Three updates after a warm-up, from the papers' formulas and plain Adam: all rates, gamma, baseline, batch."""
     with forked(0, "test"):
         env = environment()
-        agent = Agent(env, episodes=episodes, hidden=(32, 32))
-        agent.search()
-    assert len(env.history) == episodes  # the last transition, which carries the reward, included
-    assert agent._n_updates == (episodes - warm_up_episodes(episodes)) * UNITS
-    if agent._n_updates:
-        assert [group["lr"] for group in agent.actor.optimizer.param_groups] == [1e-4]
-        assert [group["lr"] for group in agent.critic.optimizer.param_groups] == [1e-3]
+        agent = Agent(env, episodes=12, hidden=(16, 16))
+        agent.learn(4 * UNITS)  # the warm-up
+    actor, critic = copy.deepcopy(agent.actor.mu), copy.deepcopy(agent.critic.qf0)
+    late_actor, late_critic = copy.deepcopy(actor), copy.deepcopy(critic)
+    adam_actor, adam_critic = torch.optim.Adam(actor.parameters(), 1e-4), torch.optim.Adam(critic.parameters(), 1e-3)
+    store, baseline = agent.replay_buffer, None
+    rewards = np.repeat([found.reward for found in env.history], UNITS)
+    with forked(1, "test"):
+        for _ in range(3):
+            places = np.random.randint(0, 4 * UNITS, size=64)
+            np.random.randint(0, 1, size=64)  # which of the one environments
+            now, after, action = (
+                torch.from_numpy(array[places, 0])
+                for array in (store.observations, store.next_observations, store.actions)
+            )
+            mean = rewards[places].mean()
+            baseline = mean if baseline is None else 0.5 * baseline + 0.5 * mean
+            going_on = torch.tensor(places % UNITS != UNITS - 1, dtype=torch.float32)[:, None]
+            with torch.no_grad():
+                value = late_critic(torch.cat([after, late_actor(after)], 1))
+            target = torch.tensor(rewards[places] - baseline, dtype=torch.float32)[:, None] + going_on * value
+            error = (critic(torch.cat([now, action], 1)) - target).square().mean()
+            adam_critic.zero_grad()
+            error.backward()
+            adam_critic.step()
+            loss = -critic(torch.cat([now, actor(now)], 1)).mean()
+            adam_actor.zero_grad()
+            loss.backward()
+            adam_actor.step()
+            with torch.no_grad():
+                for late, new in ((late_actor, actor), (late_critic, critic)):
+                    for old, fresh in zip(late.parameters(), new.parameters(), strict=True):
+                        old.mul_(0.99).add_(fresh, alpha=0.01)
+    with forked(1, "test"):
+        agent.train(3, agent.batch_size)
+    assert agent.replay_buffer.baseline == pytest.approx(baseline)
+    pairs = [(agent.actor.mu, actor), (agent.critic.qf0, critic)]
+    pairs += [(agent.actor_target.mu, late_actor), (agent.critic_target.qf0, late_critic)]
+    for module, by_hand in pairs:
+        for got, expected in zip(module.parameters(), by_hand.parameters(), strict=True):
+            torch.testing.assert_close(got, expected, rtol=0, atol=2e-7)
 
 
 def test_warm_up_and_noise_follow_the_number_of_episodes() -> None:

@@ -1,5 +1,7 @@
 """The pruning environment: interface checks, features worked out by hand, the action bound on random models."""
 
+import itertools
+import math
 import warnings
 from collections.abc import Sequence
 
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 from torch import nn
@@ -17,7 +19,7 @@ from methods.amc import PruningEnv
 from methods.amc.env import FEATURES
 from methods.contract import Infeasible
 from shared.energy import BilinearModel
-from shared.networks import Structure, structure
+from shared.networks import Structure, build, structure
 
 
 def plain() -> Structure:
@@ -36,14 +38,16 @@ def plain() -> Structure:
 
 
 TABLE = plain()
+MOBILENET = structure(build("mobilenet", width_multiplier=0.25, num_classes=10, in_channels=1, input_size=28))
+NETWORKS = torch.tensor(list(itertools.product(range(2, 11), range(4, 21), range(3, 16))))  # all that the bounds allow
 
 
-def chain(intercept: float, coefficients: Sequence[float]) -> BilinearModel:
+def chain(intercept: float, coefficients: Sequence[float], table: Structure = TABLE) -> BilinearModel:
     return BilinearModel(
         torch.tensor(intercept, dtype=torch.float64),
         torch.tensor(coefficients, dtype=torch.float64),
-        ((0, 1), (1, 2), (2, 3), (3, 4)),
-        tuple(float(bound) for bound in TABLE.position_bounds),
+        tuple((index, index + 1) for index in range(len(table.upper_bounds) + 1)),
+        tuple(float(bound) for bound in table.position_bounds),
     )
 
 
@@ -65,13 +69,25 @@ def play(env: PruningEnv, ratios: Sequence[float]) -> tuple[list[np.ndarray], li
     return observations, rewards, info
 
 
-def test_passes_the_checks_of_gymnasium_and_stable_baselines3() -> None:
+def mobilenet(budget_share: float, coefficients: Sequence[float] = (1.0,) * 15, intercept: float = 1.0) -> PruningEnv:
+    """The embedded network; the budget is a share of the way from the lower bounds to dense."""
+    model = chain(intercept, coefficients, MOBILENET)
+    lower = torch.tensor([math.ceil(upper / 5) for upper in MOBILENET.upper_bounds])
+    least = float(model(MOBILENET.positions(lower)))
+    budget = least + budget_share * (intercept + sum(coefficients) - least)
+    return PruningEnv(MOBILENET, lambda widths: model(MOBILENET.positions(widths)), budget, lambda widths: 0.5)
+
+
+@pytest.mark.parametrize("env", [make(), mobilenet(0.5)], ids=["plain", "mobilenet"])
+def test_passes_the_checks_of_gymnasium_and_stable_baselines3(env: PruningEnv) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         # both prefer a symmetric action range; ratios are AMC's, and the agent scales them itself
         warnings.filterwarnings("ignore", message=".*symmetric and normalized.*")
-        check_env(make(), skip_render_check=True)
-        sb3_check_env(make())
+        check_env(env, skip_render_check=True)
+        sb3_check_env(env)
+    assert env.observation_space == gymnasium.spaces.Box(0, 1, (11,), np.float32)
+    assert env.action_space == gymnasium.spaces.Box(0, 1, (1,), np.float32)
 
 
 def test_features_by_hand() -> None:
@@ -92,6 +108,37 @@ def test_features_by_hand() -> None:
     for got, wanted in zip(by_name, expected, strict=True):
         assert got == pytest.approx(wanted, abs=1e-6)
     assert observations[0].dtype == np.float32
+
+
+def test_features_of_mobilenet_read_the_pointwise_layers_and_follow_the_energy_model() -> None:
+    coefficients = np.random.default_rng(0).random(15)
+    env = mobilenet(0.7, coefficients.tolist(), intercept=2.0)
+    upper, dense_joules = np.array(MOBILENET.upper_bounds), 2.0 + coefficients.sum()
+    observations, _, info = play(env, np.linspace(0.9, 0.1, 14).tolist())
+    table = np.stack(observations[:-1])
+    columns = {name: table[:, index] for index, name in enumerate(FEATURES)}
+
+    def scaled(values: Sequence[float]) -> np.ndarray:
+        return (np.array(values) - min(values)) / (max(values) - min(values))
+
+    assert columns["index"] == pytest.approx(np.arange(14) / 13)
+    assert columns["channels"] == pytest.approx(scaled(upper))
+    assert columns["outputs"] == pytest.approx(scaled([*upper[1:], 10]))
+    # what a unit's reader sees comes after the depthwise layer, whose stride halves the map
+    sizes = [operation.input_size[0] for operation in MOBILENET.operations if operation.kind in ("conv", "linear")]
+    assert len(sizes) == 15 and columns["height"] == pytest.approx(scaled(sizes[1:]))
+    assert (columns["height"] == columns["width"]).all()
+    assert columns["stride"].tolist() == [1.0] * 13 + [0.0]  # the classifier has none
+    assert columns["kernel"].tolist() == [0.0] * 14
+    layers = [coefficients[0] + coefficients[1], *coefficients[2:]]
+    assert columns["energy"] == pytest.approx(scaled(layers), abs=1e-6)
+    assert columns["rest"] == pytest.approx([coefficients[unit + 2 :].sum() / dense_joules for unit in range(14)])
+    widths = np.array(info["widths"])
+    assert columns["action"] == pytest.approx([1.0, *(widths / upper)[:-1]])
+    for unit in range(14):
+        shares = np.array([1.0, *(widths / upper)[:unit], *[1.0] * (15 - unit)])
+        saved = (coefficients * (1 - shares[:-1] * shares[1:])).sum() / dense_joules
+        assert columns["reduced"][unit] == pytest.approx(saved, abs=1e-6)
 
 
 def test_constant_features_are_zero() -> None:
@@ -127,27 +174,46 @@ def test_actions_round_to_the_nearest_width_within_the_bounds() -> None:
 
 
 @given(
-    intercept=st.floats(0, 5),
-    coefficients=st.lists(st.floats(0, 5), min_size=4, max_size=4),
-    share=st.floats(0, 1),
+    factors=st.lists(st.integers(0, 9), min_size=5, max_size=5).filter(any),
+    chosen=st.integers(0, len(NETWORKS) - 1),
     ratios=st.lists(st.floats(0, 1, width=32), min_size=3, max_size=3),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
+def test_actions_are_cut_to_the_largest_width_that_some_network_within_the_budget_has(
+    factors: list[int], chosen: int, ratios: list[float]
+) -> None:
+    def energy(widths: torch.Tensor) -> torch.Tensor:  # whole numbers: exact in any order
+        first, second, third = widths.unbind(-1)
+        a, b, c, d, e = factors
+        return a + b * first + c * first * second + d * second * third + e * third
+
+    budget = float(energy(NETWORKS[chosen]))
+    env = PruningEnv(TABLE, energy, budget, lambda widths: 0.0)
+    within = NETWORKS[energy(NETWORKS) <= budget]
+    widths = play(env, ratios)[2]["widths"]
+    for unit, (ratio, upper) in enumerate(zip(ratios, TABLE.upper_bounds, strict=True)):
+        wanted = math.floor(ratio * upper + 0.5)
+        assert widths[unit] == max(min(wanted, int(within[:, unit].max())), int(within[:, unit].min()))  # type: ignore[index]
+        within = within[within[:, unit] == widths[unit]]  # type: ignore[index]
+    assert len(within) == 1  # the network itself
+
+
+@given(
+    intercept=st.floats(0, 5),
+    coefficients=st.lists(st.floats(0, 5), min_size=15, max_size=15).filter(any),
+    share=st.floats(0, 1),
+    ratios=st.lists(st.floats(0, 1, width=32), min_size=14, max_size=14),
+)
+@settings(max_examples=40)
 def test_no_episode_ends_above_the_budget(
     intercept: float, coefficients: list[float], share: float, ratios: list[float]
 ) -> None:
-    model = chain(intercept, coefficients)
-    least, most = (float(model(TABLE.positions(widths))) for widths in ((2, 4, 3), (10, 20, 15)))
-    assume(most > 0)
-    budget = least + share * (most - least)
-    greedy = play(make(budget, model), (1.0, 1.0, 1.0))[2]
-    free = play(make(budget, model), ratios)[2]
-    for info in (greedy, free):
-        widths = info["widths"]
-        assert info["energy_joules"] == float(model(TABLE.positions(widths))) <= budget  # type: ignore[operator]
-    # the first unit's largest feasible width, by brute force
-    fitting = [width for width in range(2, 11) if float(model(TABLE.positions((width, 4, 3)))) <= budget]
-    assert greedy["widths"][0] == max(fitting)  # type: ignore[index]
+    env = mobilenet(share, coefficients, intercept)
+    model = chain(intercept, coefficients, MOBILENET)
+    for played in (ratios, [1.0] * 14, [0.0] * 14):
+        info = play(env, played)[2]
+        joules = float(model(MOBILENET.positions(info["widths"])))  # type: ignore[arg-type]
+        assert info["energy_joules"] == joules <= env.budget_joules
 
 
 def test_unreachable_budget_is_infeasible_with_the_numbers() -> None:

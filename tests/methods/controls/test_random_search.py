@@ -2,14 +2,19 @@
 
 import copy
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from methods.contract import Infeasible
+from methods.contract import Infeasible, Task
 from methods.controls.random import Random
 from shared.bounded_widths import lower_bounds
+from shared.checkpoints import Checkpoints
+from shared.ledger import Ledger
 from shared.networks import active_widths
 
 
@@ -52,3 +57,39 @@ def test_unreachable_budget_is_infeasible_before_anything_is_spent(tiny_task: Ca
     with pytest.raises(Infeasible, match="at least"):
         Random().run(task)
     assert (task.ledger.training_iterations, task.ledger.search_samples) == (0, 0)
+
+
+def test_a_stopped_run_judges_no_network_again(
+    tiny_task: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"batch_size": 250, "iterations": 5, "episodes": 7}
+    whole = tiny_task(**options)
+    expected = Random().run(whole)
+    judged: list[float] = []
+    judge = Task.search_accuracy
+
+    def watched(task: Task, model: torch.nn.Module) -> float:
+        judged.append(judge(task, model))
+        return judged[-1]
+
+    monkeypatch.setattr(Task, "search_accuracy", watched)
+    per_image = whole.protocol.search_images
+    calibration = whole.ledger.search_samples - 7 * per_image
+    # after how many search samples or in which iteration the process dies, and how many networks all have judged
+    for samples, iteration, played in ((3, None, 3), (5, None, 5), (None, 1, 7), (None, 4, 7), (None, None, 7)):
+
+        def observe(ledger: Ledger, samples: int | None = samples, iteration: int | None = iteration) -> None:
+            if samples is not None and ledger.search_samples > calibration + samples * per_image:
+                raise KeyboardInterrupt
+            if ledger.training_iterations == iteration:
+                raise KeyboardInterrupt
+
+        task = replace(tiny_task(**options), checkpoints=Checkpoints(tmp_path, every_s=0))
+        task.ledger.observer = observe
+        with pytest.raises(KeyboardInterrupt) if samples or iteration else nullcontext():
+            outcome = Random().run(task)
+        assert judged == expected.trace["reward"][:played]
+    assert outcome.trace == expected.trace and outcome.notes == expected.notes
+    assert task.ledger.as_record() == whole.ledger.as_record()
+    weights = expected.network.state_dict()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in outcome.network.state_dict().items())
