@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from bench import cli_authors, say
 from bench.options import (
     CORES,
     Budgets,
@@ -66,12 +67,12 @@ def run(
     from bench import plan, report, runner
     from bench.store import Store
 
-    console = _console()
+    console = say.console()
     check_built(metric=metric, meter=meter, compute=compute, executor=executor)
     check_writable("--out", out)
     request = plan.Request(methods, device, network, dataset, protocol, budgets, seeds, data)
     made = plan.make(request)
-    console.print(_first_line(made.ground), highlight=False)
+    console.print(say.first_line(made.ground), highlight=False)
     records = runner.run(made, Store(out), jobs=jobs, fresh=fresh, command=request.command, console=console)
     pages = report.render(records, out)
     console.print(report.summary_table(records), highlight=False, markup=False, soft_wrap=True)
@@ -104,72 +105,13 @@ def plan_(
 
     check_built(metric=metric, meter=meter, compute=compute, executor=executor)
     made = plan.make(plan.Request(methods, device, network, dataset, protocol, budgets, seeds, data))
-    console = _console()
-    console.print(_first_line(made.ground), highlight=False)
+    console = say.console()
+    console.print(say.first_line(made.ground), highlight=False)
     estimate = cost.estimate(made, made.jobs)
     for job, seconds in estimate.job_seconds.items():
         budget = "no budget" if job.budget is None else f"{job.budget.joules:.4g} J"
         console.print(f"  {job.name}: {budget}, about {minutes(seconds)}", highlight=False)
     console.print(estimate.describe(jobs), highlight=False)
-
-
-@app.command()
-def dense(
-    network: Network = "mobilenet",
-    dataset: Dataset = "fashion-mnist",
-    to: Annotated[Path | None, typer.Option(help="Train anew and write weights and record into this folder.")] = None,
-) -> None:
-    """Show the dense weights, trained first where there are none; with --to, train them anew."""
-    from rich.progress import Progress
-
-    from bench import dense as weights
-    from bench import workload
-    from shared import data
-    from shared.cache import checked_cache_dir
-
-    work = workload.get(network, dataset)
-    if to is not None:
-        check_writable("--to", to)
-    checked_cache_dir()
-    images = data.load(dataset)
-    console = _console()
-    with Progress(console=console) as bars:
-        row = bars.add_task("", total=None, visible=False)
-
-        def progress(what: str, done: int, total: int) -> None:
-            bars.update(row, description=what, completed=done, total=total, visible=True)
-            if not console.is_terminal and done % 500 == 0:
-                console.print(f"{what}: {done} of {total} iterations", highlight=False)
-
-        if to is None:
-            found = weights.obtain(work, images, progress)
-            console.print(f"{network} on {dataset}: {100 * found.accuracy:.2f} % on test, weights {found.fingerprint}")
-        else:
-            model, record = weights.train(work, images, progress)
-            console.print(
-                f"{weights.write(model, record, to)}: {100 * record['test_accuracy']:.2f} % on test", soft_wrap=True
-            )
-
-
-@app.command()
-def profile(
-    device: Device = "1080ti",
-    network: Network = "mobilenet",
-    dataset: Dataset = "fashion-mnist",
-    protocol: ProtocolName = "quick",
-) -> None:
-    """Profile the platform, fit the energy model and show its errors."""
-    from bench import plan
-
-    ground = plan.lay_ground(plan.Request(device=device, network=network, dataset=dataset, protocol=protocol))
-    fit, console = ground.fit, _console()
-    console.print(_first_line(ground), highlight=False)
-    console.print(
-        f"bilinear model, {len(ground.profile.joules):,} readings: {100 * fit.relative_error:.2f} % held-out error, "
-        f"skill {fit.skill:.3f}, dense {100 * fit.dense_relative_error:+.1f} %, "
-        f"reachable {ground.reachable}",
-        highlight=False,
-    )
 
 
 @app.command(name="report")
@@ -182,7 +124,7 @@ def report_(
     """Regenerate reports from records."""
     from bench import report
 
-    console = _console()
+    console = say.console()
     if check:
         problems = report.check(to or Path("reports"))
         for problem in problems:
@@ -199,20 +141,6 @@ def report_(
         pages = report.render([record for record, _ in found], out) if to is None else report.publish(found, to)
     for page in pages:
         console.print(f"report: {page}", highlight=False, soft_wrap=True)
-
-
-@app.command()
-def tune(
-    protocol: ProtocolName = "quick",
-    device: Device = "1080ti",
-    jobs: Jobs = CORES,
-    to: Annotated[Path, typer.Option(help="Folder of the page with the grid.")] = Path("runs"),
-) -> None:
-    """Choose a protocol's learning rate on the search split, with the controls alone, and print the grid."""
-    from bench import tuning
-
-    check_writable("--to", to)
-    tuning.tune(protocol, device, jobs=jobs, folder=to, console=_console())
 
 
 @app.command()
@@ -256,21 +184,7 @@ def devices() -> None:
         typer.echo(f"{name:8} {platform.source}, calibration {platform.calibration}")
 
 
-def _console():  # type: ignore[no-untyped-def]
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() else 200)
-
-
-def _first_line(ground) -> str:  # type: ignore[no-untyped-def]
-    """The first line of a run: which platform answers, and how."""
-    platform, batch = ground.platform, ground.inference_batch
-    shape = "×".join(map(str, ground.dataset.input_shape))
-    return (
-        f"{platform.name}: {platform.source} joules per image (calibration {platform.calibration}), "
-        f"inference batch {batch} at {shape}; dense network {ground.dense_reading_joules:.4g} J"
-    )
-
+app.registered_commands += cli_authors.app.registered_commands
 
 INTERRUPTED = 130  # as a shell has it for Ctrl-C
 

@@ -21,7 +21,7 @@ from bench import describe
 from bench.dense import DenseWeights
 from bench.plan import Ground, Job
 from bench.record import Measures, Record
-from bench.rules import Miss, check_rules, checked, cut, described, steps_paid
+from bench.rules import Miss, check_rules, checked, steps_paid
 from methods import registry
 from methods.contract import Infeasible, Outcome, Task
 from shared.checkpoints import Checkpoints, State
@@ -82,8 +82,7 @@ def execute(
             small.load_state_dict(kept["network"])
         else:
             outcome = checked(_timed_run(job, task, dense, ground, seconds, _phase(folder, "method")))
-            check_rules(task, dense, outcome)
-            small = described(cut(outcome.network, task.train), task, dense)
+            small = check_rules(task, dense, outcome)
             recalibrate_batch_norm(
                 small, (task.train.batch(index) for index in range(ground.protocol.recalibration_batches))
             )

@@ -81,19 +81,27 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def check_rules(task: Task, dense: DenseWeights, outcome: Outcome) -> None:
-    """The rules that every outcome must keep. Raises Miss with the first that is broken."""
+def spends_the_ledger(task: Task, dense: DenseWeights, outcome: Outcome) -> None:
     if task.ledger.remaining:
         raise Miss(
             f"spent {task.ledger.training_iterations} of {task.ledger.limit} training iterations; "
             "every method spends all"
         )
+
+
+def leaves_the_dense_network(task: Task, dense: DenseWeights, outcome: Outcome) -> None:
     for (name, given), now in zip(dense.network.state_dict().items(), task.network.state_dict().values(), strict=True):
         if not torch.equal(given, now):
             raise Miss(f"changed the dense network in place ({name}); work on task.copy_of_dense()")
+
+
+def is_finite(task: Task, dense: DenseWeights, outcome: Outcome) -> None:
     for name, tensor in outcome.network.state_dict().items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise Miss(f"returned a network with NaN or infinite values in {name}")
+
+
+def keeps_the_budget(task: Task, dense: DenseWeights, outcome: Outcome) -> None:
     widths = active_widths(outcome.network)
     if len(widths) != len(task.structure.units):
         raise Miss(ANOTHER)
@@ -102,6 +110,17 @@ def check_rules(task: Task, dense: DenseWeights, outcome: Outcome) -> None:
     estimate = float(task.energy_model(task.structure.positions(torch.tensor(widths))))
     if estimate > task.budget_joules * (1 + BUDGET_TOLERANCE):
         raise Miss(f"estimated {estimate:.6g} J per image, above the budget of {task.budget_joules:.6g} J")
+
+
+# In this order: each may take for granted what those before it have found.
+RULES = (spends_the_ledger, leaves_the_dense_network, is_finite, keeps_the_budget)
+
+
+def check_rules(task: Task, dense: DenseWeights, outcome: Outcome) -> nn.Module:
+    """The cut network of an outcome that keeps all rules. Raises Miss with the first that is broken."""
+    for rule in RULES:
+        rule(task, dense, outcome)
+    return described(cut(outcome.network, task.train), task, dense)
 
 
 def cut(network: nn.Module, stream: BatchStream) -> nn.Module:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from shared.checkpoints import Checkpoints, State
 from shared.data import BatchStream, Split
+from shared.energy.budget import BudgetTooSmallError, uniform_widths
 from shared.ledger import Ledger
 from shared.networks import Structure
 from shared.protocol import Protocol
@@ -92,6 +93,16 @@ class Task:
         positions = self.structure.positions(widths)
         self.ledger.energy_queries += positions.shape[0] if positions.ndim > 1 else 1
         return self.energy_model(positions)
+
+    def uniform_widths(self) -> tuple[int, ...]:
+        """Widths of the largest single multiplier within the budget: where whoever knows nothing better begins.
+
+        Raises Infeasible when one channel per unit is above the budget.
+        """
+        try:
+            return uniform_widths(self.structure, lambda rows: self.energy(rows[..., 1:-1]), self.budget_joules)
+        except BudgetTooSmallError as error:
+            raise Infeasible(str(error)) from error
 
     @property
     def dense_energy_joules(self) -> float:

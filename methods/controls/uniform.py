@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from methods.contract import Infeasible, Method, Outcome, Task, spend_remaining
-from shared.energy.budget import BudgetTooSmallError, uniform_widths
+from methods.contract import Method, Outcome, Task, spend_remaining
 from shared.networks import compact, importance, zero_channels
 from shared.networks.ranking import weakest_channels
 
@@ -22,12 +21,7 @@ class Uniform(Method):
 
         Raises Infeasible when one channel per unit is above the budget.
         """
-        try:
-            # through task.energy, which counts what is asked of the energy model
-            widths = uniform_widths(task.structure, lambda rows: task.energy(rows[..., 1:-1]), task.budget_joules)
-        except BudgetTooSmallError as error:
-            raise Infeasible(str(error)) from error
-        network = task.copy_of_dense()
+        widths, network = task.uniform_widths(), task.copy_of_dense()
         dead = weakest_channels(importance(network, task.structure), widths, task.structure.upper_bounds)
         zero_channels(network, task.structure, dead)
         network = compact(network, task.structure)

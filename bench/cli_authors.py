@@ -1,0 +1,122 @@
+"""Commands for what runs stand on (dense weights, energy model, learning rate) and for authors of methods.
+
+As in bench.cli, imports of torch happen inside the commands.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench import say
+from bench.options import CORES, Dataset, Device, Jobs, Network, ProtocolName, check_writable
+
+app = typer.Typer()
+
+
+@app.command()
+def dense(
+    network: Network = "mobilenet",
+    dataset: Dataset = "fashion-mnist",
+    to: Annotated[Path | None, typer.Option(help="Train anew and write weights and record into this folder.")] = None,
+) -> None:
+    """Show the dense weights, trained first where there are none; with --to, train them anew."""
+    from rich.progress import Progress
+
+    from bench import dense as weights
+    from bench import workload
+    from shared import data
+    from shared.cache import checked_cache_dir
+
+    work = workload.get(network, dataset)
+    if to is not None:
+        check_writable("--to", to)
+    checked_cache_dir()
+    images = data.load(dataset)
+    console = say.console()
+    with Progress(console=console) as bars:
+        row = bars.add_task("", total=None, visible=False)
+
+        def progress(what: str, done: int, total: int) -> None:
+            bars.update(row, description=what, completed=done, total=total, visible=True)
+            if not console.is_terminal and done % 500 == 0:
+                console.print(f"{what}: {done} of {total} iterations", highlight=False)
+
+        if to is None:
+            found = weights.obtain(work, images, progress)
+            console.print(f"{network} on {dataset}: {100 * found.accuracy:.2f} % on test, weights {found.fingerprint}")
+        else:
+            model, record = weights.train(work, images, progress)
+            console.print(
+                f"{weights.write(model, record, to)}: {100 * record['test_accuracy']:.2f} % on test", soft_wrap=True
+            )
+
+
+@app.command()
+def profile(
+    device: Device = "1080ti",
+    network: Network = "mobilenet",
+    dataset: Dataset = "fashion-mnist",
+    protocol: ProtocolName = "quick",
+) -> None:
+    """Profile the platform, fit the energy model and show its errors."""
+    from bench import plan
+
+    ground = plan.lay_ground(plan.Request(device=device, network=network, dataset=dataset, protocol=protocol))
+    fit, console = ground.fit, say.console()
+    console.print(say.first_line(ground), highlight=False)
+    console.print(
+        f"bilinear model, {len(ground.profile.joules):,} readings: {100 * fit.relative_error:.2f} % held-out error, "
+        f"skill {fit.skill:.3f}, dense {100 * fit.dense_relative_error:+.1f} %, "
+        f"reachable {ground.reachable}",
+        highlight=False,
+    )
+
+
+@app.command()
+def tune(
+    protocol: ProtocolName = "quick",
+    device: Device = "1080ti",
+    jobs: Jobs = CORES,
+    to: Annotated[Path, typer.Option(help="Folder of the page with the grid.")] = Path("runs"),
+) -> None:
+    """Choose a protocol's learning rate on the search split, with the controls alone, and print the grid."""
+    from bench import tuning
+
+    check_writable("--to", to)
+    tuning.tune(protocol, device, jobs=jobs, folder=to, console=say.console())
+
+
+@app.command(name="new-method")
+def new_method(
+    name: Annotated[str, typer.Argument(help="Its id: small letters, digits, hyphens.")],
+    to: Annotated[Path, typer.Option(help="Folder in which its package is made.")] = Path(),
+) -> None:
+    """Write the skeleton of a method of your own, which already runs."""
+    from bench import skeleton
+
+    written = skeleton.write(name, to)
+    for path in written:
+        typer.echo(f"wrote {path}")
+    typer.echo(
+        f"next: python -m pip install --no-deps -e {written[0].parent}, then python -m bench check-method {name}"
+    )
+
+
+@app.command(name="check-method")
+def check_method(name: Annotated[str, typer.Argument(help="`python -m bench methods` lists them.")]) -> None:
+    """Check a method against every rule of the contract, and say how to mend what it breaks."""
+    from bench import conformance
+
+    broken = 0
+    for finding in conformance.check(name):
+        if finding.problem is None:
+            typer.echo(f"ok    {finding.rule}")
+        else:
+            broken += 1
+            typer.echo(f"FAIL  {finding.rule}: {finding.problem}; try {finding.mend}")
+    if broken:
+        raise typer.Exit(1)
+    typer.echo(f"{name} keeps the contract")

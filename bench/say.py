@@ -1,0 +1,28 @@
+"""What commands print alike. Imports of torch and of rich happen inside, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bench.plan import Ground
+
+
+def console() -> Console:
+    """Where a command prints to: as wide as the terminal, or wide enough for a log."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 200)
+
+
+def first_line(ground: Ground) -> str:
+    """The first line of a run: which platform answers, and how."""
+    platform, batch = ground.platform, ground.inference_batch
+    shape = "×".join(map(str, ground.dataset.input_shape))
+    return (
+        f"{platform.name}: {platform.source} joules per image (calibration {platform.calibration}), "
+        f"inference batch {batch} at {shape}; dense network {ground.dense_reading_joules:.4g} J"
+    )
