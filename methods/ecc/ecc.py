@@ -171,8 +171,11 @@ def target_joules(iteration: int, limit: int, start_joules: float, end_joules: f
     """What E(s) may be after `iteration` (from 1) of `limit` iterations.
 
     It falls linearly from the end of the warm-up and reaches the budget, less a margin for rounding, one iteration
-    before `LANDING_SHARE` of the limit: the operator follows one iteration later.
+    before `LANDING_SHARE` of the limit: the operator follows one iteration later. A budget that the start meets, with
+    equality as well, asks for nothing.
     """
+    if start_joules <= end_joules:
+        return end_joules
     landing = max(1, int(LANDING_SHARE * limit) - 1)
     warm_up = min(WARM_UP_MOST, int(WARM_UP_SHARE * limit), landing - 1)
     progress = min(max((iteration - warm_up) / (landing - warm_up), 0.0), 1.0)

@@ -54,8 +54,7 @@ class ChannelNorms:
         """Importances (units, largest upper bound), zero-padded, float64 on the CPU."""
         moments, corrections = self._moments()
         # eps times the correction, so that B has Adam's eps once the sums are divided by the correction
-        eps = [group.get("eps", 0.0) for group in self._groups]
-        floors = [floor * scale for floor, scale in zip(eps, corrections.unbind(), strict=True)]
+        floors = torch._foreach_mul(corrections.unbind(), [group.get("eps", 0.0) for group in self._groups])
         parts = list(zip(self._weights, moments, floors, self._slices, strict=True))
         sums = [_sums_by_chunks(*part) for part in parts[: self._large]] + _sums_together(parts[self._large :])
         sent = torch.cat([*sums, corrections]).cpu().double()
@@ -68,19 +67,20 @@ class ChannelNorms:
         moments, steps, decays = [], [], []
         for weight, group in zip(self._weights, self._groups, strict=True):
             state = self._optimizer.state.get(weight, {})
-            moment = state.get("exp_avg_sq")
+            moment = state.get("max_exp_avg_sq", state.get("exp_avg_sq"))  # amsgrad divides by the largest v so far
+            steps.append(None if moment is None else state["step"])
+            decays.append(0.0 if moment is None else group["betas"][1])
             if moment is None:  # Adam before its first step has B = eps; SGD has B = 1
                 moment = torch.zeros_like(weight) if "betas" in group else torch.ones_like(weight)
-                steps.append(torch.ones(()))
-                decays.append(0.0)
-            else:
-                steps.append(state["step"])  # a tensor; fused optimisers keep it on the device, where it stays
-                decays.append(group["betas"][1])
             moments.append(moment)
-        device = self._weights[0].device
+        # Fused and capturable optimisers count steps on the device, where the count stays. It is 0 when a gradient
+        # scaler skipped all steps so far; v is 0 too then, and any correction gives B = eps.
+        device = next((step.device for step in steps if step is not None), "cpu")
+        first = torch.ones((), device=device)
+        count = torch.stack([first if step is None else step for step in steps]).double().clamp(min=1)
         decay = torch.tensor(decays, dtype=torch.float64).to(device, non_blocking=True)
-        count = torch.stack(steps).to(device, torch.float64, non_blocking=True)
-        return moments, (1 - decay**count).sqrt().to(self._weights[0].dtype)
+        weight = self._weights[0]
+        return moments, (1 - decay**count).sqrt().to(weight.device, weight.dtype, non_blocking=True)
 
 
 def _sums_together(parts: Sequence[tuple[Tensor, Tensor, Tensor, Slice]]) -> list[Tensor]:

@@ -23,32 +23,37 @@ def keep_channels(
 
     importance: a, squared B-norms of the channels (..., channels), zero-padded for a batch of units.
     bound: s, real-valued, and dual: y >= 0, both (...) or numbers. rho: rho_1 >= 0. step_size: alpha > 0.
-    Returns bool (..., channels), True = kept. An importance equal to its threshold is kept; among equal importances the
-    lower index ranks first. So zeros (dead channels, padding) are kept where their threshold is zero: intersect the
-    result with the channels that are alive.
+    Returns bool (..., channels) on importance's device, True = kept. An importance equal to its threshold is kept;
+    among equal importances the lower index ranks first. So zeros (dead channels, padding) are kept where their
+    threshold is zero: intersect the result with the channels that are alive.
 
     The kept set is a global minimum of (8). Keeping a channel costs nothing and pruning it half its importance; L1
     depends on the number kept alone, and its increments, here the thresholds, never fall with the rank while the
     importances never rise. Raises ValueError for negative rho or dual, with which that is not so.
     """
-    ranked, order = torch.sort(importance.double(), dim=-1, descending=True, stable=True)
-    bounds, duals = (torch.as_tensor(value, dtype=torch.float64, device=ranked.device) for value in (bound, dual))
+    numbers = importance.detach().double().cpu()
+    ranked = descending(numbers)
+    bounds, duals = (torch.as_tensor(value, dtype=torch.float64).cpu().unsqueeze(-1) for value in (bound, dual))
     if rho < 0 or step_size <= 0 or bool((duals < 0).any()):
         got = f"{rho}, {duals.min():g} and {step_size}"
         raise ValueError(f"expected rho >= 0, dual >= 0 and step_size > 0, got {got}; try clamping the dual at zero")
-    rank = torch.arange(1, ranked.shape[-1] + 1, dtype=torch.float64, device=ranked.device)
-    excess = (rank - bounds.unsqueeze(-1)).clamp(min=0)  # [r - s]_+
+    rank = torch.arange(1, ranked.shape[-1] + 1, dtype=torch.float64)
+    excess = (rank - bounds).clamp(min=0)  # [r - s]_+
     # [r - s]_+^2 - [r - 1 - s]_+^2 without its cancellation, so that rounded thresholds don't fall with the rank either
     marginal = torch.where(excess > 1, 2 * excess - 1, excess * excess)
-    threshold = rho * step_size * marginal + 2 * step_size * duals.unsqueeze(-1)
-    kept = ranked >= threshold * (1 - ROUND_OFF)
-    return torch.empty_like(kept).scatter_(-1, order, kept)
+    threshold = rho * step_size * marginal + 2 * step_size * duals
+    count = (ranked >= threshold * (1 - ROUND_OFF)).sum(-1, keepdim=True)  # the first ranks, as the proof above says
+    # whose ranks these are follows from the last one's value: sorting indices along would take ten times as long
+    last = ranked.gather(-1, (count - 1).clamp(min=0))
+    above, tied = numbers > last, numbers == last
+    kept = above | (tied & (tied.cumsum(-1) <= count - above.sum(-1, keepdim=True)))
+    return kept.to(importance.device)
 
 
 def descending(importance: Tensor) -> Tensor:
     """The importances (..., channels) of every unit in the order of their rank, float64 on the CPU."""
     # numpy sorts values ten times as fast as torch, which sorts their indices along
-    return torch.from_numpy(-np.sort(-importance.double().cpu().numpy(), axis=-1))
+    return torch.from_numpy(-np.sort(-importance.detach().double().cpu().numpy(), axis=-1))
 
 
 def channel_price(ranked: Tensor, *, bound: Tensor, step_size: float) -> Tensor:

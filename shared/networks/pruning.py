@@ -63,17 +63,24 @@ def zero_channels(
     and gets exactly zero gradient, so it stays dead through any steps of Adam or SGD with weight decay, without a mask.
     Running statistics are left alone: a batch norm whose weight and bias are zero doesn't read them.
     """
-    parameters = dict(model.named_parameters())
-    for unit, row in zip(structure.units, dead, strict=True):
+    dead = dead.cpu()  # the only synchronisation, and none when the mask is on the CPU already
+    touched = [(unit, row) for unit, row in zip(structure.units, dead, strict=True) if bool(row.any())]
+    parameters = dict(model.named_parameters()) if touched else {}
+    parts, entries = [], []
+    for unit, row in touched:  # a method kills few channels at a time: touch only those
         channels = row[: unit.upper_bound].nonzero().flatten()
-        for part in unit.slices if len(channels) else ():  # a method kills few channels at a time: touch only those
+        for part in unit.slices:
             if (parameter := parameters.get(part.tensor)) is not None:
-                entries = (channels[:, None] * part.repeat + torch.arange(part.repeat, device=row.device)).flatten()
-                entries = entries.to(parameter.device, non_blocking=True)
-                state = optimizer.state.get(parameter, {}) if optimizer is not None else {}
-                for tensor in (parameter, *state.values()):
-                    if isinstance(tensor, Tensor) and tensor.shape == parameter.shape:
-                        tensor.index_fill_(part.dim, entries, 0)
+                parts.append((parameter, part.dim))
+                entries.append(_entries(channels, part))
+    if not parts:
+        return
+    together = torch.cat(entries).to(parts[0][0].device, non_blocking=True)  # one copy to the device for all slices
+    for (parameter, dim), indices in zip(parts, together.split([len(one) for one in entries]), strict=True):
+        state = optimizer.state.get(parameter, {}) if optimizer is not None else {}
+        for tensor in (parameter, *state.values()):
+            if isinstance(tensor, Tensor) and tensor.shape == parameter.shape:
+                tensor.index_fill_(dim, indices, 0)
 
 
 def compact(model: nn.Module, structure: Structure | None = None) -> nn.Module:
@@ -90,14 +97,18 @@ def compact(model: nn.Module, structure: Structure | None = None) -> nn.Module:
         kept = kept if len(kept) else kept.new_zeros(1)
         kept_widths.append(len(kept))
         for part in unit.slices if len(kept) < unit.upper_bound else ():
-            entries = (kept[:, None] * part.repeat + torch.arange(part.repeat, device=kept.device)).flatten()
-            _cut(small, part, entries)
+            _cut(small, part, _entries(kept, part))
     for module in small.modules():
         _follow_shapes(module)
     config: Any = getattr(model, "config", None)
     if config is not None:
         small.config = {**config, "widths": kept_widths}  # type: ignore[assignment]
     return small
+
+
+def _entries(channels: Tensor, part: Slice) -> Tensor:
+    """Where the entries of these channels are along the slice's dimension: int64 (channels * repeat,)."""
+    return (channels[:, None] * part.repeat + torch.arange(part.repeat, device=channels.device)).flatten()
 
 
 def _per_channel(reduction: Callable[..., Tensor], tensor: Tensor, part: Slice) -> Tensor:

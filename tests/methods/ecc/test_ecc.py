@@ -123,9 +123,10 @@ def test_same_seed_is_bit_identical(make, tiny_task):
     assert all(torch.equal(a, b) for a, b in zip(first.network.parameters(), second.network.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("fraction", [1.0, 1.2])
 @pytest.mark.parametrize("make", ALL)
-def test_a_budget_above_dense_removes_nothing(make, tiny_task):
-    task = tiny_task(1.2, iterations=6)
+def test_a_budget_that_the_dense_network_meets_removes_nothing(make, fraction, tiny_task):
+    task = tiny_task(fraction, iterations=6)
     outcome = run(make, task)
     assert task.ledger.remaining == 0
     assert active_widths(outcome.network) == task.structure.upper_bounds
