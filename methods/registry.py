@@ -19,6 +19,7 @@ BUILT_IN = {
     "ecc": "methods.ecc:ECC",
     "ecc-paper": "methods.ecc:ECCPaper",
     "netadapt": "methods.netadapt:NetAdapt",
+    "netadapt-original": "methods.netadapt:NetAdaptOriginal",
     "amc": "methods.amc:AMC",
     "dense": "methods.controls.dense:Dense",
     "uniform": "methods.controls.uniform:Uniform",

@@ -1,5 +1,5 @@
-"""NetAdapt, adapted to energy."""
+"""NetAdapt, adapted to energy, and with the settings of its own published code."""
 
-from methods.netadapt.netadapt import NetAdapt
+from methods.netadapt.netadapt import NetAdapt, NetAdaptOriginal
 
-__all__ = ["NetAdapt"]
+__all__ = ["NetAdapt", "NetAdaptOriginal"]

@@ -1,17 +1,35 @@
-"""How far NetAdapt's next step goes, which candidates it has, and how long each is trained."""
+"""How far NetAdapt's next step goes, which candidates it has, and how long each is trained.
+
+Two published schedules: `Geometric` of the ECC authors' adaptation to energy, `Additive` of NetAdapt's own code.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Protocol
 
 import torch
 
 from methods.netadapt.table import LookupTable
 from shared.networks import Structure
 
-DECAY = 0.96  # of the energy per step, `bdecay` in the published code of ECC
 ROUNDING = 1e-12  # relative; keeps sums in another order from ending above the budget
+Reachable = list[dict[int, float]]  # for every unit, width -> joules of the whole network with this unit alone changed
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a search stands: joules per image of the dense network, of the network by now, and the budget below it.
+
+    targets: those of the steps behind it.
+    """
+
+    dense_joules: float
+    joules: float
+    budget_joules: float
+    targets: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -19,59 +37,140 @@ class Step:
     """One step: where it aims, how many steps are left with it, and the candidates.
 
     candidates: unit -> width, the largest that reaches `target_joules` by this unit alone.
-    short_term_iterations: training of each candidate.
+    short_term_iterations: training of each candidate. coarser: it goes further than the published schedule.
     """
 
     target_joules: float
     steps_left: int
     candidates: dict[int, int]
     short_term_iterations: int
+    coarser: bool
 
 
-def steps_needed(level_joules: float, budget_joules: float) -> int:
-    """Steps of DECAY from `level_joules` down to the budget, the last one cut short."""
-    return max(0, math.ceil(math.log(budget_joules / level_joules) / math.log(DECAY) - 1e-9))
+class Schedule(Protocol):
+    """A rule for the targets of the steps; joules throughout."""
+
+    def steps(self, at: Place) -> float:
+        """Published steps from here to the budget, the last one cut short; infinite where they never get there."""
+
+    def target(self, at: Place) -> float:
+        """The published target of the next step."""
+
+    def coarser_target(self, at: Place, steps: int) -> float:
+        """The target of the next step where all steps are stretched alike so that `steps` of them reach the budget."""
+
+    def notes(self, dense_joules: float, targets: list[float], joules: list[float]) -> dict[str, Any]:
+        """How large the steps were, for the record; targets and joules after each step."""
 
 
-def next_step(
-    level_joules: float,
-    budget_joules: float,
-    reachable: list[list[float]],
-    iterations: int,
-    minimum: int,
-) -> Step | None:
-    """The next step from `level_joules`, the target of the one before; None when no unit can reach any step's target.
+@dataclass(frozen=True)
+class Geometric:
+    """Targets E0 * decay^n, whatever was achieved: `net_adapt.py` in the published code of ECC (CVPR 2019)."""
 
-    reachable: for every unit the joules of the whole network at widths 1, 2, … up to one below its present width.
-    Steps of DECAY where `iterations` give every candidate of this and the following steps at least `minimum`, counting
-    as many candidates in each as in this one. Else the most equal steps (one coarser factor) that do. Where those have
-    no candidate at all, since coarse steps are more than one unit can do, the coarsest that have.
+    decay: float = 0.96
+
+    def steps(self, at: Place) -> float:
+        """See Schedule."""
+        return max(0, math.ceil(math.log(at.budget_joules / self._level(at)) / math.log(self.decay) - 1e-9))
+
+    def target(self, at: Place) -> float:
+        """See Schedule."""
+        return self._level(at) * self.decay
+
+    def coarser_target(self, at: Place, steps: int) -> float:
+        """See Schedule."""
+        level = self._level(at)
+        return level * float((at.budget_joules / level) ** (1 / steps))
+
+    def notes(self, dense_joules: float, targets: list[float], joules: list[float]) -> dict[str, Any]:
+        """The least and the largest factor from one target to the next."""
+        factors = [after / before for before, after in pairwise([dense_joules, *targets])]
+        return {"factor_least": min(factors, default=1.0), "factor_most": max(factors, default=1.0)}
+
+    def _level(self, at: Place) -> float:
+        """The target before the next one; those that whole channels have met already, by overshooting, are left out."""
+        level = at.targets[-1] if at.targets else at.dense_joules
+        while level * self.decay >= at.joules:
+            level *= self.decay
+        return level
+
+
+@dataclass(frozen=True)
+class Additive:
+    """Step n (from 0) saves first_share * decay^n of E0, counted from what was achieved: NetAdapt's published code.
+
+    These reductions add up to first_share / (1 - decay) = 0.625 of E0, so that budgets below 0.375 of dense are met
+    only because whole widths overshoot.
     """
-    finest = steps_needed(level_joules, budget_joules)
+
+    first_share: float = 0.025
+    decay: float = 0.96
+
+    def steps(self, at: Place) -> float:
+        """See Schedule: the first n whose geometric sum covers what is left."""
+        share = 1 - (at.joules - at.budget_joules) * (1 - self.decay) / self._reduction(at)
+        return max(0, math.ceil(math.log(share) / math.log(self.decay) - 1e-9)) if share > 0 else math.inf
+
+    def target(self, at: Place) -> float:
+        """See Schedule."""
+        return at.joules - self._reduction(at)
+
+    def coarser_target(self, at: Place, steps: int) -> float:
+        """See Schedule."""
+        return at.joules - (at.joules - at.budget_joules) * (1 - self.decay) / (1 - float(self.decay**steps))
+
+    def notes(self, dense_joules: float, targets: list[float], joules: list[float]) -> dict[str, Any]:
+        """The least and the largest reduction over the published one."""
+        aimed = [before - target for before, target in zip([dense_joules, *joules], targets, strict=False)]
+        scales = [saved / (self.first_share * self.decay**n * dense_joules) for n, saved in enumerate(aimed)]
+        return {"reduction_scale_least": min(scales, default=1.0), "reduction_scale_most": max(scales, default=1.0)}
+
+    def _reduction(self, at: Place) -> float:
+        return self.first_share * float(self.decay ** len(at.targets)) * at.dense_joules
+
+
+GEOMETRIC, ADDITIVE = Geometric(), Additive()
+
+
+def next_step(schedule: Schedule, at: Place, reachable: Reachable, iterations: int, minimum: int) -> Step | None:
+    """The next step from `at`; None when no unit can reach any step's target.
+
+    The published step where `iterations` give every candidate of this and the following steps at least `minimum`,
+    counting as many candidates in each as in this one. Else the most steps that do, stretched alike. Where those have
+    no candidate at all, since coarse steps are more than one unit can do, the coarsest that have. The last step aims
+    at the budget itself.
+    """
+    # a step takes at least one of the smaller widths; there is one to go even where rounding hides it
+    finest = int(min(max(1, schedule.steps(at)), sum(map(len, reachable))))
     found = None
     for steps in range(finest, 0, -1):
-        factor = DECAY if steps == finest else (budget_joules / level_joules) ** (1 / steps)
-        target = budget_joules if steps == 1 else max(budget_joules, level_joules * factor)
+        aim = schedule.target(at) if steps == finest else schedule.coarser_target(at, steps)
+        target = at.budget_joules if steps == 1 else max(at.budget_joules, aim)
         candidates = {unit: width for unit, joules in enumerate(reachable) if (width := widest(joules, target))}
         if not candidates:
             break
-        found = Step(target, steps, candidates, iterations // (len(candidates) * steps))
+        found = Step(target, steps, candidates, iterations // (len(candidates) * steps), coarser=steps < finest)
         if found.short_term_iterations >= minimum:
             break
     return found
 
 
-def widest(joules: list[float], target_joules: float) -> int:
-    """The largest width, counted from 1, whose joules are within the target; 0 when there is none."""
+def widest(joules: dict[int, float], target_joules: float) -> int:
+    """The largest width whose joules are within the target; 0 when there is none."""
     limit = target_joules * (1 - ROUNDING)
-    return max((width for width, value in enumerate(joules, start=1) if value <= limit), default=0)
+    return max((width for width, value in joules.items() if value <= limit), default=0)
 
 
-def reachable_joules(table: LookupTable, structure: Structure, widths: tuple[int, ...]) -> list[list[float]]:
-    """The table's total for every smaller width of each unit, the other units as in `widths`."""
+def reachable_joules(table: LookupTable, structure: Structure, width_step: int = 1) -> Reachable:
+    """The table's total for every smaller width of each unit that `width_step` divides, all other units as they are.
+
+    So a unit of no more than `width_step` channels stays whole, and one of another size goes to the next multiple
+    below it first.
+    """
     totals = []
-    for unit, width in enumerate(widths):
-        rows = structure.positions(widths).repeat(width - 1, 1)  # (width - 1, positions)
-        rows[:, unit + 1] = torch.arange(1, width)
-        totals.append(table(rows).tolist())
+    for unit, width in enumerate(structure.upper_bounds):
+        smaller = range(width_step, width, width_step)
+        rows = structure.positions(structure.upper_bounds).repeat(len(smaller), 1)  # (smaller widths, positions)
+        rows[:, unit + 1] = torch.tensor(smaller)
+        totals.append(dict(zip(smaller, table(rows).tolist(), strict=True)))
     return totals

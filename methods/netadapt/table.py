@@ -1,11 +1,14 @@
 """NetAdapt's lookup table: joules per group of operations on a grid of (input width, output width).
 
 Yang et al., "NetAdapt: Platform-Aware Neural Network Adaptation for Mobile Applications", ECCV 2018: a network costs
-what its layers' entries add up to. Here the entries come from the energy model that all methods share.
+what its layers' entries add up to. `from_model` fills one from the energy model that all methods share, in
+`methods.netadapt.readings` readings of single operations do, `methods.netadapt.table_file` keeps one on disk.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,80 +17,118 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shared.energy import BilinearModel
+from shared.networks import Structure
 
 Floats = NDArray[np.float64]
+
+POINTS = 9  # widths per axis
 
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """Joules of one group of operations by its input width (position `first`) and output width (position `second`).
+    """Joules of one group of operations by the positions that decide them: input and output width of a convolution, one
+    width for a depthwise one, none for what never changes.
 
-    joules: (n, m) on the widths `first_grid` (n,) and `second_grid` (m,), both rising.
+    joules: one axis per position in `positions`, on the rising widths in `grids`. operations: names, none for a term of
+    an energy model.
     """
 
-    first: int
-    second: int
-    first_grid: Floats
-    second_grid: Floats
+    positions: tuple[int, ...]
+    grids: tuple[Floats, ...]
     joules: Floats
+    operations: tuple[str, ...] = ()
 
-    def at(self, positions: Floats) -> Floats:
-        """Bilinear interpolation at each row of positions (..., p): (...,). Exact for a bilinear function."""
-        low, high, share = _places(self.first_grid, positions[..., self.first])
-        left, right, part = _places(self.second_grid, positions[..., self.second])
-        below = (1 - part) * self.joules[low, left] + part * self.joules[low, right]
-        above = (1 - part) * self.joules[high, left] + part * self.joules[high, right]
-        return (1 - share) * below + share * above
+    def at(self, rows: Floats) -> Floats:
+        """Multilinear interpolation at each row of positions (..., p): (...,). Exact for a bilinear function."""
+        places = [_places(grid, rows[..., position]) for position, grid in zip(self.positions, self.grids, strict=True)]
+        total = np.zeros(rows.shape[:-1])
+        for corner in itertools.product((0, 1), repeat=len(places)):
+            index = tuple(place[side] for place, side in zip(places, corner, strict=True))
+            weight = np.ones(rows.shape[:-1])
+            for (_, _, share), side in zip(places, corner, strict=True):
+                weight *= share if side else 1 - share
+            total += weight * self.joules[index]
+        return total
 
 
 @dataclass(frozen=True, eq=False)
 class LookupTable:
-    """Sum of interpolated entries plus a constant; a stand-in for the energy model in NetAdapt's search."""
+    """Sum of interpolated entries: per image, in `unit`; a stand-in for the energy model in NetAdapt's search.
 
-    constant: float
+    position_bounds: dense positions, fixed ends included. source: what filled it. platform, batch: of what hardware,
+    and how many images at once; None where the source doesn't say.
+    """
+
     entries: tuple[Entry, ...]
     position_bounds: tuple[int, ...]
+    source: str
+    platform: str | None = None
+    batch: int | None = None
+    unit: str = "J"
 
     @classmethod
-    def from_model(cls, model: BilinearModel, position_bounds: tuple[int, ...], points: int = 9) -> LookupTable:
-        """Tabulate `model` term by term: one entry per term, `points` widths per axis from 1 to the dense position.
+    def from_model(
+        cls, model: BilinearModel, position_bounds: tuple[int, ...], points: int = POINTS, platform: str | None = None
+    ) -> LookupTable:
+        """Tabulate `model`: an entry for the constant and one per term, at most `points` widths per axis.
 
         What a term adds is the estimate with its two positions alone, over the estimate at no channels at all, which is
-        the constant.
+        the constant. Raises ValueError for a model with squares of a position.
         """
-        empty = torch.zeros(len(position_bounds), dtype=torch.float64)
-        constant = float(model(empty))
-        entries = []
-        for first, second in model.terms:
-            if first == second:
-                raise ValueError(
-                    f"expected terms of two positions, got ({first}, {second}); try a table without squares"
-                )
-            first_grid, second_grid = (_grid(position_bounds[position], points) for position in (first, second))
-            rows = empty.repeat(len(first_grid), len(second_grid), 1)  # (n, m, p)
-            rows[..., first] = torch.from_numpy(first_grid)[:, None]
-            rows[..., second] = torch.from_numpy(second_grid)[None, :]
-            joules = model(rows.flatten(0, 1)).reshape(rows.shape[:2]).numpy() - constant
-            entries.append(Entry(first, second, first_grid, second_grid, joules))
-        return cls(constant, tuple(entries), position_bounds)
+        empty = np.zeros(len(position_bounds))
+        constant = model(empty).numpy()
+        entries = [Entry((), (), constant)]
+        for term in model.terms:
+            if term[0] == term[1]:
+                raise ValueError(f"expected terms of two positions, got {term}; try a table without squares")
+            counts = [position_bounds[position] for position in term]
+            positions, grids, widths = term_grid(term, counts, position_bounds, points)
+            rows = np.tile(empty, (*widths.shape[:-1], 1))  # (*grid, p)
+            rows[..., list(term)] = widths
+            joules = model(rows.reshape(-1, len(empty))).numpy().reshape(rows.shape[:-1]) - constant
+            entries.append(Entry(positions, grids, joules))
+        return cls(tuple(entries), position_bounds, "energy model", platform, None, model.unit)
 
     @property
-    def readings(self) -> int:
-        """How many numbers were asked of the energy model to fill the table."""
-        return 1 + sum(entry.joules.size for entry in self.entries)
+    def size(self) -> int:
+        """How many joules it holds."""
+        return sum(entry.joules.size for entry in self.entries)
+
+    def joules(self, structure: Structure, widths: Sequence[int]) -> float:
+        """The total of one network."""
+        return float(self(structure.positions(widths)))
 
     def __call__(self, positions: Tensor) -> Tensor:
-        """Joules at each row of positions (n, p) or (p,): float64 (n,) or (). Raises ValueError outside the grid."""
+        """Joules at each row of positions (n, p) or (p,): float64 (n,) or ().
+
+        Raises ValueError outside the grid; the fixed ends are those of the network.
+        """
         rows = positions.detach().cpu().double().numpy()
-        inside = (rows >= 1) & (rows <= np.array(self.position_bounds))
+        bounds = np.array(self.position_bounds)
+        inside = (rows >= [bounds[0], *np.ones(len(bounds) - 2), bounds[-1]]) & (rows <= bounds)
         if not inside.all():
             raise ValueError(
-                f"expected positions within 1..{self.position_bounds}, got {rows[~inside][0]:g}; try its widths"
+                f"expected positions within 1..{self.position_bounds} and its ends, got {rows[~inside][0]:g}; "
+                "try the network's own widths"
             )
-        total = np.full(rows.shape[:-1], self.constant)
-        for entry in self.entries:
-            total = total + entry.at(rows)
-        return torch.as_tensor(total)
+        return torch.as_tensor(sum((entry.at(rows) for entry in self.entries), start=np.zeros(rows.shape[:-1])))
+
+
+def term_grid(
+    term: Sequence[int | None], counts: Sequence[int], position_bounds: tuple[int, ...], points: int
+) -> tuple[tuple[int, ...], tuple[Floats, ...], Floats]:
+    """The positions of `term` that can change, a grid for each, and the widths of the term at each grid point.
+
+    The last has shape (*grid, len(term)). Where a position is an end of the network, or None, the width is the one in
+    `counts`. Both places of a term on one position share one grid: the diagonal.
+    """
+    free = range(1, len(position_bounds) - 1)
+    positions = tuple(dict.fromkeys(position for position in term if position is not None and position in free))
+    grids = tuple(_grid(position_bounds[position], points) for position in positions)
+    shape = tuple(map(len, grids))
+    mesh: dict[int | None, Floats] = dict(zip(positions, np.meshgrid(*grids, indexing="ij"), strict=True))
+    widths = [mesh.get(position, np.full(shape, float(count))) for position, count in zip(term, counts, strict=True)]
+    return positions, grids, np.stack(widths, axis=-1)
 
 
 def _grid(bound: int, points: int) -> Floats:

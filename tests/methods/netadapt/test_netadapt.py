@@ -1,56 +1,21 @@
 """NetAdapt on a small task: what it tries, what it keeps, what it spends."""
 
-import copy
 import itertools
 from dataclasses import replace
 
 import pytest
 import torch
 
-from methods.contract import Infeasible, Outcome, Task
+from methods.contract import Infeasible, Task
 from methods.netadapt import NetAdapt
 from shared.energy import BilinearModel
 from shared.networks import active_widths, importance
 
 
-class Watched:
-    """A task that notes every training and judgement of a candidate, in order."""
-
-    def __init__(self, task: Task) -> None:
-        self.task = task
-        self.starts: list[dict] = []  # weights when a trainer is made
-        self.judged: list[dict] = []  # of every candidate: its network's widths, weights, accuracy, iterations so far
-        trainer, search_accuracy = task.trainer, task.search_accuracy
-
-        def watched_trainer(model):  # type: ignore[no-untyped-def]
-            self.starts.append(copy.deepcopy(model.state_dict()))
-            return trainer(model)
-
-        def watched_accuracy(model):  # type: ignore[no-untyped-def]
-            accuracy = search_accuracy(model)
-            self.judged.append(
-                {
-                    "widths": active_widths(model),
-                    "weights": copy.deepcopy(model.state_dict()),
-                    "accuracy": accuracy,
-                    "spent": task.ledger.training_iterations,
-                }
-            )
-            return accuracy
-
-        vars(task).update(trainer=watched_trainer, search_accuracy=watched_accuracy)  # past the frozen dataclass
-        self.outcome: Outcome = NetAdapt().run(task)
-
-    def steps(self) -> list[list[dict]]:
-        """The judged candidates step by step."""
-        trace, judged = self.outcome.trace, iter(self.judged)
-        return [[next(judged) for score in scores if score is not None] for scores in trace["accuracy"]]
-
-
 @pytest.fixture(scope="module")
-def watched(tiny_task) -> Watched:  # type: ignore[no-untyped-def]
+def watched(tiny_task, watch):  # type: ignore[no-untyped-def]
     """One run that most tests of this module look at."""
-    return Watched(tiny_task(budget_fraction=0.4, iterations=90))
+    return watch(NetAdapt(), tiny_task(budget_fraction=0.4, iterations=90))
 
 
 def estimate(task: Task, widths: tuple[int, ...]) -> float:
@@ -63,7 +28,7 @@ def chain_model(task: Task, constant: float, coefficients: list[float]) -> Bilin
     return BilinearModel(torch.tensor(constant).double(), torch.tensor(coefficients).double(), terms, bounds)
 
 
-def test_every_step_shrinks_one_unit_to_its_largest_width_within_the_target(watched: Watched) -> None:
+def test_every_step_shrinks_one_unit_to_its_largest_width_within_the_target(watched) -> None:  # type: ignore[no-untyped-def]
     task, trace = watched.task, watched.outcome.trace
     before = task.structure.upper_bounds
     assert len(trace["widths"]) > 3
@@ -75,7 +40,7 @@ def test_every_step_shrinks_one_unit_to_its_largest_width_within_the_target(watc
         before = widths
 
 
-def test_energy_falls_strictly_and_ends_within_the_budget(watched: Watched) -> None:
+def test_energy_falls_strictly_and_ends_within_the_budget(watched) -> None:  # type: ignore[no-untyped-def]
     task, trace = watched.task, watched.outcome.trace
     joules = [task.dense_energy_joules, *trace["joules"]]
     assert all(after < before for before, after in itertools.pairwise(joules))
@@ -86,7 +51,7 @@ def test_energy_falls_strictly_and_ends_within_the_budget(watched: Watched) -> N
     assert watched.outcome.notes["budget_unused_share"] == pytest.approx(1 - final / task.budget_joules)
 
 
-def test_candidates_keep_their_zeros_through_training(watched: Watched) -> None:
+def test_candidates_keep_their_zeros_through_training(watched) -> None:  # type: ignore[no-untyped-def]
     """When it is judged, after its training, a candidate has lost channels of one unit alone, and none came back."""
     before, trace = watched.task.structure.upper_bounds, watched.outcome.trace
     for candidates, scores, widths in zip(watched.steps(), trace["accuracy"], trace["widths"], strict=True):
@@ -97,7 +62,7 @@ def test_candidates_keep_their_zeros_through_training(watched: Watched) -> None:
         before = tuple(widths)
 
 
-def test_the_least_important_channels_go(watched: Watched) -> None:
+def test_the_least_important_channels_go(watched) -> None:  # type: ignore[no-untyped-def]
     task = watched.task
     norms = importance(task.network, task.structure)
     for candidate in watched.steps()[0]:
@@ -108,7 +73,7 @@ def test_the_least_important_channels_go(watched: Watched) -> None:
         assert set(order[: candidate["widths"][unit]].tolist()) == set(alive.nonzero().flatten().tolist())
 
 
-def test_the_best_candidate_wins_and_hands_its_weights_on(watched: Watched) -> None:
+def test_the_best_candidate_wins_and_hands_its_weights_on(watched) -> None:  # type: ignore[no-untyped-def]
     """The classifier's bias is never cut, so it tells whose weights the next candidates and the result start from."""
     trace, start, distinct = watched.outcome.trace, 0, 0
     for scores, unit, candidates in zip(trace["accuracy"], trace["unit"], watched.steps(), strict=True):
@@ -123,7 +88,7 @@ def test_the_best_candidate_wins_and_hands_its_weights_on(watched: Watched) -> N
     assert distinct > 1  # else the test would not tell the best from any other
 
 
-def test_iterations_are_spent_to_the_last_one(watched: Watched) -> None:
+def test_iterations_are_spent_to_the_last_one(watched) -> None:  # type: ignore[no-untyped-def]
     task, trace, notes = watched.task, watched.outcome.trace, watched.outcome.notes
     assert task.ledger.remaining == 0
     spent = 0
@@ -139,7 +104,7 @@ def test_iterations_are_spent_to_the_last_one(watched: Watched) -> None:
     assert task.ledger.search_samples <= NetAdapt().search_samples(task.protocol, task.structure)
 
 
-def test_dense_network_is_left_alone(watched: Watched, dense_networks) -> None:  # type: ignore[no-untyped-def]
+def test_dense_network_is_left_alone(watched, dense_networks) -> None:  # type: ignore[no-untyped-def]
     assert active_widths(watched.task.network) == watched.task.structure.upper_bounds
     assert watched.task.network is dense_networks("toy")
     first = watched.starts[0]["classifier.bias"]

@@ -32,10 +32,12 @@ def test_total_equals_the_model(given_model: tuple, points: int, seed: int) -> N
     table = LookupTable.from_model(model, bounds, points)
     draw = np.random.default_rng(seed)
     rows = torch.from_numpy(draw.integers(1, np.array(bounds) + 1, size=(50, len(bounds))).astype(float))
+    rows[:, [0, -1]] = torch.tensor([bounds[0], bounds[-1]], dtype=torch.float64)  # the ends never change
     torch.testing.assert_close(table(rows), model(rows), rtol=1e-6, atol=0)
     assert table(rows[0]).shape == () and table(rows[0]).dtype == torch.float64
     assert table(rows[0]) == table(rows)[0]
-    assert max(len(entry.first_grid) for entry in table.entries) <= points
+    assert all(len(grid) <= points for entry in table.entries for grid in entry.grids)
+    assert (table.source, table.unit, table.platform, table.batch) == ("energy model", "J", None, None)
 
 
 def test_table_is_filled_on_its_grid_alone() -> None:
@@ -50,18 +52,20 @@ def test_table_is_filled_on_its_grid_alone() -> None:
 
     spy = Spy(model.intercept, model.coefficients, model.terms, model.upper_bounds)
     table = LookupTable.from_model(spy, (3, 33, 65, 10), points=5)
-    assert table.readings == sum(len(rows) if rows.ndim > 1 else 1 for rows in asked)
-    assert table.constant == float(model.intercept)
-    middle = table.entries[1]
-    assert middle.first_grid.tolist() == [1, 9, 17, 25, 33] and middle.second_grid.tolist() == [1, 17, 33, 49, 65]
-    expected = float(model.coefficients[1]) * np.outer(middle.first_grid / 33, middle.second_grid / 65)
+    assert table.size == sum(len(rows) if rows.ndim > 1 else 1 for rows in asked)
+    constant, first, middle, last = table.entries
+    assert constant.positions == () and constant.joules == float(model.intercept)
+    assert (first.positions, middle.positions, last.positions) == ((1,), (1, 2), (2,))  # the ends are fixed
+    narrow, wide = middle.grids
+    assert narrow.tolist() == [1, 9, 17, 25, 33] and wide.tolist() == [1, 17, 33, 49, 65]
+    expected = float(model.coefficients[1]) * np.outer(narrow / 33, wide / 65)
     np.testing.assert_allclose(middle.joules, expected, rtol=1e-12, atol=1e-15)
 
 
 def test_interpolation_between_and_on_grid_points() -> None:
     grid, other = np.array([1.0, 3.0, 7.0]), np.array([2.0, 4.0])
     joules = np.array([[1.0, 5.0], [2.0, -1.0], [8.0, 3.0]])  # not bilinear
-    entry = Entry(0, 1, grid, other, joules)
+    entry = Entry((0, 1), (grid, other), joules)
     on_grid = np.array([[x, y] for x in grid for y in other])
     np.testing.assert_array_equal(entry.at(on_grid), joules.ravel())
     # (6, 2.5): three quarters of the way from 3 to 7, a quarter of the way from 2 to 4
@@ -69,11 +73,18 @@ def test_interpolation_between_and_on_grid_points() -> None:
     np.testing.assert_allclose(entry.at(np.array([6.0, 2.5])), expected, rtol=1e-14)
 
 
+def test_one_axis_and_none() -> None:
+    diagonal = Entry((1,), (np.array([1.0, 3.0]),), np.array([10.0, 20.0]))
+    rows = np.array([[7.0, 1.0], [7.0, 2.5], [7.0, 3.0]])
+    np.testing.assert_allclose(diagonal.at(rows), [10.0, 17.5, 20.0], rtol=1e-15)
+    np.testing.assert_array_equal(Entry((), (), np.array(4.0)).at(rows), [4.0, 4.0, 4.0])
+
+
 def test_positions_outside_the_grid_are_refused() -> None:
     table = LookupTable.from_model(random_model((3, 8, 10), ((0, 1), (1, 2)), 0), (3, 8, 10))
-    for width in (0.0, 9.0, float("nan")):
+    for row in ((3, 0, 10), (3, 9, 10), (3, float("nan"), 10), (2, 8, 10), (3, 8, 9)):
         with pytest.raises(ValueError, match="within 1"):
-            table(torch.tensor([3.0, width, 10.0]))
+            table(torch.tensor(row))
     squared = random_model((3, 8), ((0, 1), (1, 1)), 0)
     with pytest.raises(ValueError, match="squares"):
         LookupTable.from_model(squared, (3, 8))
