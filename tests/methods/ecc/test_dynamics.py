@@ -13,11 +13,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from methods.ecc import ecc
 from methods.ecc.ecc import ECC, target_joules
+from methods.ecc.metric import ChannelNorms
 from methods.ecc.paper import ECCPaper
 from methods.ecc.prox import channel_price, descending, keep_channels, trim_dual
 from methods.ecc.steps import EPSILON, dual_step, project_z, width_gradient, width_step, z_step
 from shared.energy import BilinearModel
+from shared.networks import active_channels
 
 INTERCEPT = 0.0024820673
 COEFFICIENTS = (0.00223371, 0.00753995, 0.00390926, 0.00494067, 0.0033931, 0.0161565, 0.00721406, 0.00195418)
@@ -81,6 +84,29 @@ def run_ecc(still, method=None):
             s, y, _ = method.narrow(still, s, ranked, ALPHA, target)
         path.append((iteration, s))
     return path, keep & (still.importance > 0)
+
+
+def test_runs_take_the_path_that_is_examined_here(tiny_task, monkeypatch):
+    """ECC.run with weights whose importances are held still: all of this file holds for its loop."""
+
+    class Held(ChannelNorms):
+        def __call__(self):
+            return task_still.importance * active_channels(self.model, task.structure)
+
+        def __init__(self, model, *_):
+            self.model = model
+
+    task = tiny_task(0.4, iterations=80, learning_rate=ALPHA)
+    bounds = task.structure.upper_bounds
+    importance = alexnet(0.4, bounds=bounds).importance
+    task_still = Still(importance, task.budget_joules, task.energy_model, 80)
+    monkeypatch.setattr(ecc, "ChannelNorms", Held)
+    trace = ECC().run(task).trace
+    path, keep = run_ecc(task_still)
+    assert trace["iteration"] == [iteration for iteration, _ in path]
+    assert trace["s"] == [s.tolist() for _, s in path]
+    assert trace["phi"][-1] == keep.sum(1).tolist()
+    assert trace["s"][-1] != list(bounds)
 
 
 def run_paper(still, iterations):

@@ -47,6 +47,9 @@ def test_equals_brute_force_over_all_subsets(case):
     assert kept.sum() == subsets[costs == costs.min()].sum(-1).max()
     order = sorted(range(len(importance)), key=lambda i: (-importance[i], i))
     assert sorted(order[: kept.sum()]) == kept.nonzero()[0].tolist()
+    # a second time, on what the first has left: nothing more to prune
+    left = torch.tensor(importance) * torch.from_numpy(kept)
+    assert torch.equal(keep_channels(left, **arguments) & (left > 0), left > 0)
 
 
 def test_equals_brute_force_on_a_whole_grid():
@@ -87,15 +90,34 @@ def test_worked_example():
     kept = keep_channels(torch.tensor(importance), **arguments)
     assert kept.nonzero().flatten().tolist() == [0, 2, 4]
     assert objective(importance, kept.numpy(), **arguments) == pytest.approx(0.3275)
+    subsets = np.array(list(itertools.product([False, True], repeat=6)))
+    costs = np.sort(objective(importance, subsets, **arguments))
+    assert costs[0] == pytest.approx(0.3275) and costs[1] > 0.33  # the only one of 64
+
+
+@pytest.mark.parametrize(("rank", "threshold"), [(1, 0.16), (2, 0.16), (3, 0.185), (4, 0.36), (5, 0.56), (6, 0.76)])
+def test_thresholds_of_the_worked_example(rank, threshold):
+    """The channel of that rank goes just below its threshold, and stays just above."""
+    for factor, expected in ((1 - 1e-9, rank - 1), (1, rank), (1 + 1e-9, rank)):
+        importance = [9.0] * (rank - 1) + [threshold * factor] + [0.0] * (6 - rank)
+        kept = keep_channels(torch.tensor(importance, dtype=torch.float64), bound=2.5, dual=0.8, rho=1.0, step_size=0.1)
+        assert kept.sum() == expected
 
 
 def test_trim_saves_a_layer_that_the_dual_would_delete():
     importance = torch.tensor([[0.9, 0.6, 0.4, 0.2]], dtype=torch.float64)
-    dual, arguments = torch.tensor([5.0]).double(), {"bound": torch.tensor([3.0]), "step_size": 0.1}
-    assert not keep_channels(importance, dual=dual, rho=0.0, **arguments).any()
-    trimmed = trim_dual(dual, descending(importance), **arguments)
+    plain = {"rho": 0.0, "step_size": 0.1}
+    bound, dual = torch.tensor([3.0]), torch.tensor([5.0]).double()
+    untrimmed = keep_channels(importance, bound=bound, dual=dual, **plain)
+    assert not untrimmed.any()
+    assert objective(importance, untrimmed.numpy(), bound=3.0, dual=5.0, **plain) == pytest.approx(-0.45)
+
+    trimmed = trim_dual(dual, descending(importance), bound=bound, step_size=0.1)
     assert trimmed.item() == pytest.approx(2.0)
-    assert keep_channels(importance, dual=trimmed, rho=0.0, **arguments).tolist() == [[True, True, True, False]]
+    kept = keep_channels(importance, bound=bound, dual=trimmed, **plain)
+    assert kept.tolist() == [[True, True, True, False]]
+    for tied in (kept.numpy(), np.array([True, True, False, False])):  # the larger of two minimisers, as phi >= 3 wants
+        assert objective(importance, tied, bound=3.0, dual=2.0, **plain) == pytest.approx(0.1)
 
 
 @settings(max_examples=500, deadline=None)
@@ -123,10 +145,11 @@ def test_price_is_the_dual_at_which_the_count_changes():
     assert kept == [[2, 1], [1, 0]]
 
 
-def test_nothing_to_do_is_the_identity():
-    rows = torch.tensor([[0.0, 2.0, 1.0]])
-    assert keep_channels(rows, bound=0, dual=0, rho=0, step_size=0.1).all()
-    assert keep_channels(rows, bound=3, dual=0, rho=10, step_size=0.1).all()
+@given(st.lists(QUARTERS, min_size=1, max_size=8), st.floats(0, 9), st.floats(0, 20), st.floats(1e-6, 1))
+def test_nothing_to_do_is_the_identity(importance, bound, rho, step_size):
+    rows = torch.tensor(importance)
+    assert keep_channels(rows, bound=bound, dual=0, rho=0, step_size=step_size).all()
+    assert keep_channels(rows, bound=len(rows), dual=0, rho=rho, step_size=step_size).all()
 
 
 @pytest.mark.parametrize("wrong", [{"dual": -0.1}, {"rho": -1.0}, {"step_size": 0.0}])

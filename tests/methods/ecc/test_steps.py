@@ -59,12 +59,13 @@ def test_worked_step():
     assert energy == pytest.approx(0.109952)
     assert z_step(z, energy - 0.06, rho_2=10.0) == pytest.approx(62.56202)
     assert dual_step(dual, kept, widths, rho_1=1.0).tolist() == pytest.approx([2.0, 1.003])
+    assert dual_step(dual, kept, widths.floor(), rho_1=1.0).tolist() == [2.0, 2.0]  # as the published code has it
 
 
 @settings(max_examples=60, deadline=None)
-@given(states(), st.floats(0, 5), st.floats(0, 20), st.floats(0, 50))
-def test_gradients_are_those_of_the_lagrangian(state, rho_1, rho_2, z):
-    """s step and both ascents against autograd on L1 + L2 as section 3.3 defines them."""
+@given(states(), st.floats(0, 5), st.floats(0, 20), st.floats(0, 50), st.floats(1e-3, 10))
+def test_steps_follow_the_gradients_of_the_lagrangian(state, rho_1, rho_2, z, beta):
+    """The s step (10) and both ascents (11), (12) against autograd on L1 + L2 as section 3.3 defines them."""
     model, bounds, widths, kept, dual, budget = state
     s = widths.clone().requires_grad_()
     y = dual.clone().requires_grad_()
@@ -77,6 +78,12 @@ def test_gradients_are_those_of_the_lagrangian(state, rho_1, rho_2, z):
     slope = model.gradient(positions(widths, bounds))[1:-1]
     closed = width_gradient(widths, kept, dual, slope, energy.item() - budget, rho_1=rho_1, rho_2=rho_2) + z * slope
     torch.testing.assert_close(closed, s.grad, rtol=1e-9, atol=1e-10)
+    movable = widths > (widths.min() if len(widths) > 1 else 1)  # the lowest one held, as a bound would
+    descent = [
+        max(width - beta * max(slope_of_all, 0.0), 1.0) if moves else width
+        for width, slope_of_all, moves in zip(widths.tolist(), s.grad.tolist(), movable.tolist(), strict=True)
+    ]
+    assert width_step(widths, closed, movable, beta).tolist() == pytest.approx(descent, rel=1e-9)
     torch.testing.assert_close(
         dual_step(dual, kept, widths, rho_1=rho_1), (dual + rho_1 * y.grad).clamp(min=0), rtol=1e-12, atol=1e-12
     )

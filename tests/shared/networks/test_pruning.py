@@ -1,4 +1,4 @@
-"""Masked and compact networks agree, dead channels stay dead, importance equals loops over channels."""
+"""Masked and compact networks agree, importance equals loops over channels."""
 
 from __future__ import annotations
 
@@ -187,78 +187,18 @@ def test_importance_counts_the_entries_that_pruning_loses(name, small_network):
             scores = importance(model, table)
 
 
+def test_a_flattened_channel_is_all_of_its_columns(small_network):
+    """Zeroing 36 columns of the first linear layer is zeroing the channel of the last convolution that they read."""
+    columns, channel = small_network("alexnet").double(), small_network("alexnet").double()
+    with torch.no_grad():
+        columns.classifier[1].weight[:, 36 * 2 : 36 * 3] = 0
+        last = [module for module in channel.features if isinstance(module, torch.nn.Conv2d)][-1]
+        last.weight[2], last.bias[2] = 0, 0
+    torch.testing.assert_close(outputs(columns, False), outputs(channel, False), rtol=1e-12, atol=1e-12)
+    assert active_widths(columns)[4] == active_widths(small_network("alexnet"))[4] - 1
+
+
 def test_importance_of_a_flattened_channel_sums_its_columns(small_network):
     model = small_network("alexnet")
     columns = model.classifier[1].weight.detach()[:, 36 * 2 : 36 * 3]
     torch.testing.assert_close(importance(model, structure(model))[4, 2], columns.square().sum())
-
-
-# --- dying
-
-
-OPTIMIZERS = {
-    "adam": lambda parameters: torch.optim.Adam(parameters, 1e-2, weight_decay=1e-2),
-    "amsgrad": lambda parameters: torch.optim.Adam(parameters, 1e-2, weight_decay=1e-2, amsgrad=True, foreach=True),
-    "adamw": lambda parameters: torch.optim.AdamW(parameters, 1e-2, weight_decay=1e-2, fused=True),
-    "sgd": lambda parameters: torch.optim.SGD(parameters, 1e-2, momentum=0.9, nesterov=True, weight_decay=1e-2),
-}
-
-
-def train(model, optimizer, steps, train_mode=True):
-    model.train(train_mode)
-    for step in range(steps):
-        batch = images(model) + step
-        optimizer.zero_grad()
-        (model(batch) - 1).square().mean().backward()
-        optimizer.step()
-
-
-@pytest.mark.parametrize("optimizer_name", OPTIMIZERS)
-@pytest.mark.parametrize("name", ["mobilenet", "residual", "hourglass"])
-def test_dead_channels_stay_dead_without_a_mask(name, optimizer_name, small_network, random_dead):
-    model = small_network(name)
-    table = structure(model)
-    optimizer = OPTIMIZERS[optimizer_name](model.parameters())
-    train(model, optimizer, 3)  # so that there is momentum to forget
-    dead = random_dead(table, [1 + bound // 2 for bound in table.upper_bounds], 0)
-    zero_channels(model, table, dead, optimizer)
-    zeroed = {key: parameter.detach() == 0 for key, parameter in model.named_parameters()}
-    assert sum(zeros.sum().item() for zeros in zeroed.values()) > 100
-    alive = active_channels(model, table)
-    assert alive.sum(dim=1).tolist() == [1 + bound // 2 for bound in table.upper_bounds]
-    for train_mode in (True, False):
-        before = {key: parameter.detach().clone() for key, parameter in model.named_parameters()}
-        train(model, optimizer, 3, train_mode)
-        for key, parameter in model.named_parameters():
-            assert not parameter.detach()[zeroed[key]].any()
-            assert not parameter.grad[zeroed[key]].any()
-            assert not torch.equal(parameter, before[key])
-    assert torch.equal(active_channels(model, table), alive)
-
-
-def test_without_the_optimizer_momentum_revives_the_dead(small_network, random_dead):
-    model = small_network("residual")
-    table = structure(model)
-    optimizer = OPTIMIZERS["adam"](model.parameters())
-    train(model, optimizer, 3)
-    zero_channels(model, table, random_dead(table, [4, 3, 4], 0))
-    assert active_widths(model) == (4, 3, 4)
-    train(model, optimizer, 1)
-    assert active_widths(model) == (8, 5, 7)
-
-
-def test_zeroing_touches_the_dead_alone(small_network, random_dead):
-    model = small_network("mobilenet")
-    table = structure(model)
-    dead = random_dead(table, [3] * 14, 0)
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    zero_channels(model, table, dead)
-    lost = {name: torch.zeros_like(tensor, dtype=torch.bool) for name, tensor in model.named_parameters()}
-    for unit, row in zip(table.units, dead, strict=True):
-        for part in unit.slices:
-            for channel in row.nonzero().flatten().tolist():
-                if part.tensor in lost:
-                    entries(lost[part.tensor], part, channel).fill_(True)
-    for name, tensor in model.state_dict().items():
-        expected = before[name].masked_fill(lost[name], 0) if name in lost else before[name]
-        assert torch.equal(tensor, expected)
