@@ -38,6 +38,7 @@ __all__ = [
     "importance",
     "names",
     "structure",
+    "width_multipliers",
     "zero_channels",
 ]
 
@@ -45,6 +46,12 @@ __all__ = [
 def names() -> tuple[str, ...]:
     """Ids of the networks that `build` knows, sorted."""
     return tuple(sorted(module.name for module in pkgutil.iter_modules(zoo.__path__)))
+
+
+def width_multipliers(name: str) -> dict[str, float]:
+    """Data set -> width multiplier of the dense network `name` that is trained on it."""
+    network = importlib.import_module(f"{zoo.__name__}.{name}").NETWORK
+    return dict(getattr(network, "width_multipliers", {}))
 
 
 def build(

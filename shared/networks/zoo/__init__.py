@@ -5,7 +5,8 @@ A file sets NETWORK to an nn.Module class with
     upper_bounds(width_multiplier) -> tuple[int, ...]       a static method: the dense widths, in execution order
     __init__(widths, *, num_classes=…, in_channels=…, width_multiplier=…, input_size=(height, width))
 
-whose keyword defaults are the network's own and which sets `input_shape`. Layers are plain torch modules; the table of
+whose keyword defaults are the network's own and which sets `input_shape`. A dict `width_multipliers` says on which data
+sets it is trained, and at which width multiplier. Layers are plain torch modules; the table of
 units is derived from them. A depthwise convolution carries `depthwise = True`: at one channel its shape doesn't tell.
 """
 
