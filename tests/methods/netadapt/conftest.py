@@ -1,12 +1,16 @@
-"""A run that is watched while it trains and judges."""
+"""A run that is watched while it trains and judges, and tasks on networks whose widths eights can say something of."""
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
+import torch
+from torch import nn
 
 from methods.contract import Method, Outcome, Task
-from shared.networks import active_widths
+from shared.energy import BilinearModel
+from shared.networks import active_widths, structure
 
 
 class Watched:
@@ -49,3 +53,45 @@ class Watched:
 def watch() -> Callable[[Method, Task], Watched]:
     """(method, task) -> the finished run, watched."""
     return Watched
+
+
+def with_network(task: Task, network: nn.Module, coefficients: list[float]) -> Task:
+    """`task` on `network`, whose chain of terms takes `coefficients` beside 0.1 J."""
+    anatomy = structure(network)
+    terms = tuple((j, j + 1) for j in range(len(coefficients)))
+    model = BilinearModel(
+        torch.tensor(0.1).double(),
+        torch.tensor(coefficients).double(),
+        terms,
+        tuple(map(float, anatomy.position_bounds)),
+    )
+    budget = task.budget_joules * float(model(anatomy.positions(anatomy.upper_bounds)))  # of the toy network's 1 J
+    return replace(task, network=network, structure=anatomy, energy_model=model, budget_joules=budget)
+
+
+@pytest.fixture(scope="session")
+def on_network() -> Callable[[Task, nn.Module, list[float]], Task]:
+    """(task, network, coefficients) -> the task on another network."""
+    return with_network
+
+
+@pytest.fixture(scope="session")
+def wide_task(tiny_task: Callable[..., Task]) -> Callable[..., Task]:
+    """Like tiny_task, on a network with units of 5, 48, 40 and 60 channels; 1 J."""
+
+    def make(budget_fraction: float, **arguments: int) -> Task:
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            convolutions = [nn.Conv2d(1, 5, 3, 2, 1), nn.Conv2d(5, 48, 3, 2, 1), nn.Conv2d(48, 40, 1)]
+            network = nn.Sequential(
+                *(layer for convolution in convolutions for layer in (convolution, nn.ReLU())),
+                nn.AvgPool2d(4),
+                nn.Flatten(),
+                nn.Linear(40, 60),
+                nn.ReLU(),
+                nn.Linear(60, 4),
+            )
+        network.input_shape = (1, 16, 16)  # type: ignore[assignment]
+        return with_network(tiny_task(budget_fraction, **arguments), network, [0.05, 0.2, 0.4, 0.2, 0.05])
+
+    return make
