@@ -112,7 +112,7 @@ class NetAdapt(Method):
         """What the schedule came to, for the record."""
         trace, units = search.trace, search.units
         short_term = trace["short_term_iterations"]
-        published = self.schedule.steps(Place(dense_joules, dense_joules, task.budget_joules))
+        published = self.schedule.published_steps(Place(dense_joules, dense_joules, task.budget_joules))
         judged = [sum(accuracy is not None for accuracy in row) for row in trace["accuracy"]]
         joules = float(task.energy(torch.tensor(units.upper_bounds)))
         return {
@@ -135,7 +135,9 @@ class NetAdapt(Method):
         """
         smaller = [len(range(self.width_step, bound, self.width_step)) for bound in structure.upper_bounds]
         units = sum(map(bool, smaller))
-        candidates = units * int(min(self.schedule.steps(Place(1.0, 1.0, min(protocol.budgets))), sum(smaller)))
+        candidates = units * int(
+            min(self.schedule.published_steps(Place(1.0, 1.0, min(protocol.budgets))), sum(smaller))
+        )
         affordable = protocol.iterations // max(1, protocol.minimum_short_term_iterations)
         # with less than one step's worth the minimum does not bind
         judged = min(candidates, affordable) if affordable >= units else candidates

@@ -50,8 +50,11 @@ class Step:
 class Schedule(Protocol):
     """A rule for the targets of the steps; joules throughout."""
 
-    def steps(self, at: Place) -> float:
-        """Published steps from here to the budget, the last one cut short; infinite where they never get there."""
+    def published_steps(self, at: Place) -> float:
+        """Steps from here to the budget if none overshoots, the last one cut short; infinite where they never end."""
+
+    def likely_steps(self, at: Place) -> int:
+        """The same by an estimate that reckons with overshoot; iterations are shared out by it."""
 
     def target(self, at: Place) -> float:
         """The published target of the next step."""
@@ -60,7 +63,7 @@ class Schedule(Protocol):
         """The target of the next step where all steps are stretched alike so that `steps` of them reach the budget."""
 
     def notes(self, dense_joules: float, targets: list[float], joules: list[float]) -> dict[str, Any]:
-        """How large the steps were, for the record; targets and joules after each step."""
+        """How large the steps were, for the record. targets, joules: of each step, what it aimed at and achieved."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +72,13 @@ class Geometric:
 
     decay: float = 0.96
 
-    def steps(self, at: Place) -> float:
+    def published_steps(self, at: Place) -> float:
         """See Schedule."""
         return max(0, math.ceil(math.log(at.budget_joules / self._level(at)) / math.log(self.decay) - 1e-9))
+
+    def likely_steps(self, at: Place) -> int:
+        """See Schedule. Overshoot changes no target, and those that it has met are no longer counted."""
+        return int(self.published_steps(at))
 
     def target(self, at: Place) -> float:
         """See Schedule."""
@@ -106,10 +113,14 @@ class Additive:
     first_share: float = 0.025
     decay: float = 0.96
 
-    def steps(self, at: Place) -> float:
+    def published_steps(self, at: Place) -> float:
         """See Schedule: the first n whose geometric sum covers what is left."""
         share = 1 - (at.joules - at.budget_joules) * (1 - self.decay) / self._reduction(at)
         return max(0, math.ceil(math.log(share) / math.log(self.decay) - 1e-9)) if share > 0 else math.inf
+
+    def likely_steps(self, at: Place) -> int:
+        """See Schedule. Every step overshoots by up to a whole width, about what later reductions are smaller by."""
+        return math.ceil((at.joules - at.budget_joules) / self._reduction(at) - 1e-9)
 
     def target(self, at: Place) -> float:
         """See Schedule."""
@@ -135,13 +146,13 @@ GEOMETRIC, ADDITIVE = Geometric(), Additive()
 def next_step(schedule: Schedule, at: Place, reachable: Reachable, iterations: int, minimum: int) -> Step | None:
     """The next step from `at`; None when no unit can reach any step's target.
 
-    The published step where `iterations` give every candidate of this and the following steps at least `minimum`,
-    counting as many candidates in each as in this one. Else the most steps that do, stretched alike. Where those have
-    no candidate at all, since coarse steps are more than one unit can do, the coarsest that have. The last step aims
-    at the budget itself.
+    The published step where `iterations` give every candidate of this and the likely steps after it at least
+    `minimum`, counting as many candidates in each as in this one. Else the most steps that do, stretched alike. Where
+    those have no candidate at all, since coarse steps are more than one unit can do, the coarsest that have. The last
+    step aims at the budget itself.
     """
     # a step takes at least one of the smaller widths; there is one to go even where rounding hides it
-    finest = int(min(max(1, schedule.steps(at)), sum(map(len, reachable))))
+    finest = int(min(max(1, schedule.likely_steps(at)), sum(map(len, reachable))))
     found = None
     for steps in range(finest, 0, -1):
         aim = schedule.target(at) if steps == finest else schedule.coarser_target(at, steps)

@@ -54,9 +54,11 @@ def cases(draw: st.DrawFn) -> Case:
 def test_steps_of_the_geometric_schedule() -> None:
     """Steps for common budgets at 0.96 a step, as the ECC paper's equal-iteration protocol divides them."""
     wanted = {0.9: 3, 0.8: 6, 0.7: 9, 0.63: 12, 0.5: 17, 0.35: 26, 0.25: 34}
-    assert {share: GEOMETRIC.steps(Place(2.0, 2.0, 2.0 * share)) for share in wanted} == wanted
-    assert GEOMETRIC.steps(Place(1, 1, 0.96)) == 1 and GEOMETRIC.steps(Place(1, 1, 0.96**5)) == 5  # rounding
-    assert GEOMETRIC.steps(Place(1, 1, 1)) == GEOMETRIC.steps(Place(1, 1, 2)) == 0
+    assert {share: GEOMETRIC.published_steps(Place(2.0, 2.0, 2.0 * share)) for share in wanted} == wanted
+    assert (
+        GEOMETRIC.published_steps(Place(1, 1, 0.96)) == 1 and GEOMETRIC.published_steps(Place(1, 1, 0.96**5)) == 5
+    )  # rounding
+    assert GEOMETRIC.published_steps(Place(1, 1, 1)) == GEOMETRIC.published_steps(Place(1, 1, 2)) == 0
 
 
 @given(st.floats(0.1, 10), st.floats(0.2, 1.0), st.floats(0.05, 1.0), st.integers(0, 60))
@@ -69,14 +71,25 @@ def test_steps_of_the_additive_schedule(dense: float, now: float, share: float, 
         left -= 0.025 * dense * 0.96 ** (done + counted)
         counted += 1
         assume(abs(left - place.budget_joules) > 1e-6 * dense)  # where rounding decides, either count is right
-    assert ADDITIVE.steps(place) == (counted if counted < 2_000 else math.inf)
+    assert ADDITIVE.published_steps(place) == (counted if counted < 2_000 else math.inf)
 
 
 def test_the_additive_schedule_stops_at_three_eighths_of_dense() -> None:
     """And half of dense takes 40 steps where nothing overshoots."""
-    assert ADDITIVE.steps(Place(1.0, 1.0, 0.5)) == 40
-    assert ADDITIVE.steps(Place(1.0, 1.0, 0.376)) < math.inf == ADDITIVE.steps(Place(1.0, 1.0, 0.375))
-    assert ADDITIVE.steps(Place(1.0, 1.0, 1.0)) == ADDITIVE.steps(Place(1.0, 1.0, 2.0)) == 0
+    assert ADDITIVE.published_steps(Place(1.0, 1.0, 0.5)) == 40
+    assert (
+        ADDITIVE.published_steps(Place(1.0, 1.0, 0.376)) < math.inf == ADDITIVE.published_steps(Place(1.0, 1.0, 0.375))
+    )
+    assert ADDITIVE.published_steps(Place(1.0, 1.0, 1.0)) == ADDITIVE.published_steps(Place(1.0, 1.0, 2.0)) == 0
+
+
+def test_likely_steps() -> None:
+    """Of the additive schedule as if its reductions no longer fell: 0.2 J by 0.05 J * 0.96^10 at a time."""
+    place = Place(2.0, 1.2, 1.0, (1.5,) * 10)
+    assert ADDITIVE.likely_steps(place) == math.ceil(0.2 / (0.05 * 0.96**10)) == 7
+    assert ADDITIVE.likely_steps(Place(1.0, 1.0, 0.5)) == 20 and ADDITIVE.likely_steps(Place(1.0, 1.0, 0.3)) == 28
+    assert GEOMETRIC.likely_steps(Place(2.0, 1.2, 1.0, (1.3,))) == 6 == math.ceil(math.log(1 / 1.248) / math.log(0.96))
+    assert GEOMETRIC.likely_steps(Place(2.0, 1.2, 1.0, (1.25,))) == 5  # 1.25 * 0.96 is met, not aimed at again
 
 
 @given(schedule=SCHEDULES, share=st.floats(0.05, 0.99), steps=st.integers(1, 40), done=st.integers(0, 30))
@@ -126,8 +139,8 @@ def test_the_most_steps_that_leave_every_candidate_its_minimum(
     joules = [case.alone(unit)[:-1] for unit in range(len(case.widths))]
     dense, budget = case.place.dense_joules, case.place.budget_joules
     finest = sum(map(len, joules))  # more steps than widths can't be
-    if (published := schedule.steps(case.place)) < finest:
-        finest = int(published)
+    likely = math.log(budget / dense) / math.log(0.96) if schedule is GEOMETRIC else (dense - budget) / 0.025 / dense
+    finest = min(finest, max(1, math.ceil(likely - 1e-9)))
     options = {}
     for steps in range(1, finest + 1):
         if schedule is GEOMETRIC:
