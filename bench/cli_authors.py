@@ -76,6 +76,34 @@ def profile(
 
 
 @app.command()
+def table(
+    to: Annotated[Path, typer.Argument(help="The JSON file to write.")],
+    device: Device = "1080ti",
+    network: Network = "mobilenet",
+    dataset: Dataset = "fashion-mnist",
+) -> None:
+    """Read every operation of a network on its own and write NetAdapt's lookup table; say how far off its sums are."""
+    import torch
+
+    from bench import plan
+    from methods.netadapt import readings, table_file
+
+    check_writable("the table's folder", to.parent)
+    ground, console = plan.lay_ground(plan.Request(device=device, network=network, dataset=dataset)), say.console()
+    console.print(say.first_line(ground), highlight=False)
+    made = readings.table_from_platform(ground.platform, ground.structure, ground.inference_batch)
+    table_file.save(made, to)
+    whole = ground.profile.joules
+    errors = made(ground.structure.positions(torch.from_numpy(ground.profile.widths))) / whole - 1
+    dense = made.joules(ground.structure, ground.structure.upper_bounds) / ground.dense_reading_joules - 1
+    console.print(
+        f"{to}: {ground.platform.queries:,} readings of single operations; their sum over readings of whole networks: "
+        f"{100 * float(errors.mean()):+.1f} % in the mean of {len(whole):,}, dense {100 * dense:+.1f} %",
+        highlight=False,
+    )
+
+
+@app.command()
 def tune(
     protocol: ProtocolName = "quick",
     device: Device = "1080ti",
