@@ -47,7 +47,7 @@ def state_of(kind, parameter, index):
     """What an optimiser holds for a parameter after a step, by kind."""
     moment, on_device, on_cpu = torch.empty_like(parameter), torch.ones((), device=parameter.device), torch.ones(())
     match kind:
-        case "unused parameters" if index % 3 == 0:  # they have had no gradient yet
+        case "unused parameters" if index % 2:  # they have had no gradient yet
             return {}
         case "fused or capturable" | "unused parameters":
             return {"step": on_device, "exp_avg": moment, "exp_avg_sq": moment.clone()}

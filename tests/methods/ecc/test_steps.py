@@ -100,6 +100,7 @@ def test_projected_z_makes_the_energy_fall(state, z, beta):
     energy = model(positions(widths, bounds)).item()
     gradient = width_gradient(widths, kept, dual, slope, energy - budget, rho_1=1.0, rho_2=10.0)
     projected = project_z(z, gradient, slope, movable)
+    assert projected >= z
     whole = gradient + projected * slope
     assert whole[movable].max() >= 1e-3 * (1 - 1e-6)
     if projected > z:  # the least such z: any smaller one misses epsilon
