@@ -19,10 +19,9 @@ WidthEnergy = Callable[[Tensor], Tensor]  # widths (n, units) or (units,) -> jou
 LOWER_SHARE = 0.2  # of the dense width, that AMC's search leaves every layer at least
 
 
-def lower_bounds(dense_widths: Sequence[int], share: float = LOWER_SHARE) -> tuple[int, ...]:
-    """The smallest whole widths of at least `share` of the dense ones."""
-    # 0.2 * 15 is a hair above 3 in floats
-    return tuple(max(1, math.ceil(share * width - 1e-9)) for width in dense_widths)
+def lower_bounds(dense_widths: Sequence[int]) -> tuple[int, ...]:
+    """The smallest whole widths of at least `LOWER_SHARE` of the dense ones."""
+    return tuple(math.ceil(LOWER_SHARE * width) for width in dense_widths)
 
 
 class BoundedWidths:

@@ -56,8 +56,7 @@ class Candidates:
             new = nn.Parameter(tensor, requires_grad=False) if isinstance(old, nn.Parameter) else tensor
             setattr(module, leaf, new)
             if any(part.role == "depthwise" for _, part in parts) and isinstance(module, nn.Conv2d):
-                module.depthwise = True  # type: ignore[assignment]  # at one channel the shapes can't tell
-                module.groups = module.in_channels = module.out_channels = len(tensor)
+                module.groups = len(tensor)
         return self._small
 
     def cut(self, widths: Sequence[int]) -> nn.Module:

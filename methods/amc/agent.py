@@ -74,8 +74,8 @@ class EpisodeRewardBuffer(ReplayBuffer):
     ) -> None:
         super().add(obs, next_obs, action, reward, done, infos)
         if done.any():
-            steps = (self.pos - 1 - np.arange(self.episode_steps)) % self.buffer_size
-            self.rewards[steps] = reward
+            # where the buffer has begun anew these are negative, which counts from its end
+            self.rewards[self.pos - 1 - np.arange(self.episode_steps)] = reward
 
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> ReplayBufferSamples:
         batch = super().sample(batch_size, env)

@@ -108,6 +108,13 @@ def test_limit_is_exact_where_the_energy_is_not_linear() -> None:
     assert bounds.limit([5]) == 5
 
 
+def test_limit_is_exact_where_the_division_is_not() -> None:
+    for budget, low in itertools.combinations(range(60, 0, -1), 2):  # 11 / 15 * 15 is a hair below 11
+        assert BoundedWidths(lambda widths: widths[..., 0], budget, lower=(low,), upper=(99,)).limit([]) == budget
+    wide = BoundedWidths(lambda widths: widths[..., 0], 50_000.5, lower=(1,), upper=(100_000,))
+    assert wide.limit([]) == 50_000
+
+
 def test_a_width_that_costs_nothing_is_free() -> None:
     bounds = BoundedWidths(lambda widths: widths[..., 0], 3.0, lower=(1, 1), upper=(10, 10))
     assert (bounds.limit([]), bounds.limit([3])) == (3, 10)

@@ -112,30 +112,36 @@ def test_a_stopped_run_plays_no_finished_episode_again(
         judged.append(judge(task, model))
         return judged[-1]
 
+    spent: list[int] = []
+    spend = Ledger.spend_iteration
     monkeypatch.setattr(Task, "search_accuracy", watched)
+    monkeypatch.setattr(
+        Ledger, "spend_iteration", lambda ledger: spent.append(ledger.training_iterations + 1) or spend(ledger)
+    )
     calibration = SMALL.search_samples(whole.protocol, whole.structure) // 2 - 5 * whole.protocol.search_images
     first, second = expected.trace["reward"][:5], expected.trace["reward"][5:]
-    # (iterations, search samples) at which the process dies, and what it has judged until then
-    for iterations, samples, rewards in (
-        (0, calibration + 3 * 50, first[:2]),  # in the first search, which begins anew
-        (1, 0, first),  # in the first iteration: the search is kept
-        (3, 0, []),
-        (4, 2 * calibration + 5 * 50 + 4 * 50, second[:3]),  # in the second search: training isn't repeated either
-        (5, 0, second),
-        (9, 0, []),
-        (None, 0, []),
+    # iteration and search samples at which the process dies; the rewards that it sees and the iterations that it spends
+    for iteration, samples, rewards, iterations in (
+        (0, calibration + 3 * 50, first[:2], []),  # in the first search, which begins anew
+        (1, 0, first, [1]),  # before the first iteration is saved: the search was
+        (3, 0, [], [1, 2, 3]),
+        (4, 2 * calibration + 5 * 50 + 4 * 50, second[:3], [3, 4]),  # in the second search
+        (5, 0, second, [5]),
+        (9, 0, [], [5, 6, 7, 8, 9]),
+        (None, 0, [], [9]),
     ):
 
-        def observe(ledger: Ledger, iterations: int | None = iterations, samples: int = samples) -> None:
-            if ledger.training_iterations == iterations and ledger.search_samples >= samples:
+        def observe(ledger: Ledger, iteration: int | None = iteration, samples: int = samples) -> None:
+            if ledger.training_iterations == iteration and ledger.search_samples >= samples:
                 raise KeyboardInterrupt
 
         judged.clear()
+        spent.clear()
         task = replace(small_task(**options), checkpoints=Checkpoints(tmp_path, every_s=0))
         task.ledger.observer = observe
-        with nullcontext() if iterations is None else pytest.raises(KeyboardInterrupt):
+        with nullcontext() if iteration is None else pytest.raises(KeyboardInterrupt):
             outcome = SMALL.run(task)
-        assert judged == rewards
+        assert (judged, spent) == (rewards, iterations)
     assert outcome.notes == expected.notes and outcome.trace == expected.trace
     assert task.ledger.as_record() == whole.ledger.as_record()
     assert torch.equal(logits(outcome), logits(expected))
