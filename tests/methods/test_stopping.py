@@ -18,7 +18,7 @@ from shared.ledger import Ledger
 ITERATIONS = 61
 DEPARTURES = (1, 9, 30, 55, 60)  # before this iteration the process dies, each time a new one goes on
 
-SAVE_IN_EVERY_ITERATION = ("ecc", "ecc-paper", "uniform-gradual", "dense", "uniform", "magnitude", "random")
+SAVE_IN_EVERY_ITERATION = ("ecc", "ecc-paper", "uniform-gradual", "dense", "uniform", "magnitude", "random", "amc")
 
 
 class Stopped(Exception):
