@@ -1,4 +1,4 @@
-"""One NetAdapt step beside the training iterations and the search samples that it takes.
+"""One NetAdapt step beside the training iterations and the search samples that it takes, and a platform's table.
 
     pytest tests/benchmarks/test_netadapt_speed.py --benchmark-only
 
@@ -15,7 +15,9 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from methods.contract import Task
-from methods.netadapt import NetAdapt
+from methods.netadapt import NetAdapt, NetAdaptOriginal
+from methods.netadapt.readings import table_from_platform
+from shared import platforms
 from shared.data import BatchStream, Split
 from shared.energy import BilinearModel
 from shared.ledger import Ledger
@@ -84,7 +86,8 @@ def cpu_s(call: Callable[[], object], rounds: int) -> float:
     return statistics.median(seconds)
 
 
-def test_netadapt_step(benchmark: BenchmarkFixture, make_task: Callable[[], Task]) -> None:
+@pytest.mark.parametrize("method", [NetAdapt(), NetAdaptOriginal()], ids=lambda method: method.name)
+def test_netadapt_step(benchmark: BenchmarkFixture, make_task: Callable[[], Task], method: NetAdapt) -> None:
     task, spent = make_task(), []
     trainer = task.trainer(task.copy_of_dense())
     plain_step_s = cpu_s(trainer.step, rounds=8)
@@ -92,7 +95,7 @@ def test_netadapt_step(benchmark: BenchmarkFixture, make_task: Callable[[], Task
 
     def step() -> None:
         fresh, start = make_task(), time.process_time()
-        outcome = NetAdapt().run(fresh)
+        outcome = method.run(fresh)
         spent.append(time.process_time() - start)
         assert outcome.notes["steps"] == 1 and fresh.ledger.remaining == 0
         samples = fresh.ledger.search_samples
@@ -101,3 +104,13 @@ def test_netadapt_step(benchmark: BenchmarkFixture, make_task: Callable[[], Task
         benchmark.extra_info["ratio_to_iterations_and_samples"] = round(spent[-1] / expected_s, 3)
 
     benchmark.pedantic(step, rounds=1)
+
+
+def test_table_of_a_platform(benchmark: BenchmarkFixture, make_task: Callable[[], Task]) -> None:
+    """Filling it, and the totals of 10,000 width vectors as CPU seconds in `extra_info`."""
+    anatomy = make_task().structure
+    platform = platforms.get("1080ti")
+    table = benchmark.pedantic(lambda: table_from_platform(platform, anatomy, batch=64), rounds=3)
+    widths = torch.tensor(anatomy.upper_bounds).repeat(10_000, 1)
+    benchmark.extra_info["joules"] = table.size
+    benchmark.extra_info["lookup_10000_s"] = round(cpu_s(lambda: table(anatomy.positions(widths)), rounds=3), 4)

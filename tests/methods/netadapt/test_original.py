@@ -83,6 +83,26 @@ def test_the_least_accuracy_lost_per_joule_wins(wide_task, watch) -> None:  # ty
     assert min(ratio_is_not_accuracy, gains, losses) > 3
 
 
+def test_where_nothing_is_lost_the_one_that_saves_most_wins(wide_task, watch) -> None:  # type: ignore[no-untyped-def]
+    task = wide_task(0.4, iterations=0, minimum_short_term_iterations=0)
+    vars(task).update(search_accuracy=lambda model: 0.5)
+    run = watch(NetAdaptOriginal(), task)
+    not_the_first = 0
+    for achieved, candidates in zip(run.outcome.trace["joules"], run.steps(), strict=True):
+        joules = [estimate(task, one["widths"]) for one in candidates]
+        assert achieved == pytest.approx(min(joules), rel=1e-12)
+        not_the_first += joules[0] > min(joules)
+    assert not_the_first
+
+
+def test_samples_are_foretold(wide_task) -> None:  # type: ignore[no-untyped-def]
+    """One published step, three units of more than eight channels, and the dense network: each sees 50 images."""
+    task = wide_task(0.98, iterations=40)
+    NetAdaptOriginal().run(task)
+    foretold = NetAdaptOriginal().search_samples(task.protocol, task.structure)
+    assert task.ledger.search_samples == foretold == (3 + 1) * 50
+
+
 def test_the_ledger_is_spent_and_the_record_says_on_what(watched) -> None:  # type: ignore[no-untyped-def]
     task, trace, notes = watched.task, watched.outcome.trace, watched.outcome.notes
     candidates = [len(step) for step in watched.steps()]

@@ -83,6 +83,7 @@ def spoiled(change: Callable[[dict[str, Any]], object]) -> Callable[[str], str]:
         (spoiled(lambda file: file["entries"][1]["joules"].pop()), "80 joules for 81 grid points in entry 1"),
         (spoiled(lambda file: file["entries"][1]["grids"].pop()), "1 grids for 2 positions in entry 1"),
         (spoiled(lambda file: file["entries"][1]["grids"][0].reverse()), "does not rise"),
+        (spoiled(lambda file: file["entries"][1]["grids"][0].__setitem__(2, 1.0)), "does not rise"),
         (spoiled(lambda file: file["entries"][1]["grids"][0].clear()), "does not rise"),
         (spoiled(lambda file: file["entries"][1]["grids"][0].pop()), "does not rise from 1 to"),
         (spoiled(lambda file: file["entries"][1].update(positions=[1, 8])), r"positions \(1, 8\) for 7 units"),
