@@ -1,0 +1,66 @@
+"""What a meter is, and what it says of a stretch of work."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+
+class MeterError(Exception):
+    """A sensor that is missing, refuses, or answers nonsense: what was expected, what was got, what to try."""
+
+    def __init__(self, expected: str, got: object, hint: str) -> None:
+        super().__init__(f"expected {expected}, got {got}; try {hint}")
+
+
+@dataclass(frozen=True)
+class Window:
+    """One stretch of work as a meter saw it.
+
+    amount: in the meter's unit, gross. start_s, end_s: on the meter's clock. samples: power samples within the
+    stretch, 0 for counters. quantum: the step of the amount that the sensor's resolution leaves open, 0 where it is
+    negligible. flags: what a reader of the number should know ("throttled", "dropped samples", …).
+    """
+
+    amount: float
+    start_s: float
+    end_s: float
+    samples: int = 0
+    quantum: float = 0.0
+    flags: tuple[str, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """How long it was."""
+        return self.end_s - self.start_s
+
+
+class Meter(ABC):
+    """A sensor that is asked for the joules (or seconds) of a stretch of work.
+
+    name: as `--meter` calls it. scope: what its amounts are of, as "GPU board", "module VDD_IN" or "wall time".
+    method: how it comes to them. simulated: whether what it says is made up.
+    """
+
+    name: str
+    scope: str
+    unit: Literal["J", "s"] = "J"
+    method: Literal["counter", "integral", "clock"]
+    simulated: bool = False
+
+    @abstractmethod
+    def start(self) -> None:
+        """Begin a window. Raises MeterError when the sensor does not answer."""
+
+    @abstractmethod
+    def stop(self) -> Window:
+        """End the window. Raises MeterError when it is not worth a number (fewer than two samples, say): never 0 J."""
+
+    def facts(self) -> dict[str, object]:
+        """What a record keeps of the sensor: driver, update period, rails, clocks, temperature; JSON values."""
+        return {}
+
+    def close(self) -> None:
+        """Let go of the sensor; closing twice does no harm."""
+        return None

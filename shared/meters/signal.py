@@ -1,0 +1,36 @@
+"""Energy of a window from time-stamped power samples. Pure functions of arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+FEWEST_SAMPLES = 2
+
+
+def integral_joules(times_s: ArrayLike, watts: ArrayLike, start_s: float, end_s: float) -> float:
+    """The integral of the power over exactly [start_s, end_s].
+
+    times_s (n,) rising and watts (n,), samples from before and after the window included: power runs straight from one
+    sample to the next, and stays at the first and at the last one beyond them. Samples that repeat a value count like
+    any other. Raises ValueError for fewer than two samples within the window, times that don't rise, or watts that are
+    negative or not finite.
+    """
+    times, power = np.asarray(times_s, dtype=np.float64), np.asarray(watts, dtype=np.float64)
+    if times.shape != power.shape or times.ndim != 1:
+        raise ValueError(
+            f"expected as many times as watts, got shapes {times.shape} and {power.shape}; try one of each"
+        )
+    if not end_s > start_s:
+        raise ValueError(f"expected a window that ends after its start, got {start_s} to {end_s}; try a longer one")
+    if not (np.isfinite(times).all() and (np.diff(times) > 0).all()):
+        raise ValueError("expected times that rise, got some that don't; try a monotonic clock")
+    if not (np.isfinite(power).all() and (power >= 0).all()):
+        raise ValueError("expected finite power of 0 W or more, got other values; try another sensor")
+    inside = (times >= start_s) & (times <= end_s)
+    if inside.sum() < FEWEST_SAMPLES:
+        raise ValueError(
+            f"expected at least {FEWEST_SAMPLES} samples in the window, got {inside.sum()}; try a longer one"
+        )
+    at = np.concatenate([[start_s], times[inside], [end_s]])
+    return float(np.trapezoid(np.interp(at, times, power), at))

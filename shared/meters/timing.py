@@ -1,0 +1,97 @@
+"""Clocks that meters and measurements run on: the machine's, and one for tests that nobody waits for."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+
+class Clock(ABC):
+    """Seconds that never go back, waiting, and work that repeats beside the caller's."""
+
+    @abstractmethod
+    def now_s(self) -> float:
+        """Seconds since some moment, never less than before."""
+
+    @abstractmethod
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+
+    @abstractmethod
+    def every(self, period_s: float, work: Callable[[], None]) -> Callable[[], None]:
+        """Call `work` now and then each `period_s`, beside what the caller does, until the result is called.
+
+        What `work` raises is raised by that call, after which nothing is called any more.
+        """
+
+
+class MachineClock(Clock):
+    """The machine's monotonic clock; `every` works in a thread."""
+
+    def now_s(self) -> float:
+        """See Clock."""
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        """See Clock."""
+        time.sleep(seconds)
+
+    def every(self, period_s: float, work: Callable[[], None]) -> Callable[[], None]:
+        """See Clock. Calls that are late are not made up for."""
+        ended, failures = threading.Event(), list[BaseException]()
+
+        def loop() -> None:
+            due = time.monotonic()
+            try:
+                while not ended.is_set():
+                    work()
+                    due = max(due + period_s, time.monotonic())
+                    ended.wait(due - time.monotonic())
+            except BaseException as error:  # for the caller, in its own thread
+                failures.append(error)
+
+        thread = threading.Thread(target=loop, daemon=True)
+        thread.start()
+
+        def stop() -> None:
+            ended.set()
+            thread.join()
+            if failures:
+                raise failures[0]
+
+        return stop
+
+
+class SimulatedClock(Clock):
+    """Time that passes in `sleep` alone, where repeating work happens at its exact moments."""
+
+    def __init__(self, start_s: float = 0.0) -> None:
+        self._now_s = start_s
+        self._order = itertools.count()
+        self._due: list[tuple[float, int, float, Callable[[], None], list[bool]]] = []  # a heap
+
+    def now_s(self) -> float:
+        """See Clock."""
+        return self._now_s
+
+    def sleep(self, seconds: float) -> None:
+        """See Clock."""
+        end_s = self._now_s + seconds
+        while self._due and self._due[0][0] <= end_s:
+            due_s, order, period_s, work, active = heapq.heappop(self._due)
+            if active:
+                self._now_s = max(self._now_s, due_s)
+                work()
+                heapq.heappush(self._due, (due_s + period_s, order, period_s, work, active))
+        self._now_s = max(self._now_s, end_s)
+
+    def every(self, period_s: float, work: Callable[[], None]) -> Callable[[], None]:
+        """See Clock. What `work` raises is raised by `sleep`."""
+        active = [True]
+        work()
+        heapq.heappush(self._due, (self._now_s + period_s, next(self._order), period_s, work, active))
+        return active.clear

@@ -1,0 +1,62 @@
+"""Repeating work happens at its moments on a simulated clock, and in a thread on the machine's."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from shared.meters import MachineClock, SimulatedClock
+
+
+def test_simulated_work_happens_at_its_exact_moments() -> None:
+    clock, told = SimulatedClock(10.0), []
+    stop = clock.every(0.5, lambda: told.append(("a", clock.now_s())))
+    clock.every(0.75, lambda: told.append(("b", clock.now_s())))
+    clock.sleep(1.5)
+    assert clock.now_s() == 11.5
+    assert told == [("a", 10), ("b", 10), ("a", 10.5), ("b", 10.75), ("a", 11.0), ("a", 11.5), ("b", 11.5)]
+    stop()
+    clock.sleep(0.75)
+    assert told[7:] == [("b", 12.25)]
+
+
+def test_simulated_failures_surface() -> None:
+    clock = SimulatedClock()
+
+    def fail() -> None:
+        if clock.now_s() > 1:
+            raise OSError("gone")
+
+    clock.every(0.4, fail)
+    with pytest.raises(OSError, match="gone"):
+        clock.sleep(2)
+
+
+def test_machine_work_repeats_until_it_is_stopped() -> None:
+    clock, calls, enough = MachineClock(), [], threading.Event()
+
+    def work() -> None:
+        calls.append(clock.now_s())
+        if len(calls) >= 3:
+            enough.set()
+
+    stop = clock.every(0.001, work)
+    assert enough.wait(30)
+    stop()
+    count = len(calls)
+    clock.sleep(0.01)
+    assert len(calls) == count and calls == sorted(calls)
+
+
+def test_machine_failures_surface_on_stopping() -> None:
+    failed = threading.Event()
+
+    def fail() -> None:
+        failed.set()
+        raise OSError("gone")
+
+    stop = MachineClock().every(0.001, fail)
+    assert failed.wait(30)
+    with pytest.raises(OSError, match="gone"):
+        stop()
