@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -32,6 +32,9 @@ from bench.options import (
     check_built,
     check_writable,
 )
+
+if TYPE_CHECKING:
+    from methods.contract import Method
 
 # Older typer takes its exceptions from click, newer typer ships them; both derive BadParameter from UsageError.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -153,9 +156,16 @@ def methods() -> None:
         try:
             method = registry.get(name)
         except BadInput as error:  # a broken package of someone else's hides no other method
-            typer.echo(f"{name:16} cannot be used: {error}")
+            typer.echo(f"{name:18} cannot be used: {error}")
         else:
-            typer.echo(f"{name:16} {method.title}: {method.paper}")
+            typer.echo(f"{name:18} {method.title}: {method.paper} ({_declared(method)})")
+
+
+def _declared(method: Method) -> str:
+    """The rows of the ECC paper's Table 1 that hold for the method."""
+    if method.properties is None:
+        return "control"
+    return ", ".join(name.replace("_", " ") for name, holds in vars(method.properties).items() if holds) or "none"
 
 
 @app.command()
