@@ -6,6 +6,7 @@ Two published schedules: `Geometric` of the ECC authors' adaptation to energy, `
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol
@@ -172,14 +173,14 @@ def widest(joules: dict[int, float], target_joules: float) -> int:
     return max((width for width, value in joules.items() if value <= limit), default=0)
 
 
-def reachable_joules(table: LookupTable, structure: Structure, width_step: int = 1) -> Reachable:
-    """The table's total for every smaller width of each unit that `width_step` divides, all other units as they are.
+def reachable_joules(table: LookupTable, structure: Structure, width_steps: Sequence[int]) -> Reachable:
+    """The table's total for every smaller width of each unit that its entry of `width_steps` divides, all other units
+    as they are.
 
-    So a unit of no more than `width_step` channels stays whole, and one of another size goes to the next multiple
-    below it first.
+    So a unit of no more than its step stays whole, and one of another width goes to the next multiple below it first.
     """
     totals = []
-    for unit, width in enumerate(structure.upper_bounds):
+    for unit, (width, width_step) in enumerate(zip(structure.upper_bounds, width_steps, strict=True)):
         smaller = range(width_step, width, width_step)
         rows = structure.positions(structure.upper_bounds).repeat(len(smaller), 1)  # (smaller widths, positions)
         rows[:, unit + 1] = torch.tensor(smaller)
