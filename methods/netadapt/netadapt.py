@@ -29,9 +29,9 @@ DROP_GUARD = 1e-6  # of accuracy: among candidates that lose nothing, the one th
 class NetAdapt(Method):
     """Step by step: every unit alone is cut to the step's target, trained for a short term and judged; the best stays.
 
-    schedule: the steps' targets. width_step: the widths that are tried are multiples of it, or of an eighth of the dense
-    width in units that have fewer than eight times as many channels. per_joule: the candidate wins that
-    loses the least accuracy per joule that it saves, and not the most accurate one.
+    schedule: the steps' targets. width_step: the widths that are tried are multiples of it, or of an eighth of the
+    dense width where that is less. per_joule: the candidate wins that loses the least accuracy per joule that it saves,
+    and not the most accurate one.
 
     Departures, each for the equal comparison. The last step aims at the budget, not below it: the widest candidates
     that keep within it compete, and what whole widths leave unused is told in the notes. All iterations are spent: a

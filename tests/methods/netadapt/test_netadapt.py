@@ -160,7 +160,9 @@ def test_a_budget_above_the_dense_network_only_trains(tiny_task) -> None:  # typ
 
 def test_a_budget_below_one_channel_per_unit_is_infeasible_at_once(tiny_task) -> None:  # type: ignore[no-untyped-def]
     task = tiny_task(budget_fraction=0.1)
-    with pytest.raises(Infeasible, match=r"one channel per unit takes 0\.12\d+ J, above the budget of 0\.1 J"):
+    with pytest.raises(
+        Infeasible, match=r"the smallest widths \(1, 1, 1, 1\) take 0\.12\d+ J, above the budget of 0\.1 J"
+    ):
         NetAdapt().run(task)
     assert task.ledger.training_iterations == 0
 

@@ -33,7 +33,7 @@ class Case:
 
     def reachable(self, width_step: int = 1) -> Reachable:
         table = LookupTable.from_model(self.model, self.structure.position_bounds)
-        return reachable_joules(table, self.structure.at(self.widths), width_step)
+        return reachable_joules(table, self.structure.at(self.widths), [width_step] * len(self.widths))
 
 
 @st.composite
@@ -181,10 +181,12 @@ def test_widths_are_multiples_and_small_units_stay_whole() -> None:
     ones = torch.ones(7, dtype=torch.float64)
     model = BilinearModel(ones[0], ones, terms, tuple(map(float, bounds)))
     table = LookupTable.from_model(model, bounds)
-    assert [list(row) for row in reachable_joules(table, structure, 8)] == [[], [], [], [8], [8, 16], [8, 16]]
-    by_channel = [list(row) for row in reachable_joules(table, structure, 1)]
+    assert [list(row) for row in reachable_joules(table, structure, [8] * 6)] == [[], [], [], [8], [8, 16], [8, 16]]
+    by_channel = [list(row) for row in reachable_joules(table, structure, [1] * 6)]
     assert by_channel == [list(range(1, bound)) for bound in structure.upper_bounds]
-    row = reachable_joules(table, structure, 8)[4]
+    mixed = [list(row) for row in reachable_joules(table, structure, [1, 1, 3, 8, 9, 12])]
+    assert mixed == [[], [1, 2, 3, 4, 5, 6], [3, 6], [8], [9, 18], [12]]
+    row = reachable_joules(table, structure, [8] * 6)[4]
     assert row[16] == pytest.approx(float(model(structure.positions((1, 7, 8, 9, 16, 24)))))
 
 
