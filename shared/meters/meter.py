@@ -40,7 +40,8 @@ class Meter(ABC):
     """A sensor that is asked for the joules (or seconds) of a stretch of work.
 
     name: as `--meter` calls it. scope: what its amounts are of, as "GPU board", "module VDD_IN" or "wall time".
-    method: how it comes to them. simulated: whether what it says is made up.
+    method: how it comes to them. simulated: whether what it says is made up. period_s: between two updates of what it
+    reads, 0 where that is of no account; windows are shifted by fractions of it.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Meter(ABC):
     unit: Literal["J", "s"] = "J"
     method: Literal["counter", "integral", "clock"]
     simulated: bool = False
+    period_s: float = 0.0
 
     @abstractmethod
     def start(self) -> None:

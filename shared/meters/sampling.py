@@ -7,54 +7,84 @@ from collections.abc import Callable
 from typing import Literal
 
 from shared.meters.meter import Meter, MeterError, Window
-from shared.meters.signal import integral_joules
+from shared.meters.signal import integral_joules, longest_gap_s
 from shared.meters.timing import Clock, MachineClock
+
+LATE_PERIODS = 2.5  # a machine under load delays a poll by half a period or so, which does no harm
+LATE, DROPPED = "late samples", "dropped samples"
+
+
+class DroppedSample(MeterError):
+    """One reading that failed where the next one may not (a bus that was busy, say): skipped, and flagged."""
 
 
 class SampledMeter(Meter):
     """Polls `read_watts` beside the work and integrates over exactly the window.
 
-    period_s: between two polls. Sampling begins before the window and ends after it, `margin_s` each, so that power at
-    the window's edges is known from both sides.
+    period_s: between two polls. The first poll is just before the window and the last one past its end, so that power
+    is known at both. Nothing waits in between: where the same work ran just before, a sensor that lags shows its power
+    from the start. margin_s: idle seconds, polled too, before and after a window that stands alone.
+    quantum_watts: the step of the readings; a subclass sets it where it is not negligible.
+
+    Flags: "late samples" where the window has a gap of more than 2.5 periods, "dropped samples" where readings failed.
     """
 
     unit: Literal["J"] = "J"
     method: Literal["integral"] = "integral"
+    quantum_watts: float = 0.0
 
-    def __init__(self, period_s: float, *, margin_s: float | None = None, clock: Clock | None = None) -> None:
+    def __init__(self, period_s: float, *, margin_s: float = 0.0, clock: Clock | None = None) -> None:
         self.clock = clock or MachineClock()
-        self.period_s, self.margin_s = period_s, 2 * period_s if margin_s is None else margin_s
+        self.period_s, self.margin_s = period_s, margin_s
         self._times_s: list[float] = []
         self._watts: list[float] = []
+        self._dropped = 0
         self._stop: Callable[[], None] | None = None
         self._start_s = 0.0
 
     @abstractmethod
     def read_watts(self) -> float:
-        """One reading in watts. Raises MeterError when the sensor does not answer."""
+        """One reading in watts. Raises MeterError when the sensor does not answer, DroppedSample if it soon may."""
 
     def start(self) -> None:
         """See Meter."""
-        self._times_s, self._watts = [], []
+        self._times_s, self._watts, self._dropped = [], [], 0
         self._stop = self.clock.every(self.period_s, self._sample)
-        self.clock.sleep(self.margin_s)
+        if self.margin_s:
+            self.clock.sleep(self.margin_s)
         self._start_s = self.clock.now_s()
 
     def stop(self) -> Window:
         """See Meter."""
         assert self._stop is not None, "start() first"
         end_s = self.clock.now_s()
-        self.clock.sleep(self.margin_s)
-        self._stop()
+        try:
+            if self.margin_s:
+                self.clock.sleep(self.margin_s)
+        finally:
+            self._stop()
+        if not self._times_s or self.clock.now_s() > self._times_s[-1]:
+            self._sample()
         try:
             joules = integral_joules(self._times_s, self._watts, self._start_s, end_s)
         except ValueError as error:
             raise MeterError(f"a trace of power from {self.name}", error, "a longer window") from error
-        inside = sum(self._start_s <= moment <= end_s for moment in self._times_s)
-        return Window(joules, self._start_s, end_s, samples=inside)
+        late = longest_gap_s(self._times_s, self._start_s, end_s) > LATE_PERIODS * self.period_s
+        return Window(
+            joules,
+            self._start_s,
+            end_s,
+            samples=sum(self._start_s <= moment <= end_s for moment in self._times_s),
+            quantum=self.quantum_watts * (end_s - self._start_s),
+            flags=(LATE,) * late + (DROPPED,) * (self._dropped > 0),
+        )
 
     def _sample(self) -> None:
         before_s = self.clock.now_s()
-        watts = self.read_watts()
+        try:
+            watts = self.read_watts()
+        except DroppedSample:
+            self._dropped += 1
+            return
         self._times_s.append((before_s + self.clock.now_s()) / 2)  # reading takes its time
         self._watts.append(watts)

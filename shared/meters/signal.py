@@ -34,3 +34,10 @@ def integral_joules(times_s: ArrayLike, watts: ArrayLike, start_s: float, end_s:
         )
     at = np.concatenate([[start_s], times[inside], [end_s]])
     return float(np.trapezoid(np.interp(at, times, power), at))
+
+
+def longest_gap_s(times_s: ArrayLike, start_s: float, end_s: float) -> float:
+    """The longest stretch of the window [start_s, end_s] that holds no sample; times_s (n,) rising."""
+    times = np.asarray(times_s, dtype=np.float64)
+    inside = times[(times >= start_s) & (times <= end_s)]
+    return float(np.diff(np.concatenate([[start_s], inside, [end_s]])).max())

@@ -25,7 +25,8 @@ class Clock(ABC):
     def every(self, period_s: float, work: Callable[[], None]) -> Callable[[], None]:
         """Call `work` now and then each `period_s`, beside what the caller does, until the result is called.
 
-        What `work` raises is raised by that call, after which nothing is called any more.
+        What the first `work` raises is raised here, by every clock. What a later one raises ends the repeating and is
+        raised by the result.
         """
 
 
@@ -43,14 +44,14 @@ class MachineClock(Clock):
     def every(self, period_s: float, work: Callable[[], None]) -> Callable[[], None]:
         """See Clock. Calls that are late are not made up for."""
         ended, failures = threading.Event(), list[BaseException]()
+        work()
 
         def loop() -> None:
-            due = time.monotonic()
+            due = time.monotonic() + period_s
             try:
-                while not ended.is_set():
+                while not ended.wait(max(0.0, due - time.monotonic())):
                     work()
                     due = max(due + period_s, time.monotonic())
-                    ended.wait(due - time.monotonic())
             except BaseException as error:  # for the caller, in its own thread
                 failures.append(error)
 
@@ -90,7 +91,7 @@ class SimulatedClock(Clock):
         self._now_s = max(self._now_s, end_s)
 
     def every(self, period_s: float, work: Callable[[], None]) -> Callable[[], None]:
-        """See Clock. What `work` raises is raised by `sleep`."""
+        """See Clock. What a later `work` raises is raised by `sleep`."""
         active = [True]
         work()
         heapq.heappush(self._due, (self._now_s + period_s, next(self._order), period_s, work, active))

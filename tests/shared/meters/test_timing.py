@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from shared.meters import MachineClock, SimulatedClock
+from shared.meters import Clock, MachineClock, SimulatedClock
 
 
 def test_simulated_work_happens_at_its_exact_moments() -> None:
@@ -50,13 +50,30 @@ def test_machine_work_repeats_until_it_is_stopped() -> None:
 
 
 def test_machine_failures_surface_on_stopping() -> None:
-    failed = threading.Event()
+    calls, failed = [], threading.Event()
 
-    def fail() -> None:
-        failed.set()
-        raise OSError("gone")
+    def fail_later() -> None:
+        calls.append(threading.current_thread())
+        if len(calls) == 2:
+            failed.set()
+            raise OSError("gone")
 
-    stop = MachineClock().every(0.001, fail)
+    stop = MachineClock().every(0.001, fail_later)
     assert failed.wait(30)
     with pytest.raises(OSError, match="gone"):
         stop()
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("clock", [MachineClock(), SimulatedClock()], ids=["machine", "simulated"])
+def test_the_first_call_fails_at_once(clock: Clock) -> None:
+    calls = []
+
+    def fail() -> None:
+        calls.append(threading.current_thread())
+        raise OSError("gone")
+
+    with pytest.raises(OSError, match="gone"):
+        clock.every(0.001, fail)
+    clock.sleep(0.01)
+    assert calls == [threading.current_thread()]

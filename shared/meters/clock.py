@@ -1,0 +1,33 @@
+"""Wall time as a meter, for latency."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from shared.meters.meter import Meter, MeterError, Window
+from shared.meters.timing import Clock, MachineClock
+
+
+class ClockMeter(Meter):
+    """Seconds between start and stop. Work on an accelerator must wait for its own end."""
+
+    name = "clock"
+    scope = "wall time"
+    unit: Literal["s"] = "s"
+    method: Literal["clock"] = "clock"
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self.clock = clock or MachineClock()
+        self._start_s: float | None = None
+
+    def start(self) -> None:
+        """See Meter."""
+        self._start_s = self.clock.now_s()
+
+    def stop(self) -> Window:
+        """See Meter. Raises MeterError when no time has passed."""
+        end_s = self.clock.now_s()
+        assert self._start_s is not None, "start() first"
+        if end_s <= self._start_s:
+            raise MeterError("work that takes time", "0 s by the clock", "more of it at a time")
+        return Window(end_s - self._start_s, self._start_s, end_s)

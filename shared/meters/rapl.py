@@ -1,0 +1,118 @@
+"""Joules of a processor's package or of its memory, from the counters that Linux shows below /sys/class/powercap."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from shared.meters.meter import Meter, MeterError, Window
+from shared.meters.timing import Clock, MachineClock
+
+ROOT = Path("/sys/class/powercap")
+NAMES = {"package": re.compile(r"package-\d+(-die-\d+)?"), "dram": re.compile(r"dram")}
+POLL_S = 1.0  # the smallest range, some 65 kJ, lasts minutes
+
+
+@dataclass(frozen=True)
+class Zone:
+    """One counter: its folder, its name file's text, and the microjoules after which it starts again at 0."""
+
+    folder: Path
+    name: str
+    range_uj: int
+
+
+class RaplMeter(Meter):
+    """Sum over all packages, or over the memory of all packages.
+
+    domain: what is summed. The two are never added to each other, nor is any zone to the one above it; the platform's
+    zone ("psys") and the memory-mapped twins of the packages ("intel-rapl-mmio") are left out, as they count the same
+    joules again. root: the folder with the zones. Raises MeterError when there is no such zone or it may not be read.
+    """
+
+    name = "rapl"
+    unit: Literal["J"] = "J"
+    method: Literal["counter"] = "counter"
+
+    def __init__(
+        self, domain: Literal["package", "dram"] = "package", *, root: Path = ROOT, clock: Clock | None = None
+    ) -> None:
+        self.scope = {"package": "processor package", "dram": "memory"}[domain]
+        self.zones = find_zones(domain, root)
+        self.clock = clock or MachineClock()
+        self._stop: Callable[[], None] | None = None
+        self._read_uj()  # a trial: permission shows here
+
+    def start(self) -> None:
+        """See Meter."""
+        self._last_uj, self._total_uj = self._read_uj(), 0
+        self._stop = self.clock.every(POLL_S, self._count)
+        self._start_s = self.clock.now_s()
+
+    def stop(self) -> Window:
+        """See Meter. Raises MeterError when the counters have not moved."""
+        assert self._stop is not None, "start() first"
+        end_s = self.clock.now_s()
+        self._stop()
+        self._count()
+        if not self._total_uj:
+            raise MeterError("counters that move", f"none in {end_s - self._start_s:.3g} s", "a longer window")
+        return Window(self._total_uj * 1e-6, self._start_s, end_s)
+
+    def facts(self) -> dict[str, object]:
+        """See Meter."""
+        return {"zones": {zone.folder.name: zone.name for zone in self.zones}}
+
+    def _count(self) -> None:
+        now_uj = self._read_uj()
+        self._total_uj += sum(
+            counted_uj(last, now, zone.range_uj)
+            for last, now, zone in zip(self._last_uj, now_uj, self.zones, strict=True)
+        )
+        self._last_uj = now_uj
+
+    def _read_uj(self) -> list[int]:
+        return [_number(zone.folder / "energy_uj") for zone in self.zones]
+
+
+def counted_uj(before_uj: int, after_uj: int, range_uj: int) -> int:
+    """Microjoules between two readings of a counter that starts again at 0 past `range_uj`, once at most."""
+    return after_uj - before_uj if after_uj >= before_uj else after_uj + range_uj - before_uj
+
+
+def find_zones(domain: Literal["package", "dram"], root: Path) -> list[Zone]:
+    """The zones of a domain below `root`, by what their name files say. Raises MeterError when there are none."""
+    names = {folder: _text(folder / "name") for folder in sorted(root.glob("intel-rapl:*"))}
+    zones = [
+        Zone(folder, name, _number(folder / "max_energy_range_uj"))
+        for folder, name in names.items()
+        if NAMES[domain].fullmatch(name)
+    ]
+    if not zones:
+        raise MeterError(
+            f"a zone named {NAMES[domain].pattern} in {root}/intel-rapl:*",
+            f"zones named {', '.join(sorted(set(names.values())))}" if names else "no zones",
+            "`modprobe intel_rapl_msr` on the machine itself (virtual ones and containers hide it), or another meter",
+        )
+    return zones
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except PermissionError:
+        raise MeterError(
+            f"to read {path}", "no permission", "`sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj`, or root"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise MeterError(f"to read {path}", error, "another meter") from error
+
+
+def _number(path: Path) -> int:
+    text = _text(path)
+    if not text.isdecimal():
+        raise MeterError(f"microjoules in {path}", repr(text), "another meter")
+    return int(text)

@@ -1,0 +1,113 @@
+"""A meter that plays a recorded trace of power."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.errors import BadInput
+from shared.meters.meter import Meter, MeterError, Window
+from shared.meters.sampling import LATE, LATE_PERIODS
+from shared.meters.signal import FEWEST_SAMPLES, integral_joules, longest_gap_s
+from shared.meters.timing import Clock, MachineClock
+
+HEADER = ["time_s", "watts"]
+GAP_PERIODS = 20  # a recording with a few late samples is one; a pause in it is not
+
+
+class ReplayMeter(Meter):
+    """Answers from a recording as if it were made now: its first sample is at the first `start`.
+
+    path: a CSV file in UTF-8 with the header `time_s,watts` and one sample a line: rising seconds from any origin, and
+    watts of 0 or more. At least two samples, none of them missing: no gap above 20 times the median period.
+    Raises BadInput for any other file. A window past the recording's end raises MeterError.
+    """
+
+    name = "replay"
+    unit: Literal["J"] = "J"
+    method: Literal["integral"] = "integral"
+    simulated = True  # the joules are those of another work
+
+    def __init__(self, path: Path, clock: Clock | None = None) -> None:
+        self.path, self.clock = path, clock or MachineClock()
+        self.scope = f"recording {path.name}"
+        self._times_s, self._watts = read_trace(path)
+        self.period_s = float(np.median(np.diff(self._times_s)))
+        self._origin_s: float | None = None
+        self._start_s = 0.0
+
+    def start(self) -> None:
+        """See Meter."""
+        self._start_s = self.clock.now_s()
+        if self._origin_s is None:
+            self._origin_s = self._start_s
+
+    def stop(self) -> Window:
+        """See Meter."""
+        assert self._origin_s is not None, "start() first"
+        end_s = self.clock.now_s()
+        times_s = self._times_s - self._times_s[0] + self._origin_s
+        if end_s > times_s[-1] + self.period_s:
+            lasts_s = times_s[-1] - times_s[0]
+            raise MeterError(
+                f"a window within the {lasts_s:.3g} s of {self.path}",
+                f"one that ends at {end_s - self._origin_s:.3g} s",
+                "a longer recording",
+            )
+        try:
+            joules = integral_joules(times_s, self._watts, self._start_s, end_s)
+        except ValueError as error:
+            raise MeterError(f"a trace of power from {self.path}", error, "a longer window") from error
+        late = longest_gap_s(times_s, self._start_s, end_s) > LATE_PERIODS * self.period_s
+        samples = int(np.sum((times_s >= self._start_s) & (times_s <= end_s)))
+        return Window(joules, self._start_s, end_s, samples=samples, flags=(LATE,) * late)
+
+    def facts(self) -> dict[str, object]:
+        """See Meter."""
+        return {"recording": str(self.path), "samples": self._times_s.size, "period_s": self.period_s}
+
+
+def read_trace(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Times in seconds (n,) and watts (n,) of a recording, see ReplayMeter. Raises BadInput naming file and line."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = [[cell.strip() for cell in row] for row in csv.reader(file, strict=True)]
+    except OSError as error:
+        raise BadInput("a recording that can be read", f"{path} ({error.strerror})", "another path") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BadInput("a recording as CSV text", f"{path} ({error})", "a file with columns time_s,watts") from None
+    header = rows[0] if rows else []
+    if header != HEADER:
+        got = f"{path} with {','.join(header)!r:.60}" if header else f"{path}, which is empty"
+        raise BadInput("a recording with the header time_s,watts", got, "seconds and watts under that header")
+    samples = np.array([_sample(path, line, row) for line, row in enumerate(rows[1:], start=2)]).reshape(-1, 2)
+    if len(samples) < FEWEST_SAMPLES:
+        raise BadInput(f"{FEWEST_SAMPLES} samples or more", f"{len(samples)} in {path}", "a longer recording")
+    times_s, watts = samples.T
+    periods_s = np.diff(times_s)
+    wrong = [
+        (periods_s <= 0, "times that rise from line to line"),
+        (periods_s > GAP_PERIODS * np.median(periods_s), f"no gap above {GAP_PERIODS} times the median period"),
+    ]
+    for at, expected in wrong:
+        if at.any():
+            k = int(at.argmax())
+            got = f"{times_s[k]:g} s and then {times_s[k + 1]:g} s in line {k + 3} of {path}"
+            raise BadInput(expected, got, "a recording without interruptions, by a monotonic clock")
+    return times_s, watts
+
+
+def _sample(path: Path, line: int, row: list[str]) -> tuple[float, float]:
+    try:
+        time_s, watts = map(float, row)
+        sound = np.isfinite(time_s) and np.isfinite(watts) and watts >= 0
+    except ValueError:
+        sound = False
+    if not sound:
+        expected = "seconds and watts of 0 or more"
+        raise BadInput(expected, f"{','.join(row)!r:.60} in line {line} of {path}", "a complete recording in watts")
+    return time_s, watts
