@@ -58,10 +58,7 @@ class ReplayMeter(Meter):
                 f"one that ends at {end_s - self._origin_s:.3g} s",
                 "a longer recording",
             )
-        try:
-            joules = integral_joules(times_s, self._watts, self._start_s, end_s)
-        except ValueError as error:
-            raise MeterError(f"a trace of power from {self.path}", error, "a longer window") from error
+        joules = integral_joules(times_s, self._watts, self._start_s, end_s)
         late = longest_gap_s(times_s, self._start_s, end_s) > LATE_PERIODS * self.period_s
         samples = int(np.sum((times_s >= self._start_s) & (times_s <= end_s)))
         return Window(joules, self._start_s, end_s, samples=samples, flags=(LATE,) * late)

@@ -23,8 +23,7 @@ class SampledMeter(Meter):
 
     period_s: between two polls. The first poll is just before the window and the last one past its end, so that power
     is known at both. Nothing waits in between: where the same work ran just before, a sensor that lags shows its power
-    from the start. margin_s: idle seconds, polled too, before and after a window that stands alone.
-    quantum_watts: the step of the readings; a subclass sets it where it is not negligible.
+    from the start. quantum_watts: the step of the readings; a subclass sets it where it is not negligible.
 
     Flags: "late samples" where the window has a gap of more than 2.5 periods, "dropped samples" where readings failed.
     """
@@ -33,9 +32,9 @@ class SampledMeter(Meter):
     method: Literal["integral"] = "integral"
     quantum_watts: float = 0.0
 
-    def __init__(self, period_s: float, *, margin_s: float = 0.0, clock: Clock | None = None) -> None:
+    def __init__(self, period_s: float, *, clock: Clock | None = None) -> None:
         self.clock = clock or MachineClock()
-        self.period_s, self.margin_s = period_s, margin_s
+        self.period_s = period_s
         self._times_s: list[float] = []
         self._watts: list[float] = []
         self._dropped = 0
@@ -50,25 +49,16 @@ class SampledMeter(Meter):
         """See Meter."""
         self._times_s, self._watts, self._dropped = [], [], 0
         self._stop = self.clock.every(self.period_s, self._sample)
-        if self.margin_s:
-            self.clock.sleep(self.margin_s)
         self._start_s = self.clock.now_s()
 
     def stop(self) -> Window:
         """See Meter."""
         assert self._stop is not None, "start() first"
         end_s = self.clock.now_s()
-        try:
-            if self.margin_s:
-                self.clock.sleep(self.margin_s)
-        finally:
-            self._stop()
+        self._stop()
         if not self._times_s or self.clock.now_s() > self._times_s[-1]:
             self._sample()
-        try:
-            joules = integral_joules(self._times_s, self._watts, self._start_s, end_s)
-        except ValueError as error:
-            raise MeterError(f"a trace of power from {self.name}", error, "a longer window") from error
+        joules = integral_joules(self._times_s, self._watts, self._start_s, end_s)
         late = longest_gap_s(self._times_s, self._start_s, end_s) > LATE_PERIODS * self.period_s
         return Window(
             joules,

@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from shared.meters.meter import MeterError
+
 FEWEST_SAMPLES = 2
+
+
+class BadTrace(MeterError, ValueError):
+    """Power samples that are not worth a number."""
 
 
 def integral_joules(times_s: ArrayLike, watts: ArrayLike, start_s: float, end_s: float) -> float:
@@ -13,25 +19,21 @@ def integral_joules(times_s: ArrayLike, watts: ArrayLike, start_s: float, end_s:
 
     times_s (n,) rising and watts (n,), samples from before and after the window included: power runs straight from one
     sample to the next, and stays at the first and at the last one beyond them. Samples that repeat a value count like
-    any other. Raises ValueError for fewer than two samples within the window, times that don't rise, or watts that are
+    any other. Raises BadTrace for fewer than two samples within the window, times that don't rise, or watts that are
     negative or not finite.
     """
     times, power = np.asarray(times_s, dtype=np.float64), np.asarray(watts, dtype=np.float64)
     if times.shape != power.shape or times.ndim != 1:
-        raise ValueError(
-            f"expected as many times as watts, got shapes {times.shape} and {power.shape}; try one of each"
-        )
+        raise BadTrace("as many times as watts", f"shapes {times.shape} and {power.shape}", "one of each")
     if not end_s > start_s:
-        raise ValueError(f"expected a window that ends after its start, got {start_s} to {end_s}; try a longer one")
+        raise BadTrace("a window that ends after its start", f"{start_s} to {end_s} s", "a longer one")
     if not (np.isfinite(times).all() and (np.diff(times) > 0).all()):
-        raise ValueError("expected times that rise, got some that don't; try a monotonic clock")
+        raise BadTrace("times that rise", "some that don't", "a monotonic clock")
     if not (np.isfinite(power).all() and (power >= 0).all()):
-        raise ValueError("expected finite power of 0 W or more, got other values; try another sensor")
+        raise BadTrace("finite power of 0 W or more", "other values", "another sensor")
     inside = (times >= start_s) & (times <= end_s)
     if inside.sum() < FEWEST_SAMPLES:
-        raise ValueError(
-            f"expected at least {FEWEST_SAMPLES} samples in the window, got {inside.sum()}; try a longer one"
-        )
+        raise BadTrace(f"at least {FEWEST_SAMPLES} samples in the window", inside.sum(), "a longer one")
     at = np.concatenate([[start_s], times[inside], [end_s]])
     return float(np.trapezoid(np.interp(at, times, power), at))
 

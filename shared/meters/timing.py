@@ -25,8 +25,8 @@ class Clock(ABC):
     def every(self, period_s: float, work: Callable[[], None]) -> Callable[[], None]:
         """Call `work` now and then each `period_s`, beside what the caller does, until the result is called.
 
-        What the first `work` raises is raised here, by every clock. What a later one raises ends the repeating and is
-        raised by the result.
+        Calls that are late are not made up for. What the first `work` raises is raised here, by every clock. What a
+        later one raises ends the repeating and is raised by the result.
         """
 
 
@@ -42,7 +42,7 @@ class MachineClock(Clock):
         time.sleep(seconds)
 
     def every(self, period_s: float, work: Callable[[], None]) -> Callable[[], None]:
-        """See Clock. Calls that are late are not made up for."""
+        """See Clock."""
         ended, failures = threading.Event(), list[BaseException]()
         work()
 
@@ -87,7 +87,8 @@ class SimulatedClock(Clock):
             if active:
                 self._now_s = max(self._now_s, due_s)
                 work()
-                heapq.heappush(self._due, (due_s + period_s, order, period_s, work, active))
+                next_s = max(due_s + period_s, self._now_s)  # `work` may have slept
+                heapq.heappush(self._due, (next_s, order, period_s, work, active))
         self._now_s = max(self._now_s, end_s)
 
     def every(self, period_s: float, work: Callable[[], None]) -> Callable[[], None]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.meters.signal import integral_joules, longest_gap_s
+from shared.meters.signal import BadTrace, integral_joules, longest_gap_s
 
 WATTS = st.floats(0, 400, allow_subnormal=False)
 
@@ -104,7 +104,7 @@ def test_known_traces() -> None:
 def test_what_is_not_worth_a_number_is_refused(
     times: list, watts: list, start: float, end: float, expected: str
 ) -> None:
-    with pytest.raises(ValueError, match=expected):
+    with pytest.raises(BadTrace, match=expected):
         integral_joules(times, watts, start, end)
 
 

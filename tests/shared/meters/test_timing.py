@@ -21,6 +21,19 @@ def test_simulated_work_happens_at_its_exact_moments() -> None:
     assert told[7:] == [("b", 12.25)]
 
 
+def test_simulated_work_that_takes_its_time_is_not_made_up_for() -> None:
+    clock, told = SimulatedClock(), []
+
+    def work() -> None:
+        told.append(clock.now_s())
+        if len(told) == 2:
+            clock.sleep(3.5)
+
+    clock.every(1.0, work)
+    clock.sleep(6.0)
+    assert told == [0, 1, 4.5, 5.5]
+
+
 def test_simulated_failures_surface() -> None:
     clock = SimulatedClock()
 
