@@ -1,0 +1,257 @@
+"""The parts of the energy-model study: what each computes, on one network and one simulated platform."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from shared import energy, networks, platforms
+from shared.energy import BilinearModel, Profile
+from shared.energy.mlp import MlpModel, train
+from shared.energy.stress import multiplier_widths, random_widths, worst_case
+from shared.energy.terms import KINDS, terms
+from shared.networks import Structure
+from shared.platforms import SimulatedPlatform
+from shared.rng import numpy_generator
+
+DEPTHS = (0, 1, 2, 3)
+DEFAULT_DECAY = 1e-3  # the authors' published code's
+LOGGED = 40  # iterations at which the error is noted
+OVER = 0.02  # a network this far above its estimate counts as over
+SUBSETS = 10  # most training sets of one size, none sharing a row, over which an error is averaged
+NARROW, WIDE = 0.05, 0.95  # shares of the dense width
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All counts of the study.
+
+    `networks` holds (name, outputs); inputs are the networks' own, the paper's. The first is the one whose figures the
+    paper prints: every reading of its weight decay is tried there.
+    """
+
+    networks: tuple[tuple[str, int], ...] = (("mobilenet", 1001), ("alexnet", 1000), ("erfnet", 20))
+    platforms: tuple[str, ...] = ("1080ti", "tx2")
+    batch: int = 1
+    samples: int = 10_000
+    test_samples: int = 2_000
+    sizes: tuple[int, ...] = (30, 100, 300, 1_000, 3_000, 8_000)
+    decays: tuple[float, ...] = (1.0, DEFAULT_DECAY, 1 / 8_000)
+    adam_steps: int = 10_000  # without hidden layers, on all training rows
+    depth_rows: int = 1_000  # where depths are compared
+    depth_steps: int = 3_000
+    budgets: tuple[float, ...] = (0.3, 0.35, 0.5, 0.7)
+    near: int = 400
+    climbers: int = 16
+    proposals: int = 16
+    rounds: int = 200
+    seed: int = 0
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Plan:
+        """The plan that a data file names, whose JSON has lists for tuples."""
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in data["plan"].items()}
+        return cls(**values | {"networks": tuple((name, outputs) for name, outputs in values["networks"])})
+
+
+class Part(NamedTuple):
+    """One computation. study: "fit" (least squares), "adam" (all rows), "depth" (fewer rows) or "budget"."""
+
+    study: Literal["fit", "adam", "depth", "budget"]
+    network: str
+    platform: str
+    kind: str  # of terms
+    scaled: bool = False  # targets of mean 1 instead of joules
+    decay: float = 0.0
+    depth: int = 0
+    fraction: float = 0.0  # of the dense reading
+
+    @property
+    def name(self) -> str:
+        """Its key in the data."""
+        told = [self.study, self.network, self.platform, self.kind]
+        if self.study in ("adam", "depth"):
+            told += ["scaled" if self.scaled else "raw", f"{self.decay:g}"]
+        return "/".join(told + {"depth": [str(self.depth)], "budget": [f"{self.fraction:g}"]}.get(self.study, []))
+
+
+def readings(plan: Plan, network: str, kind: str) -> list[tuple[bool, float]]:
+    """(scaled, decay): the ways of reading "weight decay 1.0" that are tried."""
+    every = network == plan.networks[0][0] and kind == "bilinear"
+    return [(scaled, decay) for scaled in (False, True) for decay in (plan.decays if every else (DEFAULT_DECAY,))]
+
+
+def parts(plan: Plan) -> list[Part]:
+    """Every part of `plan`, in the order of the page."""
+    grounds = [(name, platform, kind) for name, _ in plan.networks for platform in plan.platforms for kind in KINDS]
+    trained = [(*ground, *reading) for ground in grounds for reading in readings(plan, ground[0], ground[2])]
+    return [
+        *(Part("fit", *ground) for ground in grounds),
+        *(Part("adam", *way) for way in trained),
+        *(Part("depth", *way, depth) for way in trained for depth in DEPTHS),
+        *(Part("budget", *ground, fraction=fraction) for ground in grounds for fraction in plan.budgets),
+    ]
+
+
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """A network on a platform with its profile, whose rows are cut as a run's are."""
+
+    structure: Structure
+    platform: SimulatedPlatform
+    profile: Profile
+    batch: int
+
+    @property
+    def cut(self) -> int:
+        """The number of training rows; the held-out ones follow."""
+        return len(self.profile.joules) - self.profile.test_samples
+
+    @property
+    def positions(self) -> NDArray[np.float64]:
+        return self.structure.positions(self.profile.widths).numpy()
+
+    def error(self, estimates: NDArray[np.float64] | float) -> float:
+        """Mean |estimate - reading| / reading of the held-out rows."""
+        held_out = self.profile.joules[self.cut :]
+        return float(np.mean(np.abs(estimates - held_out) / held_out))
+
+    def true_joules(self, positions: NDArray[np.float64]) -> NDArray[np.float64]:
+        return self.platform.true_joules(self.structure.operations, positions, self.batch)
+
+    def fit(self, kind: str, rows: slice) -> BilinearModel:
+        """The non-negative least-squares fit of `rows` of the profile."""
+        return BilinearModel.fit(
+            self.positions[rows],
+            self.profile.joules[rows],
+            upper_bounds=self.structure.position_bounds,
+            terms=terms(self.structure, kind),
+        )
+
+
+@cache
+def ground(plan: Plan, network: str, platform: str) -> Ground:
+    """Trace the network, and read its profile or take it from the cache."""
+    with torch.device("meta"):
+        structure = networks.structure(networks.build(network, num_classes=dict(plan.networks)[network]))
+    chip = platforms.get(platform)
+    profile = energy.profile(chip, structure, plan.batch, samples=plan.samples, test_samples=plan.test_samples)
+    return Ground(structure, chip, profile, plan.batch)
+
+
+def compute(plan: Plan, part: Part) -> dict[str, Any]:
+    """The figures of one part as JSON values, with the seconds that they took."""
+    started = time.perf_counter()
+    base = ground(plan, part.network, part.platform)
+    found = _STUDIES[part.study](plan, part, base)
+    return found | {"seconds": round(time.perf_counter() - started, 2)}
+
+
+def _fit(plan: Plan, part: Part, base: Ground) -> dict[str, Any]:
+    """Least squares of all training rows, and of ever fewer."""
+    model = base.fit(part.kind, slice(base.cut))
+    dense, ones = (base.structure.positions(w) for w in (base.structure.upper_bounds, [1] * len(base.structure.units)))
+    sizes = {}
+    for size in plan.sizes:
+        if len(model.terms) < size <= base.cut:
+            starts = [k * size for k in range(min(SUBSETS, base.cut // size))]
+            models = [base.fit(part.kind, slice(start, start + size)) for start in starts]
+            sizes[str(size)] = _short(np.mean([base.error(m(base.positions[base.cut :]).numpy()) for m in models]))
+    return {
+        "unknowns": len(model.terms) + 1,
+        "error": _short(base.error(model(base.positions[base.cut :]).numpy())),
+        "median_error": _short(base.error(float(np.median(base.profile.joules[: base.cut])))),
+        "dense_joules": _short(base.profile.dense_joules),
+        "dense_estimate": _short(model(dense).item()),
+        "ones_joules": _short(base.true_joules(ones[None].numpy())[0]),
+        "ones_estimate": _short(model(ones).item()),
+        "sizes": sizes,
+    }
+
+
+def _trained(plan: Plan, part: Part, base: Ground, rows: int, steps: int) -> dict[str, Any]:
+    """The held-out error on the way of Adam, at iterations whose logarithms are evenly spaced."""
+    joules = base.profile.joules[:rows]
+    model = MlpModel(
+        terms(base.structure, part.kind),
+        base.structure.position_bounds,
+        depth=part.depth,
+        unit_joules=float(joules.mean()) if part.scaled else 1.0,
+        seed=plan.seed,
+    )
+    held_out = base.positions[base.cut :]
+    logged = set(np.unique(np.geomspace(1, steps, LOGGED).round().astype(int)).tolist())
+    curve = []
+
+    def watch(step: int) -> None:
+        if step in logged:
+            with torch.no_grad():
+                curve.append([step, _short(base.error(model(held_out).double().numpy()))])
+
+    train(model, base.positions[:rows], joules, steps=steps, weight_decay=part.decay, watch=watch)
+    return {"rows": rows, "curve": curve}
+
+
+def _adam(plan: Plan, part: Part, base: Ground) -> dict[str, Any]:
+    return _trained(plan, part, base, base.cut, plan.adam_steps)
+
+
+def _depth(plan: Plan, part: Part, base: Ground) -> dict[str, Any]:
+    return _trained(plan, part, base, min(plan.depth_rows, base.cut), plan.depth_steps)
+
+
+def _budget(plan: Plan, part: Part, base: Ground) -> dict[str, Any]:
+    """Noise-free joules against estimates near one budget; empty where no widths are."""
+    model, structure = base.fit(part.kind, slice(base.cut)), base.structure
+    budget_joules = part.fraction * base.profile.dense_joules
+    draw = numpy_generator(plan.seed, part.name)
+    sampled = {
+        "multipliers": multiplier_widths(structure, model, budget_joules),
+        "random": random_widths(structure, model, budget_joules, count=plan.near, generator=draw),
+    }
+    found: dict[str, Any] = {"budget_joules": _short(budget_joules)}
+    for name, widths in sampled.items():
+        if len(widths):
+            positions = structure.positions(widths).numpy()
+            joules, estimates = base.true_joules(positions), model(positions).numpy()
+            off = joules / estimates - 1
+            found[name] = {
+                "count": len(widths),
+                "error": _short(np.mean(np.abs(estimates - joules) / joules)),
+                "mean": _short(off.mean()),
+                "least": _short(off.min()),
+                "most": _short(off.max()),
+                "over": _short(np.mean(off > OVER)),
+            }
+    counts = {"climbers": plan.climbers, "proposals": plan.proposals, "rounds": plan.rounds}
+    worst = worst_case(structure, model, base.true_joules, budget_joules, **counts, generator=draw)
+    if worst is not None:
+        shares = worst.widths / np.array(structure.upper_bounds)
+        found["worst"] = {
+            "excess": _short(worst.excess),
+            "over_budget": _short(worst.joules / budget_joules - 1),
+            "narrow": _short(np.mean(shares <= NARROW)),
+            "wide": _short(np.mean(shares >= WIDE)),
+            "widths": worst.widths.tolist(),
+        }
+    return found
+
+
+def _short(value: float | np.floating[Any]) -> float:
+    """Five significant digits: more would be noise of the arithmetic."""
+    return float(f"{value:.5g}")
+
+
+_STUDIES: dict[str, Callable[[Plan, Part, Ground], dict[str, Any]]] = {
+    "fit": _fit,
+    "adam": _adam,
+    "depth": _depth,
+    "budget": _budget,
+}

@@ -1,0 +1,27 @@
+"""Which products of widths an energy model adds up."""
+
+from __future__ import annotations
+
+from shared.errors import BadInput
+from shared.networks.units import Structure
+
+KINDS = ("bilinear", "bilinear+linear")
+
+
+def terms(structure: Structure, kind: str) -> tuple[tuple[int, int], ...]:
+    """Pairs of positions, each a term of the model of `kind`.
+
+    "bilinear": the chain (0, 1), (1, 2), … of Yang, Zhu, Liu, CVPR 2019, section 3.2, whatever the network's layers
+    read. "bilinear+linear": for every unit a term of its own, which batch norm, depthwise layers and layers with one
+    fixed side need, and for every layer that reads one unit and writes another their product. Position 0 never changes,
+    so (0, u) is linear in u; what has no unit at all is in the intercept. Raises BadInput for another kind.
+    """
+    last = len(structure.position_bounds) - 1
+    if kind == "bilinear":
+        return tuple((i, i + 1) for i in range(last))
+    if kind != "bilinear+linear":
+        raise BadInput("a kind of energy model", repr(kind), " or ".join(KINDS))
+    units = range(1, last)
+    inner = [(i, j) for i, j, _ in structure.edges if i is not None and j is not None and i in units and j in units]
+    pairs = {(min(pair), max(pair)) for pair in inner}
+    return tuple(sorted({(0, unit) for unit in units} | pairs))
