@@ -1,0 +1,189 @@
+"""Joules of an NVIDIA GPU: its energy counter where it has one, else its power samples, integrated."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+
+from shared.meters.meter import Meter, MeterError, Window
+from shared.meters.nvml_devices import Device
+from shared.meters.nvml_facts import THROTTLES, event_reasons, names, state
+from shared.meters.nvml_library import ABSENT, PASSING, NvmlFault
+from shared.meters.nvml_sources import (
+    BUFFER,
+    COUNTER,
+    INSTANT,
+    SCALARS,
+    USAGE,
+    Sample,
+    SampleBuffer,
+    Trial,
+    counted_joules,
+    try_buffer,
+    try_scalar,
+)
+from shared.meters.sampling import DROPPED, LATE, LATE_PERIODS
+from shared.meters.signal import integral_joules, longest_gap_s
+from shared.meters.timing import Clock, MachineClock
+
+DEFAULT_UPDATE_S = 0.020  # of the GTX 1080 Ti; taken where a reading stood still
+SLOWEST_POLL_S = 0.010
+WATCH_S = 0.25  # the driver's buffer holds a second or more
+LARGEST_DIFFERENCE = 0.03
+DIFFERENT, UNCHECKED = "counter and integral differ by more than 3 %", "counter not checked by power samples"
+
+
+class NvmlMeter(Meter):
+    """The board's sensor, asked through NVML.
+
+    device: from nvml_devices.cuda_device; close() lets go of its library. Counter, buffered samples, instant power and
+    plain power are tried in this order on that very device. Where both exist the integral checks the counter. A polled
+    reading is on average half an update old: samples are dated back by that. Nothing waits at a window's edges: the
+    nearest reading holds there. wall_s: the clock of day. Raises MeterError where no power is told, as on Jetsons.
+
+    Flags: "throttled: …" with the reasons, "dropped samples", "late samples", and what the check of the counter found.
+    """
+
+    name = "nvml"
+    scope = "GPU board"
+    unit: Literal["J"] = "J"
+
+    def __init__(self, device: Device, *, clock: Clock | None = None, wall_s: Callable[[], float] = time.time) -> None:
+        self.device, self.clock = device, clock or MachineClock()
+        self._buffer = SampleBuffer(device, self.clock, wall_s)
+        self._counter, self._power = try_scalar(COUNTER, device, self.clock), try_buffer(self._buffer)
+        self.trials = [self._counter, self._power]
+        for source in (INSTANT, USAGE):
+            if self._power.problem:
+                self._power = try_scalar(source, device, self.clock)
+                self.trials.append(self._power)
+        if self._counter.problem and self._power.problem:
+            raise _nothing_works(device, self.trials)
+        self.method: Literal["counter", "integral"] = "integral" if self._counter.problem else "counter"
+        used = self._power if self._counter.problem else self._counter
+        self.period_s = used.update_period_s or DEFAULT_UPDATE_S
+        self.poll_s = min(SLOWEST_POLL_S, self.period_s / 2, (self._power.update_period_s or DEFAULT_UPDATE_S) / 2)
+        self._loops: list[Callable[[], None]] = []
+
+    def start(self) -> None:
+        """See Meter."""
+        if self._loops:
+            raise MeterError("a meter at rest", "one within a window", "stop() before start()")
+        self._counts: list[Sample] = []
+        self._watts: list[Sample] = []
+        self._reasons = self._dropped = 0
+        try:
+            for period_s, work in ((WATCH_S, self._watch), (self.poll_s, self._poll)):
+                self._loops.append(self.clock.every(period_s, work))
+        except BaseException:
+            self._halt()
+            raise
+        self._start_s = self.clock.now_s()
+
+    def stop(self) -> Window:
+        """See Meter."""
+        if not self._loops:
+            raise MeterError("a window that was begun", "none", "start() before stop()")
+        start_s, end_s = self._start_s, self.clock.now_s()
+        self._halt()
+        self._poll()
+        self._watch()
+        throttles = names(self._reasons, THROTTLES)
+        flags = [f"throttled: {', '.join(throttles)}"] * bool(throttles) + [DROPPED] * (self._dropped > 0)
+        inside, quantum = 0, 0.0
+        try:
+            if self._counter.problem:
+                joules = self._integral(start_s, end_s, flags)
+                inside = sum(start_s <= moment <= end_s for moment, _ in self._watts)
+            else:
+                times_s, counts = np.reshape(self._counts, (-1, 2)).T
+                joules, quantum = counted_joules(times_s, counts, start_s, end_s)
+        except ValueError as error:
+            raise MeterError(f"a {self.method} of joules from {self.name}", error, "a longer window") from error
+        if not (self._counter.problem or self._power.problem):
+            try:
+                difference = abs(self._integral(start_s, end_s, flags) / joules - 1)
+                flags += [DIFFERENT] * (difference > LARGEST_DIFFERENCE)
+            except ValueError:
+                flags.append(UNCHECKED)
+        return Window(joules, start_s, end_s, samples=inside, quantum=quantum, flags=tuple(flags))
+
+    def facts(self) -> dict[str, object]:
+        """See Meter. sources: what each trial read came to. Raises NvmlFault when the GPU is lost."""
+        return {
+            "device": self.device.name,
+            "uuid": self.device.uuid,
+            "sources": {trial.source: str(trial.problem or "works") for trial in self.trials},
+            "update_period_s": {
+                trial.source: trial.update_period_s or "unknown" for trial in self.trials if not trial.problem
+            },
+            "poll_period_s": self.poll_s,
+            **state(self.device),
+        }
+
+    def close(self) -> None:
+        """See Meter."""
+        self._halt()
+        self.device.library.close()
+
+    def _poll(self) -> None:
+        if not self._counter.problem:
+            self._read(COUNTER, self._counts, age_s=0.0)
+        if self._power.source in SCALARS and not self._power.problem:
+            self._read(self._power.source, self._watts, (self._power.update_period_s or DEFAULT_UPDATE_S) / 2)
+
+    def _read(self, source: str, into: list[Sample], age_s: float) -> None:
+        before_s = self.clock.now_s()
+        try:
+            value = SCALARS[source](self.device)
+        except NvmlFault as fault:
+            self._drop(fault)
+            return
+        moment_s = (before_s + self.clock.now_s()) / 2 - age_s  # reading takes its time
+        if not into or moment_s > into[-1][0]:
+            into.append((moment_s, value))
+
+    def _watch(self) -> None:
+        try:
+            if self._power.source == BUFFER:
+                self._watts += self._buffer.read()
+            self._reasons |= event_reasons(self.device)
+        except NvmlFault as fault:
+            self._drop(fault)
+
+    def _drop(self, fault: NvmlFault) -> None:
+        if fault.fault not in PASSING:
+            raise fault
+        self._dropped += 1
+
+    def _halt(self) -> None:
+        loops, self._loops = self._loops, []
+        failures = list[MeterError]()
+        for stop in loops:
+            try:
+                stop()
+            except MeterError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
+
+    def _integral(self, start_s: float, end_s: float, flags: list[str]) -> float:
+        period_s = self._power.update_period_s or DEFAULT_UPDATE_S
+        if end_s - start_s < 2 * period_s:
+            raise ValueError(f"expected two updates of the power, {2 * period_s:.3g} s, got {end_s - start_s:.3g} s")
+        times_s, watts = np.reshape(self._watts, (-1, 2)).T
+        joules = integral_joules(times_s, watts, start_s, end_s)
+        flags += [LATE] * (longest_gap_s(times_s, start_s, end_s) > LATE_PERIODS * max(period_s, self.poll_s))
+        return joules
+
+
+def _nothing_works(device: Device, trials: list[Trial]) -> MeterError:
+    """The fault that more than this GPU's age explains, if there is one; else a list of what was tried."""
+    for trial in trials:
+        if isinstance(trial.problem, NvmlFault) and trial.problem.fault not in ABSENT | {"NOT_FOUND"}:
+            return trial.problem
+    got = "; ".join(f"{trial.source}: {getattr(trial.problem, 'fault', trial.problem)}" for trial in trials)
+    return MeterError(f"a power of {device.name} from NVML", got, "`--meter ina3221` on a Jetson, else another meter")

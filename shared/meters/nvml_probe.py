@@ -1,0 +1,58 @@
+"""What NVML offers on this machine, by trial reads, and how to get what is missing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from shared.meters.meter import MeterError
+from shared.meters.nvml_devices import devices
+from shared.meters.nvml_library import Library
+from shared.meters.nvml_sources import COUNTER, INSTANT, USAGE, SampleBuffer, try_buffer, try_scalar
+from shared.meters.timing import Clock, MachineClock
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was tried. where: "NVML" or a GPU's name and UUID. detail: its answer, or how to get it."""
+
+    where: str
+    what: str
+    found: bool
+    detail: str
+
+
+def probe(
+    bindings: Any = None, *, clock: Clock | None = None, wall_s: Callable[[], float] = time.time
+) -> tuple[Finding, ...]:
+    """Tries all sources of all GPUs, which takes a few seconds each. Raises nothing: a fault is a finding."""
+    clock = clock or MachineClock()
+    try:
+        library = Library(bindings)
+    except MeterError as error:
+        return (Finding("NVML", "library", False, str(error)),)
+    findings = []
+    try:
+        driver = library.ask("the driver's version", "nvmlSystemGetDriverVersion")
+        findings.append(Finding("NVML", "library", True, f"driver {driver}"))
+        found = devices(library)
+        if not found:
+            findings.append(Finding("NVML", "GPUs", False, "the driver knows none; try `nvidia-smi -L`"))
+        for device in found:
+            trials = [
+                try_scalar(COUNTER, device, clock),
+                try_buffer(SampleBuffer(device, clock, wall_s)),
+                try_scalar(INSTANT, device, clock),
+                try_scalar(USAGE, device, clock),
+            ]
+            for trial in trials:
+                period = f"{trial.update_period_s * 1e3:.0f} ms" if trial.update_period_s else "unknown, it stood still"
+                detail = str(trial.problem or f"update period {period}")
+                findings.append(Finding(f"{device.name} {device.uuid}", trial.source, trial.problem is None, detail))
+    except MeterError as error:
+        findings.append(Finding("NVML", "GPUs", False, str(error)))
+    finally:
+        library.close()
+    return tuple(findings)
