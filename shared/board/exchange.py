@@ -1,0 +1,201 @@
+"""What the host writes for a board and reads back: operation lists as JSON, measurements as JSON and CSV."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from shared.board.runner import MEASUREMENT_SCHEMA, OPERATIONS_SCHEMA, VERSION, fingerprint
+from shared.board.wiring import wired
+from shared.cache import atomic_write
+from shared.errors import BadInput
+from shared.meters.jetson_rails import quantum_watts, scope, settled_watts, shunt_ohms
+from shared.meters.sampling import DROPPED, LATE, LATE_PERIODS
+from shared.meters.signal import integral_joules, longest_gap_s
+from shared.networks.operations import Operation
+
+
+def operation_list(
+    operations: Sequence[Operation], positions: ArrayLike, *, batch: int, repeats: int = 32, window_s: float = 5.0
+) -> dict[str, Any]:
+    """The operations at each row of positions (n, p), as a document of JSON types that a board's runner executes.
+
+    batch: images per inference. A measured window lasts at least `repeats` inferences and `window_s` seconds; rows are
+    measured in their order and may repeat. Raises BadInput for positions that are no counts, a batch or repeats below
+    1, and operations whose list doesn't say enough to run them.
+    """
+    rows = np.asarray(positions, dtype=np.float64)
+    if rows.ndim != 2 or not rows.size or not ((rows >= 1) & (rows == np.floor(rows)) & np.isfinite(rows)).all():
+        raise BadInput("positions (n, p) of whole numbers, 1 or more", f"shape {rows.shape}", "a row per width vector")
+    if batch < 1 or repeats < 1 or not 0 <= window_s < math.inf:
+        got = f"batch {batch}, repeats {repeats}, window_s {window_s}"
+        raise BadInput("a batch and repeats of 1 or more, and seconds", got, "the defaults")
+    return {
+        "schema": OPERATIONS_SCHEMA,
+        "version": VERSION,
+        "batch": batch,
+        "repeats": repeats,
+        "window_s": window_s,
+        "image_size": list(operations[0].input_size),
+        "positions": rows.astype(int).tolist(),
+        "operations": [dict(entry) for entry in wired(tuple(operations))],
+    }
+
+
+def write_operations(path: Path, document: dict[str, Any]) -> None:
+    """Write an operation list to a file for the board."""
+    atomic_write(path, (json.dumps(document) + "\n").encode())
+
+
+@dataclass(frozen=True)
+class BoardWindow:
+    """One measured window: which row of the positions, and per image seconds, gross joules (None without a rail) and
+    the step of joules that the sensor's resolution leaves open (None when the shunt isn't known); flags as a meter."""
+
+    row: int
+    images: int
+    samples: int
+    seconds: float
+    joules: float | None
+    quantum_joules: float | None
+    conditions: dict[str, int]
+    flags: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class BoardMeasurement:
+    """What a board has measured of an operation list. idle_watts: mean power of each idle stretch, before and after."""
+
+    windows: tuple[BoardWindow, ...]
+    idle_watts: tuple[float, ...]
+    scope: str
+    device: str
+    versions: dict[str, str]
+
+
+class _Window(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    row: int = Field(ge=0)
+    repeats: int = Field(ge=1)
+    start_s: float
+    end_s: float
+    conditions: dict[str, int]
+
+
+class _Rail(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    label: str
+    generation: Literal["iio", "hwmon"]
+    folder: str
+    volts: float = Field(ge=0)
+    shunt_ohms: float | None = Field(gt=0)
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    schema_: str = Field(alias="schema")
+    version: Literal[1]
+    operations_sha256: str
+    batch: int
+    windows: list[_Window]
+    idle: list[tuple[float, float]]
+    rail: _Rail | None
+    period_s: float = Field(gt=0)
+    dropped_samples: int = Field(ge=0)
+    clock: str
+    device: str
+    versions: dict[str, str]
+    csv_sha256: str
+
+
+def read_measurement(document: dict[str, Any], path: Path) -> BoardMeasurement:
+    """What a board's runner has written as `path` (JSON) and the CSV of the same name beside it.
+
+    document: the operation list that was measured. Raises BadInput for files that can't be read, are damaged, belong
+    together with neither each other nor the document, or hold windows without enough samples.
+    """
+    measured = _read_json(path)
+    if measured.operations_sha256 != fingerprint(document) or measured.batch != document["batch"]:
+        raise BadInput(f"a measurement of this operation list at {path}", "one of another list", "the list it is of")
+    last = len(document["positions"]) - 1
+    if any(window.row > last or not window.end_s > window.start_s for window in measured.windows):
+        raise BadInput(f"windows of rows 0 to {last} in {path}", "others, or without length", "measuring anew")
+    times_s, watts = _read_csv(path.with_suffix(".csv"), measured.csv_sha256)
+    rail = measured.rail
+    step = None
+    if rail is not None:
+        ohms = rail.shunt_ohms or shunt_ohms(rail.label)
+        step = None if ohms is None else quantum_watts(rail.volts, float(watts.mean()) if watts.size else 0.0, ohms)
+        watts = np.array([settled_watts(value, step or 0.0) for value in watts])
+
+    def joules(start_s: float, end_s: float) -> float:
+        try:
+            return integral_joules(times_s, watts, start_s, end_s)
+        except ValueError as error:
+            raise BadInput(f"a trace of power in {path.with_suffix('.csv')}", f"({error})", "measuring anew") from error
+
+    def flags(start_s: float, end_s: float) -> tuple[str, ...]:
+        late = longest_gap_s(times_s, start_s, end_s) > LATE_PERIODS * measured.period_s
+        return (LATE,) * late + (DROPPED,) * (measured.dropped_samples > 0)
+
+    windows = []
+    for window in measured.windows:
+        images, seconds = window.repeats * measured.batch, window.end_s - window.start_s
+        windows.append(
+            BoardWindow(
+                row=window.row,
+                images=images,
+                samples=int(((times_s >= window.start_s) & (times_s <= window.end_s)).sum()),
+                seconds=seconds / images,
+                joules=None if rail is None else joules(window.start_s, window.end_s) / images,
+                quantum_joules=None if step is None else step * seconds / images,
+                conditions=window.conditions,
+                flags=() if rail is None else flags(window.start_s, window.end_s),
+            )
+        )
+    idle = () if rail is None else tuple(joules(start, end) / (end - start) for start, end in measured.idle)
+    what = "wall time" if rail is None else scope(rail.label)
+    return BoardMeasurement(tuple(windows), idle, what, measured.device, measured.versions)
+
+
+def _read_json(path: Path) -> _File:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict) or found.get("schema") != MEASUREMENT_SCHEMA:
+            raise BadInput(f"a board's measurement at {path}", "another kind of file", "the JSON that runner.py wrote")
+        return _File.model_validate(found)
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BadInput(f"a board's measurement at {path}", error, "copying both files from the board again") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        got = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise BadInput(
+            f"a measurement of version {VERSION} at {path}", got, "the runner.py that belongs here"
+        ) from error
+
+
+def _read_csv(path: Path, sha256: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """times_s (n,) and watts (n,)."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"the samples at {path}", error.strerror, "copying both files from the board") from error
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise BadInput(f"the samples that belong to the JSON file at {path}", "other data", "copying both files again")
+    lines = data.decode().splitlines()
+    try:
+        if lines[0] != "time_s,watts":
+            raise ValueError(lines[0])
+        pairs = np.array([[float(value) for value in line.split(",")] for line in lines[1:]]).reshape(-1, 2)
+    except (IndexError, ValueError) as error:
+        raise BadInput(f"columns time_s and watts at {path}", f"({error})", "the file as runner.py wrote it") from error
+    return pairs[:, 0], pairs[:, 1]

@@ -1,0 +1,460 @@
+#!/usr/bin/env python3
+"""Runs networks of an operation list and samples one power rail meanwhile; also how sysfs shows an INA3221.
+
+This one file goes to the board. It needs Python 3.6 or newer and, except for `--list`, torch of any version from 1.4:
+
+    python3 runner.py --list
+    python3 runner.py operations.json --rail VDD_IN --out measured
+
+The second writes measured.csv (time_s, watts) and measured.json (windows, repeats, rail, versions, clock).
+"""
+# ruff: noqa: UP006, UP035, UP045 - Python 3.6 knows neither list[int] nor int | None
+
+import argparse
+import csv
+import errno
+import glob
+import hashlib
+import json
+import math
+import os
+import platform
+import re
+import sys
+import threading
+import time
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+
+OPERATIONS_SCHEMA = "energy-compression-bench/operations"
+MEASUREMENT_SCHEMA = "energy-compression-bench/board-measurement"
+VERSION = 1
+PASSING = (errno.EAGAIN, errno.EIO, errno.EREMOTEIO, errno.ETIMEDOUT)  # a bus that was busy, a lost acknowledgement
+NO_RAILS = ("", "nc", "sum of shunt voltages")  # labels of channels that measure nothing, in lower case
+WARM_UP = 3  # batches before a window; as many again tell how long one takes
+# Clocks in kHz or Hz and temperatures in thousandths of a degree, where a board shows them.
+CONDITIONS = (
+    "devices/system/cpu/cpu*/cpufreq/scaling_cur_freq",
+    "class/devfreq/*/cur_freq",
+    "class/thermal/thermal_zone*/temp",
+)
+
+
+class BoardError(Exception):
+    """Something is missing, refuses or is malformed: what was expected, what was got, what to try.
+
+    passing: whether the same read may well succeed the next time.
+    """
+
+    def __init__(self, expected: str, got: object, hint: str, passing: bool = False) -> None:
+        super().__init__(f"expected {expected}, got {got}; try {hint}")
+        self.expected, self.got, self.hint, self.passing = expected, got, hint, passing
+
+
+def read_text(path: str) -> str:
+    """A sysfs file's text without the line's end; raises BoardError when it can't be read."""
+    try:
+        with open(path) as file:
+            return file.read().strip()
+    except PermissionError:
+        raise BoardError("a sensor file that may be read", path + " (permission denied)", "sudo") from None
+    except OSError as error:
+        hint = "again with the board awake, or --list for the rails that there are"
+        passing = error.errno in PASSING
+        raise BoardError("a sensor file that answers", f"{path} ({error.strerror})", hint, passing) from error
+
+
+def read_number(path: str) -> float:
+    """A sysfs file's number; raises BoardError when there is none."""
+    text = read_text(path)
+    try:
+        return float(text)
+    except ValueError:
+        raise BoardError("a number in " + path, repr(text), "another kernel or driver") from None
+
+
+class Rail(NamedTuple):
+    """One channel of an INA3221 in sysfs. generation: "iio" (L4T to 32, driver ina3221x) or "hwmon" (mainline)."""
+
+    label: str
+    folder: str
+    channel: str
+    generation: str
+
+    def watts(self) -> float:
+        """The power now; may be a step or two below zero without load. Raises BoardError."""
+        if self.generation == "iio":
+            return read_number(self.path("in_power{}_input")) / 1e3
+        return self.volts() * read_number(self.path("curr{}_input")) / 1e3
+
+    def volts(self) -> float:
+        """The voltage now. Raises BoardError."""
+        return read_number(self.path("in_voltage{}_input" if self.generation == "iio" else "in{}_input")) / 1e3
+
+    def shunt_ohms(self) -> Optional[float]:
+        """The shunt that the driver reckons with; None where sysfs doesn't say. Raises BoardError."""
+        path = self.path("shunt{}_resistor")
+        return read_number(path) / 1e6 if self.generation == "hwmon" and os.path.exists(path) else None
+
+    def path(self, pattern: str) -> str:
+        """The file of this channel that is named by `pattern`."""
+        return os.path.join(self.folder, pattern.format(self.channel))
+
+
+def find_rails(root: str = "/sys") -> List[Rail]:
+    """All rails below `root`, by folder; unconnected channels and sums left out. Raises BoardError where unreadable."""
+    folders = {}  # type: Dict[str, str]
+    for driver in ("ina3221x", "ina3221"):
+        for below in ("iio:device*", "iio_device", "hwmon/hwmon*"):
+            for folder in glob.glob(os.path.join(glob.escape(root), "bus/i2c/drivers", driver, "*-*", below)):
+                folders.setdefault(os.path.realpath(folder), folder)  # iio_device may be a link to iio:deviceN
+    rails = []
+    for folder in sorted(folders.values()):
+        try:
+            names = sorted(os.listdir(folder))
+        except OSError as error:
+            raise BoardError("a sensor's folder", f"{folder} ({error.strerror})", "sudo") from error
+        for name in names:
+            match = re.match(r"rail_name_(\d+)$|in(\d+)_label$", name)
+            if match and read_text(os.path.join(folder, name)).lower() not in NO_RAILS:
+                generation = "iio" if match.group(1) else "hwmon"
+                label = read_text(os.path.join(folder, name))
+                rails.append(Rail(label, folder, match.group(1) or match.group(2), generation))
+    return rails
+
+
+def select_rail(rails: List[Rail], label: str) -> Rail:
+    """The rail of that label; raises BoardError when there is none or more than one."""
+    chosen = [rail for rail in rails if rail.label == label]
+    if not chosen:
+        found = ", ".join(rail.label for rail in rails) or "none"
+        raise BoardError("a rail labelled " + label, "rails " + found, "one of those found, or a kernel with ina3221")
+    if len(chosen) > 1:
+        places = " and ".join(rail.folder for rail in chosen)
+        raise BoardError("one rail labelled " + label, places, "a device tree that gives each its own label")
+    return chosen[0]
+
+
+class Sampler:
+    """Reads a rail in a thread, each `period_s`, from start() to stop().
+
+    samples: (time_s, watts) each; dropped: how many readings failed in passing and are missing there.
+    """
+
+    def __init__(self, rail: Rail, period_s: float) -> None:
+        self.rail, self.period_s = rail, period_s
+        self.samples = []  # type: List[Tuple[float, float]]
+        self.dropped = 0
+        self._failure = None  # type: Optional[BoardError]
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._loop, daemon=True)
+
+    def start(self) -> None:
+        """Begin, after a trial read; raises BoardError when the rail doesn't answer."""
+        self.rail.watts()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; raises what a read has raised meanwhile."""
+        self._ended.set()
+        self._thread.join()
+        if self._failure:
+            raise self._failure
+
+    def _loop(self) -> None:
+        due = time.monotonic()
+        while not self._ended.is_set():
+            before_s = time.monotonic()
+            try:
+                watts = self.rail.watts()
+                self.samples.append(((before_s + time.monotonic()) / 2, watts))  # reading takes its time
+            except BoardError as error:
+                if not error.passing:
+                    self._failure = error
+                    return
+                self.dropped += 1
+            due = max(due + self.period_s, time.monotonic())
+            self._ended.wait(due - time.monotonic())
+
+
+class Network:
+    """One row of an operation list as torch layers with random weights, in evaluation mode.
+
+    layers: the work of each operation, in order. Called with images (batch, channels, h, w); every tensor is let go
+    after its last reader, and a ReLU works in place where it is the only one.
+    """
+
+    def __init__(self, document: Dict[str, Any], row: int, device: str) -> None:
+        import torch
+
+        operations, positions = document["operations"], document["positions"][row]
+        generator = torch.Generator()
+        generator.manual_seed(row)
+        readers = [0] * (len(operations) + 1)
+        for operation in operations:
+            for source in operation["sources"]:
+                readers[source] += 1
+        left = list(readers)
+        self.layers, self._steps = [], []  # type: List[Any], List[Any]
+        for operation in operations:
+            sources = operation["sources"]
+            for source in sources:
+                left[source] -= 1
+            in_place = sources[0] > 0 and readers[sources[0]] == 1
+            layer = _layer(torch, operation, positions, in_place)
+            if isinstance(layer, torch.nn.Module):
+                _fill(torch, layer, generator)
+                layer = layer.eval() if device == "cpu" else layer.eval().to(device)
+            self.layers.append(layer)
+            self._steps.append((layer, sources, [source for source in sorted(set(sources)) if not left[source]]))
+
+    def __call__(self, images: Any) -> Any:
+        """The outputs (batch, classes) or (batch, classes, h, w)."""
+        values = {0: images}
+        for number, (layer, sources, done) in enumerate(self._steps, 1):
+            values[number] = layer(*[values[source] for source in sources])
+            for source in done:
+                del values[source]
+        return values[len(self._steps)]
+
+
+def channels(count: List[Any], positions: List[int]) -> int:
+    """The number of channels that [position or None, dense count, repeat] stands for."""
+    position, dense, repeat = count
+    return int((dense if position is None else positions[position]) * repeat)
+
+
+def _layer(torch: Any, operation: Dict[str, Any], positions: List[int], in_place: bool) -> Callable[..., Any]:
+    """The layer or function that does the operation's work."""
+    nn, kind, bias = torch.nn, operation["kind"], operation["bias"]
+    inputs, outputs = channels(operation["inputs"], positions), channels(operation["outputs"], positions)
+    size, kernel, stride = operation["output_size"], operation["kernel"], operation["stride"]
+    padding, dilation, extra = operation["padding"], operation["dilation"], operation["output_padding"]
+    if kind in ("conv", "depthwise"):
+        groups = inputs if kind == "depthwise" else 1
+        return _plain(nn.Conv2d)(inputs, outputs, kernel, stride, padding, dilation, groups, bias)
+    if kind == "transposed_conv":
+        return _plain(nn.ConvTranspose2d)(inputs, outputs, kernel, stride, padding, extra, bias=bias)
+    if kind == "linear":
+        layer = _plain(nn.Linear)(inputs, outputs, bias)
+        layer.register_forward_pre_hook(lambda _, given: (given[0].flatten(1),))
+        return layer
+    if kind == "max_pool":
+        return nn.AdaptiveMaxPool2d(size) if padding is None else nn.MaxPool2d(kernel, stride, padding)
+    if kind == "avg_pool":
+        return nn.AdaptiveAvgPool2d(size) if padding is None else nn.AvgPool2d(kernel, stride, padding)
+    others = {
+        "batch_norm": lambda: nn.BatchNorm2d(outputs),
+        "relu": lambda: nn.ReLU(in_place),
+        "upsample": lambda: nn.Upsample(size=size),
+        "add": lambda: torch.add,
+        "cat": lambda: lambda *parts: torch.cat(parts, 1),
+    }
+    if kind not in others:
+        raise BoardError("an operation that this file knows", repr(kind), "the runner.py that belongs to the list")
+    return others[kind]()
+
+
+_PLAIN = {}  # type: Dict[Any, Any]
+
+
+def _plain(kind: Any) -> Any:
+    """A layer class without torch's initialisation, which would take longer than the rest of building."""
+    if kind not in _PLAIN:
+        _PLAIN[kind] = type(kind.__name__, (kind,), {"reset_parameters": lambda self: None})
+    return _PLAIN[kind]
+
+
+def _fill(torch: Any, layer: Any, generator: Any) -> None:
+    """Weights that keep activations at one scale: neither overflow nor denormal numbers, which are slow."""
+    if layer.__class__ in _PLAIN.values():
+        outputs = getattr(layer, "out_channels", None) or layer.out_features
+        with torch.no_grad():
+            layer.weight.normal_(0, math.sqrt(2.0 * outputs / layer.weight.numel()), generator=generator)
+            if layer.bias is not None:
+                layer.bias.zero_()
+
+
+def build_callable(
+    document: Dict[str, Any], batch: int, row: int = 0, device: Optional[str] = None
+) -> Callable[[], Any]:
+    """A function that infers one batch of random images and returns the outputs, on CUDA when present, else CPU.
+
+    document: an operation list, as a dict; row: which of its positions. It does not wait for CUDA to finish. torch's
+    global generators are left alone.
+    """
+    import torch
+
+    device = device or default_device()
+    network = Network(document, row, device)
+    generator = torch.Generator()
+    generator.manual_seed(row)
+    images = torch.randn([batch, document["positions"][row][0]] + document["image_size"], generator=generator)
+    images = images.to(device)
+    without_gradients = getattr(torch, "inference_mode", torch.no_grad)
+
+    def infer() -> Any:
+        with without_gradients():
+            return network(images)
+
+    return infer
+
+
+def default_device() -> str:
+    """ "cuda" when torch can use it, else "cpu"."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def load_operations(path: str) -> Dict[str, Any]:
+    """An operation list's file; raises BoardError when it is none."""
+    try:
+        with open(path) as file:
+            document = json.load(file)
+    except (OSError, ValueError) as error:
+        raise BoardError("an operation list at " + path, error, "writing it anew on the host") from error
+    got = (document.get("schema"), document.get("version")) if isinstance(document, dict) else type(document).__name__
+    if got != (OPERATIONS_SCHEMA, VERSION):
+        raise BoardError(f"an operation list of version {VERSION}", got, "the runner.py that belongs to it")
+    return document
+
+
+def fingerprint(document: Dict[str, Any]) -> str:
+    """SHA-256 over the document's canonical JSON; a measurement names the list that it is of."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def measure_row(document: Dict[str, Any], row: int, device: str, root: str) -> Dict[str, Any]:
+    """One window: at least the document's repeats and seconds of inference between synchronised edges."""
+    import torch
+
+    synchronize = torch.cuda.synchronize if device.startswith("cuda") else (lambda: None)
+    infer = build_callable(document, document["batch"], row, device)
+    for _ in range(WARM_UP):
+        outputs = infer()
+    last = document["operations"][-1]
+    promised = [document["batch"], channels(last["outputs"], document["positions"][row])] + last["output_size"]
+    if list(outputs.shape) + [1] * (4 - outputs.dim()) != promised:
+        raise BoardError(f"outputs of shape {promised}", list(outputs.shape), "writing the list anew")
+    synchronize()
+    start_s = time.monotonic()
+    for _ in range(WARM_UP):
+        infer()
+    synchronize()
+    batch_s = max((time.monotonic() - start_s) / WARM_UP, 1e-6)
+    repeats = max(document["repeats"], math.ceil(document["window_s"] / batch_s))
+    start_s = time.monotonic()
+    for _ in range(repeats):
+        infer()
+    synchronize()
+    end_s = time.monotonic()
+    return {"row": row, "repeats": repeats, "start_s": start_s, "end_s": end_s, "conditions": conditions(root)}
+
+
+def conditions(root: str) -> Dict[str, int]:
+    """Clocks and temperatures by their path below `root`, as far as they can be read."""
+    found = {}
+    for pattern in CONDITIONS:
+        for path in sorted(glob.glob(os.path.join(glob.escape(root), pattern))):
+            try:
+                found[os.path.relpath(path, root)] = int(read_number(path))
+            except BoardError:
+                continue  # a zone that is asleep is no reason to lose a measurement
+    return found
+
+
+def measure(document: Dict[str, Any], rail: Optional[Rail], period_s: float, idle_s: float, root: str) -> Any:
+    """All rows in the list's order, with idle stretches before and after; returns (measurement, samples)."""
+    import torch
+
+    device = default_device()
+    build_callable(document, document["batch"], 0, device)()  # what torch loads once is no idle power
+    sampler = Sampler(rail, period_s) if rail else None
+    if sampler:
+        sampler.start()
+    idle = [_pause(idle_s)]
+    windows = []
+    for row in range(len(document["positions"])):
+        windows.append(measure_row(document, row, device, root))
+        sys.stderr.write("\r{} of {} width vectors".format(row + 1, len(document["positions"])))
+        sys.stderr.flush()
+    sys.stderr.write("\n")
+    idle.append(_pause(idle_s))
+    if sampler:
+        time.sleep(2 * period_s)
+        sampler.stop()
+    facts = None  # type: Optional[Dict[str, Any]]
+    if rail:
+        facts = {"label": rail.label, "generation": rail.generation, "folder": rail.folder}
+        facts.update(volts=rail.volts(), shunt_ohms=rail.shunt_ohms())
+    return {
+        "schema": MEASUREMENT_SCHEMA,
+        "version": VERSION,
+        "operations_sha256": fingerprint(document),
+        "batch": document["batch"],
+        "windows": windows,
+        "idle": idle if idle_s else [],
+        "rail": facts,
+        "period_s": period_s,
+        "dropped_samples": sampler.dropped if sampler else 0,
+        "clock": "time.monotonic",
+        "device": torch.cuda.get_device_name(0) if device == "cuda" else platform.machine(),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "cuda": str(torch.version.cuda),
+            "kernel": platform.release(),
+        },
+    }, (sampler.samples if sampler else [])
+
+
+def _pause(seconds: float) -> List[float]:
+    """Wait; returns when the wait began and ended."""
+    start_s = time.monotonic()
+    time.sleep(seconds)
+    return [start_s, time.monotonic()]
+
+
+def write(out: str, measurement: Dict[str, Any], samples: List[Tuple[float, float]]) -> None:
+    """`out`.csv and `out`.json, which holds the other's hash."""
+    with open(out + ".csv", "w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["time_s", "watts"])
+        writer.writerows([repr(time_s), repr(watts)] for time_s, watts in samples)
+    with open(out + ".csv", "rb") as written:
+        measurement["csv_sha256"] = hashlib.sha256(written.read()).hexdigest()
+    with open(out + ".json", "w") as file:
+        json.dump(measurement, file, indent=1)
+        file.write("\n")
+
+
+def main(arguments: Optional[List[str]] = None) -> int:
+    """The command; returns 0, or 2 after one line that says what is wrong."""
+    parser = argparse.ArgumentParser(description="Measure the networks of an operation list on this board.")
+    parser.add_argument("operations", nargs="?", help="JSON file written on the host")
+    parser.add_argument("--list", action="store_true", help="list the INA3221's rails with a reading of each and end")
+    parser.add_argument("--rail", help="label of the rail to sample; without one only times are taken")
+    parser.add_argument("--out", default="measured", help="files to write, without .csv and .json")
+    parser.add_argument("--period", type=float, default=0.05, help="seconds between two readings")
+    parser.add_argument("--idle", type=float, default=5.0, help="seconds of idling before and after")
+    parser.add_argument("--sysfs", default="/sys", help="root of sysfs")
+    given = parser.parse_args(arguments)
+    try:
+        rails = find_rails(given.sysfs) if given.list or given.rail else []
+        if given.list:
+            for found in rails:
+                print(f"{found.label:20} {found.watts():8.3f} W  {found.folder}")
+            return 0
+        if not given.operations:
+            raise BoardError("an operation list or --list", "neither", "--help")
+        document = load_operations(given.operations)
+        rail = select_rail(rails, given.rail) if given.rail else None
+        write(given.out, *measure(document, rail, given.period, given.idle, given.sysfs))
+    except (BoardError, ImportError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,162 @@
+"""The INA3221 of a Jetson as a meter: one rail, by its label, through sysfs; and what there is of it on this machine.
+
+Rails are listed side by side and never added: on a TX2, VDD_IN already holds the module's other rails.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+
+from shared.board.runner import BoardError, find_rails, select_rail
+from shared.board.runner import Rail as SysfsChannel
+from shared.meters import jetson_rails
+from shared.meters.meter import MeterError, Window
+from shared.meters.sampling import DroppedSample, SampledMeter
+from shared.meters.timing import Clock
+
+PERIOD_S = 0.05  # the mainline driver takes up to two conversion cycles of 13 ms for one reading
+
+
+class Rail(ABC):
+    """One rail as the meter reads it. label: as the driver calls it. shunt_ohms: None where nobody knows it."""
+
+    label: str
+    shunt_ohms: float | None
+
+    @abstractmethod
+    def watts(self) -> float:
+        """The power now. Raises MeterError when the sensor does not answer."""
+
+    @abstractmethod
+    def volts(self) -> float:
+        """The voltage now. Raises MeterError when the sensor does not answer."""
+
+    @abstractmethod
+    def facts(self) -> dict[str, object]:
+        """How it is read; JSON values."""
+
+
+class SysfsRail(Rail):
+    """A rail through the kernel's driver, L4T's (iio) or mainline's (hwmon), below `root`.
+
+    Raises MeterError, listing the rails found, when `label` is not one of them.
+    """
+
+    def __init__(self, label: str, root: str = "/sys") -> None:
+        try:
+            self.channel: SysfsChannel = select_rail(find_rails(root), label)
+            given_ohms = self.channel.shunt_ohms()
+        except BoardError as error:
+            raise _meter_error(error) from error
+        self.label = label
+        self.shunt_ohms = jetson_rails.shunt_ohms(label) if given_ohms is None else given_ohms
+
+    def watts(self) -> float:
+        """See Rail."""
+        try:
+            return self.channel.watts()
+        except BoardError as error:
+            raise _meter_error(error) from error
+
+    def volts(self) -> float:
+        """See Rail."""
+        try:
+            return self.channel.volts()
+        except BoardError as error:
+            raise _meter_error(error) from error
+
+    def facts(self) -> dict[str, object]:
+        """See Rail."""
+        return {"access": f"sysfs ({self.channel.generation})", "path": self.channel.folder}
+
+
+class INA3221Meter(SampledMeter):
+    """Joules of one rail, idle power not subtracted.
+
+    A window's quantum is one step of the sensor's power, held for the whole window: the most that its resolution can
+    make of an error. Where the shunt isn't known the window is flagged "resolution unknown".
+    """
+
+    name = "ina3221"
+
+    def __init__(self, rail: Rail, *, period_s: float = PERIOD_S, clock: Clock | None = None) -> None:
+        super().__init__(period_s, clock=clock)
+        self.rail, self.scope = rail, jetson_rails.scope(rail.label)
+        self._volts = 0.0
+
+    def start(self) -> None:
+        """See Meter."""
+        self._volts = self.rail.volts()
+        super().start()
+
+    def stop(self) -> Window:
+        """See Meter."""
+        window = super().stop()
+        if self.rail.shunt_ohms is None:
+            return replace(window, flags=(*window.flags, "resolution unknown"))
+        return replace(window, quantum=self._quantum_watts(window.amount / window.seconds) * window.seconds)
+
+    def read_watts(self) -> float:
+        """See SampledMeter. A step or two below zero, which a rail without load may read, is 0 W."""
+        watts = self.rail.watts()
+        return watts if self.rail.shunt_ohms is None else jetson_rails.settled_watts(watts, self._quantum_watts(0.0))
+
+    def facts(self) -> dict[str, object]:
+        """See Meter."""
+        return {
+            "rail": self.rail.label,
+            "shunt_ohms": self.rail.shunt_ohms,
+            "period_s": self.period_s,
+            "volts": self._volts,
+            **self.rail.facts(),
+        }
+
+    def _quantum_watts(self, watts: float) -> float:
+        assert self.rail.shunt_ohms is not None
+        return jetson_rails.quantum_watts(self._volts, watts, self.rail.shunt_ohms)
+
+
+@dataclass(frozen=True)
+class RailProbe:
+    """One rail: the folder it was found in, what it measures, and a trial reading, or what is wrong with it."""
+
+    label: str
+    path: str
+    scope: str
+    watts: float | None
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The rails of this machine. problem: why there are none, and how to get them; None when there are."""
+
+    rails: tuple[RailProbe, ...]
+    problem: str | None
+
+
+def probe(root: str = "/sys") -> Probe:
+    """Every rail below `root` with a trial reading. Raises nothing: what is missing stands in the answer."""
+    try:
+        channels = find_rails(root)
+    except BoardError as error:
+        return Probe((), str(error))
+    if not channels:
+        expected = f"an INA3221 below {root}/bus/i2c/drivers"
+        hint = "a Jetson with its own kernel (L4T), or a kernel with the driver ina3221"
+        return Probe((), str(MeterError(expected, "none", hint)))
+    return Probe(tuple(_probed(channel) for channel in channels), None)
+
+
+def _probed(channel: SysfsChannel) -> RailProbe:
+    watts = problem = None
+    try:
+        watts = channel.watts()
+    except BoardError as error:
+        problem = str(error)
+    return RailProbe(channel.label, channel.folder, jetson_rails.scope(channel.label), watts, problem)
+
+
+def _meter_error(error: BoardError) -> MeterError:
+    return (DroppedSample if error.passing else MeterError)(error.expected, error.got, error.hint)

@@ -1,0 +1,274 @@
+"""A board's runner builds from an operation list what the network is, and gets along with Python 3.6."""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from shared import networks
+from shared.board import runner
+from shared.board.exchange import operation_list
+from shared.board.wiring import wired
+from shared.errors import BadInput
+from shared.networks.operations import Channels
+
+BUILDS: dict[str, dict[str, Any]] = {
+    "mobilenet": {"width_multiplier": 0.25, "input_size": 28, "in_channels": 1, "num_classes": 10},
+    "alexnet": {"width_multiplier": 0.125, "input_size": (127, 95), "num_classes": 10},
+    "erfnet": {"input_size": (32, 64), "num_classes": 5},
+}
+SILENT = (nn.Dropout, nn.Dropout2d, nn.Identity, nn.Flatten)
+
+
+class Branched(nn.Module):
+    """Residual blocks with and without a convolution in the shortcut, a dense block, pooling with padding, a sum of a
+    tensor with itself."""
+
+    def __init__(self, widths: tuple[int, ...] = (6, 9, 5)) -> None:
+        super().__init__()
+        first, second, inner = widths
+        self.input_shape = (3, 23, 17)
+        self.stem = nn.Conv2d(3, first, 7, stride=2, padding=3, bias=False)
+        self.stem_norm = nn.BatchNorm2d(first)
+        self.pool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.shrink = nn.Conv2d(first, second, 3, stride=2, padding=1)
+        self.shrink_norm = nn.BatchNorm2d(second)
+        self.keep = nn.Conv2d(second, second, 3, padding=1)
+        self.shortcut = nn.Conv2d(first, second, 1, stride=2)
+        self.block = nn.Conv2d(second, second, 3, padding=1)
+        self.block_norm = nn.BatchNorm2d(second)
+        self.grow = nn.Conv2d(second, 4, 3, padding=1)
+        self.wide = nn.Conv2d(second + 4, inner, 3, padding=2, dilation=2)
+        self.up = nn.Upsample(scale_factor=2)
+        self.fc = nn.Linear(inner, 7)
+        self.relu = nn.ReLU()
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.pool(self.relu(self.stem_norm(self.stem(images))))
+        inner = self.keep(self.relu(self.shrink_norm(self.shrink(x))))
+        x = self.relu(inner + self.shortcut(x))
+        x = self.relu(self.block_norm(self.block(x)) + x)
+        x = self.wide(torch.cat([x, self.grow(x)], 1))
+        x = self.up(x)
+        x = x + x
+        return self.fc(x.mean([2, 3]))
+
+
+def built(model: nn.Module, positions: Any, batch: int) -> tuple[runner.Network, dict[str, Any]]:
+    """The runner's network for the model's structure at one row of positions, and its document."""
+    document = operation_list(networks.structure(model).operations, [positions], batch=batch)
+    return runner.Network(document, 0, "cpu"), document
+
+
+def launched(model: Any, layers: list[nn.Module], images: Tensor) -> list[tuple[str, Any, Any, Any]]:
+    """(kind, input shape, output shape, weight shape) of each layer that works, in order of execution."""
+    seen: list[tuple[str, Any, Any, Any]] = []
+
+    def note(layer: nn.Module, given: Any, output: Tensor) -> None:
+        kind = re.sub("Adaptive|6", "", type(layer).__name__)
+        weight = getattr(layer, "weight", None)
+        source = tuple(given[0].shape) if kind != "Linear" else tuple(given[0].flatten(1).shape)
+        seen.append((kind, source, tuple(output.shape), None if weight is None else tuple(weight.shape)))
+
+    handles = [layer.register_forward_hook(note) for layer in layers]
+    with torch.no_grad():
+        model(images)
+    for handle in handles:
+        handle.remove()
+    return seen
+
+
+def counted(seen: list[tuple[str, Any, Any, Any]], biases: int) -> tuple[int, int]:
+    """Multiply-adds of the batch and parameters, from concrete tensors alone."""
+    macs = parameters = 0
+    for kind, source, output, weight in seen:
+        size = 0 if weight is None else torch.Size(weight).numel()
+        parameters += 2 * size if kind == "BatchNorm2d" else size
+        if kind in ("Conv2d", "Linear"):
+            macs += torch.Size(output).numel() * size // weight[0]
+        if kind == "ConvTranspose2d":
+            macs += torch.Size(source).numel() * size // weight[0]
+    return macs, parameters + biases
+
+
+def conv_biases(layers: list[nn.Module]) -> int:
+    """Entries of all biases but those of batch norms."""
+    kinds = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+    return sum(layer.bias.numel() for layer in layers if isinstance(layer, kinds) and layer.bias is not None)
+
+
+@pytest.mark.parametrize("name", BUILDS)
+@settings(max_examples=5, phases=[Phase.generate])  # a network is too slow to shrink over
+@given(data=st.data())
+def test_the_same_layers_run_at_any_widths(name: str, data: st.DataObject) -> None:
+    """Dense structure and widths alone against the module that is built at those widths."""
+    dense = networks.build(name, **BUILDS[name])
+    structure = networks.structure(dense)
+    widths = [data.draw(st.integers(1, bound)) for bound in structure.upper_bounds]
+    small = networks.build(name, widths=widths, **BUILDS[name]).eval()
+    network, document = built(dense, structure.positions(widths), batch=2)
+    images = torch.randn(2, *small.input_shape)
+    leaves = [layer for layer in small.modules() if not list(layer.children())]
+    got_layers = [layer for layer in network.layers if isinstance(layer, nn.Module)]
+    expected = launched(small, [layer for layer in leaves if not isinstance(layer, SILENT)], images)
+    got = launched(network, got_layers, images)
+    assert got == expected and len(got) > 20 - 5 * (name == "alexnet")
+    macs, parameters = counted(got, conv_biases(got_layers))
+    assert macs == 2 * int(structure.macs(widths)) and parameters == sum(p.numel() for p in small.parameters())
+    assert runner.build_callable(document, 2)().shape == small(images).shape
+
+
+@pytest.mark.parametrize("name", [*BUILDS, "branched"])
+def test_with_the_networks_own_weights_it_computes_the_same(name: str) -> None:
+    """Every operation reads what it should: with weights, eps and dilations copied, outputs agree."""
+    torch.manual_seed(0)
+    model = (Branched() if name == "branched" else networks.build(name, **BUILDS[name])).eval()
+    structure = networks.structure(model)
+    network, _ = built(model, structure.position_bounds, batch=2)
+    for operation, layer in zip(structure.operations, network.layers, strict=True):
+        if operation.module is None:
+            continue
+        original = model.get_submodule(operation.module)
+        layer.load_state_dict(original.state_dict())
+        if isinstance(original, nn.BatchNorm2d):
+            nn.init.uniform_(original.running_mean)
+            layer.running_mean.copy_(original.running_mean)
+            layer.eps = original.eps
+        elif isinstance(original, nn.Conv2d):
+            layer.dilation, layer.padding = original.dilation, original.padding
+    images = torch.randn(2, *model.input_shape)
+    before = images.clone()
+    with torch.no_grad():
+        torch.testing.assert_close(network(images), model(images))
+    assert torch.equal(images, before)
+
+
+def test_paddings_are_the_networks_own_where_sizes_tell_them() -> None:
+    """All of MobileNet's, AlexNet's and ERFNet's, but for dilated convolutions, which run undilated."""
+    for name, arguments in BUILDS.items():
+        model = networks.build(name, **arguments)
+        operations = networks.structure(model).operations
+        for operation, entry in zip(operations, wired(operations), strict=True):
+            if operation.kind in ("conv", "depthwise", "transposed_conv") and operation.module is not None:
+                layer = model.get_submodule(operation.module)
+                undilated = [padding // d for padding, d in zip(layer.padding, layer.dilation, strict=True)]
+                assert entry["padding"] == undilated and entry["dilation"] == [1, 1]
+                assert entry["output_padding"] == list(layer.output_padding)
+
+
+def test_tensors_are_let_go_and_generators_left_alone() -> None:
+    """A branch's source lives as long as it is read; only sole readers work in place."""
+    model = Branched().eval()
+    state = torch.get_rng_state()
+    network, document = built(model, networks.structure(model).position_bounds, batch=2)
+    runner.build_callable(document, 2)()
+    assert torch.equal(torch.get_rng_state(), state)
+    done = [source for _, _, gone in network._steps for source in gone]
+    assert sorted(done) == list(range(len(network.layers)))  # each tensor but the last, once
+    inplace = [layer.inplace for layer in network.layers if isinstance(layer, nn.ReLU)]
+    assert inplace == [True] * 4
+    outputs = [runner.build_callable(document, 2)() for _ in range(2)]
+    assert torch.equal(*outputs) and outputs[0].std() > 0.01 and torch.isfinite(outputs[0]).all()
+
+
+def test_a_list_that_says_too_little_is_refused() -> None:
+    first, second, *rest = networks.structure(Branched()).operations
+    with pytest.raises(BadInput, match="a tensor that 'stem_norm' can read, got none"):
+        wired((first, replace(second, inputs=Channels(None, 99)), *rest))
+    with pytest.raises(BadInput, match=r"sizes that 'stem' can have, got \(23, 17\) to \(40, 9\)"):
+        wired((replace(first, output_size=(40, 9)), second, *rest))
+    cat = next(index for index, operation in enumerate(rest) if operation.kind == "cat")
+    wider = replace(rest[cat], inputs=Channels(None, 500), outputs=Channels(None, 500))
+    with pytest.raises(BadInput, match="tensors that 'cat' can join"):
+        wired((first, second, *rest[:cat], wider))
+    document = operation_list([first], [[3, 6, 9, 5, 7]], batch=1)
+    document["operations"][0]["kind"] = "fft"
+    with pytest.raises(runner.BoardError, match="'fft'"):
+        runner.Network(document, 0, "cpu")
+
+
+@pytest.mark.parametrize("positions", [[3, 6], [], [[3, 0]], [[3, 1.5]], [[3, float("inf")]]])
+def test_positions_must_be_rows_of_counts(positions: Any) -> None:
+    with pytest.raises(BadInput, match="whole numbers"):
+        operation_list(networks.structure(Branched()).operations, positions, batch=1)
+
+
+@pytest.mark.parametrize("wrong", [{"batch": 0}, {"batch": 1, "repeats": 0}, {"batch": 1, "window_s": -1.0}])
+def test_counts_must_be_positive(wrong: dict[str, Any]) -> None:
+    with pytest.raises(BadInput, match="a batch and repeats"):
+        operation_list(networks.structure(Branched()).operations, [[3, 6, 9, 5, 7]], **wrong)
+
+
+STANDARD = {"argparse", "csv", "errno", "glob", "hashlib", "json", "math", "os", "platform", "re", "sys", "threading"}
+STANDARD |= {"time", "typing"}
+NEWER = {
+    "removeprefix",
+    "removesuffix",
+    "prod",
+    "comb",
+    "dist",
+    "isqrt",
+    "nullcontext",
+    "monotonic_ns",
+    "fromisoformat",
+}
+TYPING_OF_3_6 = {"Any", "Callable", "Dict", "List", "NamedTuple", "Optional", "Tuple"}
+
+
+def newer_than_python_3_6(source: str) -> list[str]:
+    """What Python 3.6 would not run, as far as it can be told from the text."""
+    found = []
+    try:
+        tree = ast.parse(source, feature_version=(3, 6))
+    except SyntaxError as error:
+        return [str(error)]
+    for node in ast.walk(tree):
+        modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            modules = [str(node.module)]
+            found += [alias.name for alias in node.names if node.module == "typing" and alias.name not in TYPING_OF_3_6]
+        found += [name for name in modules if name not in STANDARD | {"torch"}]
+        if isinstance(node, ast.Attribute) and node.attr in NEWER:
+            found.append(node.attr)
+        subscripted = isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name)
+        if subscripted and node.value.id in {"dict", "list", "set", "tuple", "type"}:  # type: ignore[attr-defined]
+            found.append("subscripted built-in")
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+            found.append("union by |")
+        if isinstance(node, ast.NamedExpr | ast.Match):
+            found.append(type(node).__name__)
+    return found + re.findall(r"""f["'][^"']*\{[^{}"']*=\}""", source)
+
+
+def test_the_runner_is_one_file_for_python_3_6() -> None:
+    assert newer_than_python_3_6(Path(runner.__file__).read_text()) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import dataclasses",
+        "from __future__ import annotations",
+        "from shared import errors",
+        "from typing import Protocol",
+        "def f(x: list[int]): pass",
+        "def f(x: int | None): pass",
+        "print(f'{x=}')",
+        "math.prod(x)",
+        "x = {} | {}",
+        "def f(a, /): pass",
+        "(x := 1)",
+        "match x:\n    case 1: pass",
+    ],
+)
+def test_newer_python_is_found(line: str) -> None:
+    assert newer_than_python_3_6(line)
