@@ -20,7 +20,8 @@ from shared.meters.timing import Clock
 
 Work = Callable[[], object]  # one run, over when it returns
 
-CONFIDENCE, RESAMPLES = 0.95, 5000
+CONFIDENCE = 0.98  # a nominal 0.95 falls short of itself for eight visits to a sensor with drop-outs
+RESAMPLES = 5000
 IDLE_DRIFT = 0.10
 DRIFTED = "idle power drifted"
 
@@ -60,9 +61,9 @@ class Reading:
 
     amount: in `unit`, gross; joules: mean over visits; seconds: median over visits of each one's median run.
     idle_subtracted: amount less the idle power over the run's time; None for a clock. idle_watts: before and after.
-    interval: 95 %, by bootstrap over visits, widened on both sides by half the sensor's quantum. spread: standard
-    deviation over visits. seconds: of one run. repeats: runs read. samples: of power, in all. ended: what ended the
-    visits. settings: their name. sensor: the meter's facts, asked at the end.
+    interval: by bootstrap over visits, widened on both sides by half the sensor's quantum; nominally 98 %, so that 95 %
+    of them hold the truth. spread: standard deviation over visits. seconds: of one run. repeats: runs read. samples: of
+    power, in all. ended: what ended the visits. settings: their name. sensor: the meter's facts, asked at the end.
     """
 
     amount: float
@@ -129,19 +130,22 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean or the median of `values` (n,), n >= 2, widened for few values.
 
-    The plain percentile interval is too narrow for small n, even for normal values; this one reaches out to the
-    quantiles that mend it (T. Hesterberg, "What Teachers Should Know About the Bootstrap", 2015: expanded percentile).
+    Plain percentiles are too narrow for small n. Their distances from the estimate are scaled so that the interval of
+    the mean becomes Student's where resampled means are normal, and stays uneven where they are. After the remedy of
+    T. Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 69, 2015, which moves the
+    percentiles instead and so needs far more resamples.
     """
     from scipy import stats
 
     from shared.rng import numpy_generator  # brings torch along, which takes seconds
 
     sample = np.asarray(values, dtype=np.float64)
-    n = sample.size
-    tail = stats.norm.cdf(-math.sqrt(n / (n - 1)) * stats.t.ppf((1 + confidence) / 2, n - 1))
+    n, tail = sample.size, (1 - confidence) / 2
     drawn = sample[numpy_generator(seed, "bootstrap").integers(0, n, (RESAMPLES, n))]
-    drawn_statistics = drawn.mean(axis=1) if statistic == "mean" else np.median(drawn, axis=1)
-    low, high = np.quantile(drawn_statistics, [tail, 1 - tail])
+    take = np.mean if statistic == "mean" else np.median
+    estimate, percentiles = float(take(sample)), np.quantile(take(drawn, axis=1), [tail, 1 - tail])
+    widening = math.sqrt(n / (n - 1)) * stats.t.ppf(tail, n - 1) / stats.norm.ppf(tail)
+    low, high = estimate + widening * (percentiles - estimate)
     return float(low), float(high)
 
 
