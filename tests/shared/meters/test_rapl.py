@@ -19,6 +19,7 @@ ZONES = {
     "intel-rapl:1": "package-1",
     "intel-rapl:1:0": "dram",
     "intel-rapl:2": "psys",
+    "intel-rapl:3": "package-2-alike",
     "intel-rapl-mmio:0": "package-0",
 }
 
