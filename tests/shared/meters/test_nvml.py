@@ -104,6 +104,13 @@ def test_a_sensor_of_100_ms_follows_a_load_that_began_before_the_window(source: 
     assert phase_average(board, 5.0) == pytest.approx(truth, rel=0.01)
 
 
+@pytest.mark.parametrize("source", SOURCES)
+def test_readings_are_dated_by_when_they_were_taken(source: str) -> None:
+    board = Board([*jitter(TRACES["ramp"]), (BEGIN_S + 1.5, 310.0)], average_s=0.001).lacking(*SOURCES[source])
+    truth = board.joules(BEGIN_S + 1) - board.joules(BEGIN_S)
+    assert phase_average(board, 1.0) == pytest.approx(truth, rel=0.005)
+
+
 knots = st.lists(st.tuples(st.floats(0.05, 1.95), st.floats(100, 250)), min_size=1, max_size=6)
 
 
@@ -295,6 +302,21 @@ def test_a_counter_s_edges_are_even_stretches(edges: tuple[float, float], truth:
         counted_joules(times, -joules, *edges)
     with pytest.raises(ValueError, match="2 updates"):
         counted_joules(times, joules, 0.001, 0.039)
+
+
+def test_a_counter_s_updates_lie_between_two_readings() -> None:
+    found = []
+    for phase_s in np.arange(0, 0.02, 0.0007):
+        times = np.arange(0.0, 2.0, 0.01)
+        updates = np.floor((times - phase_s) / 0.02) * 0.02 + phase_s
+        found.append(counted_joules(times, 100 * (updates + 1) ** 2, 0.505, 1.505)[0])  # 200 W more each second
+    assert np.mean(found) == pytest.approx(100 * (2.505**2 - 1.505**2), rel=0.0005)
+
+
+def test_samples_that_came_while_the_buffer_was_asked_are_read_the_next_time() -> None:
+    board = Board(quiet((0, 200))).lacking(COUNTER)
+    board.faults.append((SAMPLES, 7, BEGIN_S + 0.2, BEGIN_S + 0.3))
+    assert measured(board).flags == ()
 
 
 def test_update_periods_see_through_hidden_updates() -> None:

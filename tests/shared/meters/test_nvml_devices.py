@@ -126,6 +126,7 @@ CU130 = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120"]
         (["sm_90a"], (9, 0), None),
         (["sm_90a"], (9, 1), "--upgrade"),
         (["compute_90a"], (10, 0), "--upgrade"),
+        (["compute_61"], (6, 1), None),
         (["compute_61"], (9, 0), None),
         (["compute_75"], (6, 1), "whl/cu126"),
         (["sm_100f"], (10, 3), None),
