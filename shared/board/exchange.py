@@ -36,6 +36,9 @@ def operation_list(
     rows = np.asarray(positions, dtype=np.float64)
     if rows.ndim != 2 or not rows.size or not ((rows >= 1) & (rows == np.floor(rows)) & np.isfinite(rows)).all():
         raise BadInput("positions (n, p) of whole numbers, 1 or more", f"shape {rows.shape}", "a row per width vector")
+    ends = [side.position or 0 for operation in operations for side in (operation.inputs, operation.outputs)]
+    if rows.shape[1] <= max(ends):
+        raise BadInput(f"{max(ends) + 1} positions a row", rows.shape[1], "structure.positions(widths)")
     if batch < 1 or repeats < 1 or not 0 <= window_s < math.inf:
         got = f"batch {batch}, repeats {repeats}, window_s {window_s}"
         raise BadInput("a batch and repeats of 1 or more, and seconds", got, "the defaults")

@@ -37,9 +37,9 @@ def wired(operations: tuple[Operation, ...]) -> list[dict[str, Any]]:
     """The operations as JSON types, each with its sources (0 the image, i what operation i - 1 gives) and paddings.
 
     An operation reads the latest tensor that has its channels, as symbols, and its size; the second operand of an
-    addition is the latest that nobody has read, or else the latest from before the last layer with weights. Where
-    that leaves a choice, shapes are equal, and so is what the operation costs. Paddings and dilation are the smallest
-    with which the sizes come out: a dilated convolution that keeps its size runs undilated, at the same multiply-adds.
+    addition is the latest from before the last layer with weights. Where that leaves a choice, shapes are equal, and
+    so is what the operation costs. Paddings and dilation are the smallest with which the sizes come out: a dilated
+    convolution that keeps its size runs undilated, at the same multiply-adds.
 
     Raises BadInput where no tensor fits or no padding gives the sizes.
     """
@@ -85,8 +85,7 @@ def _sources(operation: Operation, values: list[_Value], unread: set[int]) -> li
     latest = fitting[-1]
     if operation.kind != "add":
         return [latest.number]
-    others = [value for value in fitting[:-1] if value.number in unread]
-    others = others or [value for value in fitting[:-1] if value.number < latest.run] or [latest]
+    others = [value for value in fitting if value.number < latest.run] or [latest]
     return [others[-1].number, latest.number]
 
 

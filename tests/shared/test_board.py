@@ -31,7 +31,7 @@ SILENT = (nn.Dropout, nn.Dropout2d, nn.Identity, nn.Flatten)
 
 class Branched(nn.Module):
     """Residual blocks with and without a convolution in the shortcut, a dense block, pooling with padding, a sum of a
-    tensor with itself."""
+    tensor with itself, a ReLU beside another reader."""
 
     def __init__(self, widths: tuple[int, ...] = (6, 9, 5)) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class Branched(nn.Module):
         self.grow = nn.Conv2d(second, 4, 3, padding=1)
         self.wide = nn.Conv2d(second + 4, inner, 3, padding=2, dilation=2)
         self.up = nn.Upsample(scale_factor=2)
-        self.fc = nn.Linear(inner, 7)
+        self.fc = nn.Linear(2 * inner, 7)
         self.relu = nn.ReLU()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -60,6 +60,7 @@ class Branched(nn.Module):
         x = self.wide(torch.cat([x, self.grow(x)], 1))
         x = self.up(x)
         x = x + x
+        x = torch.cat([x, self.relu(x)], 1)
         return self.fc(x.mean([2, 3]))
 
 
@@ -175,7 +176,7 @@ def test_tensors_are_let_go_and_generators_left_alone() -> None:
     done = [source for _, _, gone in network._steps for source in gone]
     assert sorted(done) == list(range(len(network.layers)))  # each tensor but the last, once
     inplace = [layer.inplace for layer in network.layers if isinstance(layer, nn.ReLU)]
-    assert inplace == [True] * 4
+    assert inplace == [True] * 4 + [False]  # the last one reads what is concatenated too
     outputs = [runner.build_callable(document, 2)() for _ in range(2)]
     assert torch.equal(*outputs) and outputs[0].std() > 0.01 and torch.isfinite(outputs[0]).all()
 
@@ -200,6 +201,12 @@ def test_a_list_that_says_too_little_is_refused() -> None:
 def test_positions_must_be_rows_of_counts(positions: Any) -> None:
     with pytest.raises(BadInput, match="whole numbers"):
         operation_list(networks.structure(Branched()).operations, positions, batch=1)
+
+
+def test_positions_must_be_enough() -> None:
+    operations = networks.structure(Branched()).operations
+    with pytest.raises(BadInput, match="4 positions a row, got 3"):  # the image, two widths, the outputs
+        operation_list(operations, [[3, 6, 9]], batch=1)
 
 
 @pytest.mark.parametrize("wrong", [{"batch": 0}, {"batch": 1, "repeats": 0}, {"batch": 1, "window_s": -1.0}])
