@@ -186,12 +186,16 @@ def datasets() -> None:
 
 @app.command()
 def devices() -> None:
-    """List the platforms that can be asked for joules, and how they answer."""
+    """List the platforms that can be asked for joules, and the sensors of this machine."""
     from shared import platforms
+    from shared.meters import probing
 
     for name in platforms.names():
         platform = platforms.get(name)
         typer.echo(f"{name:8} {platform.source}, calibration {platform.calibration}")
+    typer.echo("\nSensors of this machine (no platform reads them yet):")
+    for finding in probing.probe():
+        typer.echo(f"{'found' if finding.found else 'none':6} {finding.where} {finding.what}: {finding.detail}")
 
 
 app.registered_commands += cli_authors.app.registered_commands
