@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,37 @@ def test_mistakes_on_the_board_are_one_line(
     ended = alone(tmp_path, *arguments, "--sysfs", sysfs)
     assert ended.returncode == 2 and message in ended.stderr and ended.stderr.count("\n") == 1
     assert not (tmp_path / "measured.json").exists()
+
+
+@pytest.mark.parametrize("passing", [True, False])
+def test_a_reading_lost_in_passing_ends_no_measurement(passing: bool) -> None:
+    class Failing:
+        """A rail that answers a trial, fails once, and then answers twice."""
+
+        readings = 0
+        ended = threading.Event()
+
+        def watts(self) -> float:
+            self.readings += 1
+            if self.readings == 2:
+                if not passing:
+                    self.ended.set()
+                raise runner.BoardError("an answer", "none", "again", passing)
+            if self.readings >= 4:
+                self.ended.set()
+            return 3.0
+
+    rail: Any = Failing()
+    rail.ended.clear()
+    sampler = runner.Sampler(rail, 0.001)
+    sampler.start()
+    assert rail.ended.wait(30)
+    if passing:
+        sampler.stop()
+        assert sampler.dropped == 1 and {watts for _, watts in sampler.samples} == {3.0}
+    else:
+        with pytest.raises(runner.BoardError, match="an answer"):
+            sampler.stop()
 
 
 def test_a_network_that_is_not_the_list_is_refused(document: dict[str, Any]) -> None:
