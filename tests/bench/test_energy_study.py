@@ -13,8 +13,10 @@ import pytest
 import torch
 
 from bench import energy_study
-from bench.energy_page import claims_table, judged, page, page_files, verdicts
-from bench.energy_parts import DEPTHS, Part, Plan, compute, ground, parts, readings
+from bench.energy_study import Plan, page, page_files, study
+from bench.energy_study.claims import claims_table, judged, verdicts
+from bench.energy_study.parts import compute, ground
+from bench.energy_study.plan import DEPTHS, Part, parts, readings
 from bench.report.publish import check as check_other_pages
 from shared import energy
 from shared.energy import BilinearModel
@@ -52,7 +54,7 @@ def studied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, li
 
 
 def load(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / energy_study.DATA).read_text())
+    return json.loads((folder / study.DATA).read_text())
 
 
 def test_parts_are_the_studys_grid() -> None:
@@ -156,17 +158,17 @@ def test_check_names_what_differs(studied: tuple[Path, list[str]], tmp_path: Pat
     folder, _ = studied
     assert energy_study.check(tmp_path) == []
     (tmp_path / "records").mkdir()
-    for path in [*folder.glob("*.*"), folder / energy_study.DATA]:
+    for path in [*folder.glob("*.*"), folder / study.DATA]:
         (tmp_path / path.relative_to(folder)).write_bytes(path.read_bytes())
     assert energy_study.check(tmp_path) == []
     (tmp_path / "energy-models-other.svg").write_text("<svg/>")
     assert energy_study.check(tmp_path) == ["energy-models-other.svg: no data behind it"]
     (tmp_path / "energy-models-other.svg").unlink()
-    whole = (tmp_path / energy_study.DATA).read_bytes()
+    whole = (tmp_path / study.DATA).read_bytes()
 
     data = json.loads(whole)
     data["parts"]["fit/mobilenet/tx2/bilinear"]["error"] += 0.01
-    (tmp_path / energy_study.DATA).write_text(json.dumps(data))
+    (tmp_path / study.DATA).write_text(json.dumps(data))
     assert {line.split(":")[0] for line in energy_study.check(tmp_path)} == {
         "energy-models.md",
         "energy-models-adam.svg",
@@ -174,17 +176,17 @@ def test_check_names_what_differs(studied: tuple[Path, list[str]], tmp_path: Pat
         "energy-models-depth-scaled.svg",
     }
     del data["parts"]["fit/mobilenet/tx2/bilinear"]
-    (tmp_path / energy_study.DATA).write_text(json.dumps(data))
+    (tmp_path / study.DATA).write_text(json.dumps(data))
     (problem,) = energy_study.check(tmp_path)
     assert "figures of a whole study" in problem and "fit/mobilenet/tx2/bilinear" in problem
     for broken in ("{", "[]"):
-        (tmp_path / energy_study.DATA).write_text(broken)
+        (tmp_path / study.DATA).write_text(broken)
         assert len(energy_study.check(tmp_path)) == 1
 
-    (tmp_path / energy_study.DATA).write_bytes(whole)
+    (tmp_path / study.DATA).write_bytes(whole)
     (tmp_path / "energy-models.md").unlink()
     assert energy_study.check(tmp_path) == ["energy-models.md: missing"]
-    (tmp_path / energy_study.DATA).unlink()
+    (tmp_path / study.DATA).unlink()
     assert "energy-models-adam.svg: no records/energy-models.json behind it" in energy_study.check(tmp_path)
 
 
@@ -197,14 +199,14 @@ def test_a_stopped_study_goes_on(
     for name in dropped:
         del data["parts"][name]
     (tmp_path / "records").mkdir()
-    (tmp_path / energy_study.DATA).write_text(json.dumps(data))
+    (tmp_path / study.DATA).write_text(json.dumps(data))
     computed: list[Part] = []
 
     def counted(plan: Plan, part: Part) -> dict[str, Any]:
         computed.append(part)
         return compute(plan, part)
 
-    monkeypatch.setattr(energy_study, "compute", counted)
+    monkeypatch.setattr(study, "compute", counted)
     energy_study.write(tmp_path, TINY, jobs=1, say=lambda line: None)
     assert [part.name for part in computed] == dropped
 
@@ -222,12 +224,12 @@ def test_parts_of_another_study_are_dropped(
     studied: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
 ) -> None:
     (tmp_path / "records").mkdir()
-    (tmp_path / energy_study.DATA).write_text(json.dumps(load(studied[0]) | change))
+    (tmp_path / study.DATA).write_text(json.dumps(load(studied[0]) | change))
 
     def stop(plan: Plan, part: Part) -> dict[str, Any]:
         raise KeyboardInterrupt(part.name)
 
-    monkeypatch.setattr(energy_study, "compute", stop)
+    monkeypatch.setattr(study, "compute", stop)
     with pytest.raises(KeyboardInterrupt, match=parts(TINY)[0].name):
         energy_study.write(tmp_path, TINY, jobs=1, say=lambda line: None)
 
@@ -236,7 +238,7 @@ def test_damaged_data_is_said_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, studied: tuple[Path, list[str]]
 ) -> None:
     (tmp_path / "records").mkdir()
-    (tmp_path / energy_study.DATA).write_text('{"plan"')
+    (tmp_path / study.DATA).write_text('{"plan"')
     with pytest.raises(BadInput, match="try deleting it"):
         energy_study.write(tmp_path, TINY, jobs=1)
 
@@ -273,7 +275,7 @@ def test_verdicts_follow_the_figures(studied: tuple[Path, list[str]]) -> None:
 
 def test_processes_compute_what_one_does(studied: tuple[Path, list[str]]) -> None:
     few = [Part("fit", "alexnet", "tx2", "bilinear"), Part("adam", "alexnet", "tx2", "bilinear", True, 1e-3)]
-    computed = {part.name: figures for part, figures in energy_study._computed(TINY, few, jobs=2)}
+    computed = {part.name: figures for part, figures in study._computed(TINY, few, jobs=2)}
     for name, figures in computed.items():
         assert {**figures, "seconds": 0} == {**load(studied[0])["parts"][name], "seconds": 0}
     assert len(computed) == 2 and torch.get_num_threads() == 1

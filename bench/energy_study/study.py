@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 
-from bench.energy_page import NAME, page_files
-from bench.energy_parts import Part, Plan, compute, ground, parts
+from bench.energy_study.page import NAME, page_files
+from bench.energy_study.parts import compute, ground
+from bench.energy_study.plan import Part, Plan, parts
 from bench.environment import environment
 from bench.report.style import same_plot
 from shared.cache import atomic_write, checked_cache_dir
@@ -30,7 +31,7 @@ def write(folder: Path, plan: Plan | None = None, *, jobs: int = 2, say: Callabl
 
     The file is saved after every part, so a stopped study goes on where it was. Parts of another plan, of other
     constants of the platforms or of other networks are dropped; after a change of the study's code delete the file.
-    `jobs` processes of one thread each take about eight minutes on two cores, and no time when all parts are there.
+    `jobs` processes of one thread each take some eight minutes on two idle cores, and no time when all is there.
     """
     plan = plan or Plan()
     checked_cache_dir()
@@ -117,3 +118,4 @@ def _computed(plan: Plan, missing: list[Part], jobs: int) -> Iterator[tuple[Part
 
 def _start_worker() -> None:
     torch.set_num_threads(1)
+    torch.set_flush_denormal(True)  # a decay that wins leaves numbers too small for fast arithmetic

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from bench.energy_parts import DEFAULT_DECAY, DEPTHS, Part, Plan, readings
+from bench.energy_study.plan import DEFAULT_DECAY, DEPTHS, Part, Plan, readings
 from bench.report.style import BUDGETS, FAINT, INK, bare, house_style, new_figure, svg
 from shared.energy.terms import KINDS
 
