@@ -132,7 +132,8 @@ def _adam(plan: Plan, part: Part, base: Ground) -> dict[str, Any]:
 
 
 def _depth(plan: Plan, part: Part, base: Ground) -> dict[str, Any]:
-    return _trained(plan, part, base, min(plan.depth_rows, base.cut), plan.depth_steps)
+    steps = plan.depth_steps if part.depth else plan.adam_steps  # the latter are cheap, and slow to converge
+    return _trained(plan, part, base, min(plan.depth_rows, base.cut), steps)
 
 
 def _budget(plan: Plan, part: Part, base: Ground) -> dict[str, Any]:

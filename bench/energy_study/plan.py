@@ -27,9 +27,9 @@ class Plan:
     test_samples: int = 2_000
     sizes: tuple[int, ...] = (30, 100, 300, 1_000, 3_000, 8_000)
     decays: tuple[float, ...] = (1.0, DEFAULT_DECAY, 1 / 8_000)
-    adam_steps: int = 10_000  # without hidden layers, on all training rows
+    adam_steps: int = 10_000  # without hidden layers
     depth_rows: int = 1_000  # where depths are compared
-    depth_steps: int = 3_000
+    depth_steps: int = 3_000  # with hidden layers
     budgets: tuple[float, ...] = (0.3, 0.35, 0.5, 0.7)
     near: int = 400
     climbers: int = 16

@@ -121,6 +121,8 @@ def test_curves_end_where_the_trained_model_does(studied: tuple[Path, list[str]]
     assert [step for step, _ in figures["curve"]] == [1, 2, 3, 4, 5, 6]
     assert figures["curve"][-1][1] == pytest.approx(error, rel=1e-3)
     assert figures["rows"] == 40
+    without = load(studied[0])["parts"][part._replace(depth=0).name]
+    assert without["curve"][-1][0] == TINY.adam_steps and without["rows"] == 40
 
 
 def test_budgets_are_shares_of_the_dense_reading_and_may_be_out_of_reach(studied: tuple[Path, list[str]]) -> None:
