@@ -116,14 +116,16 @@ def _panel(axes: Axes, panel: dict[str, Any]) -> None:
     axes.set_title(panel["title"])
     axes.set_xscale("log")
     axes.set_yscale("log")
-    for line in panel["lines"]:
+    for index, line in enumerate(panel["lines"]):
         if line["points"]:
             x, y = zip(*line["points"], strict=True)
             colour, marker = BUDGETS[line["colour"] % len(BUDGETS)]
-            look: dict[str, Any] = {"marker": marker, "ms": 3.6, "markevery": max(1, len(x) // 8)}
+            every = max(1, len(x) // 8)  # from another point for each line, so that lines on one another are seen
+            look: dict[str, Any] = {"marker": marker, "ms": 3.6, "markevery": (index % every, every)}
             axes.plot(x, y, color=colour, lw=1.4, ls=_DASHES[line["dash"]], label=line["title"], **look)
     if panel["level"] is not None:
         axes.axhline(panel["level"], color=INK, lw=1.1, ls=(0, (1, 2)), label="least squares, all training rows")
+    axes.set_ylim(top=min(100, axes.get_ylim()[1]))  # beyond it an estimate is no estimate
     plain: Callable[[float, int], str] = lambda value, _: f"{value:,.10g}"  # noqa: E731
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(plain))
