@@ -71,3 +71,18 @@ def verdicts(data: dict[str, Any], plan: Plan) -> dict[str, tuple[list[str], lis
         for claim, agrees in (held | {"all": all(held.values())}).items():
             found.setdefault(claim, ([], []))[not agrees].append(reading_title(*way))
     return found
+
+
+def unsettled(data: dict[str, Any], plan: Plan, platform: str) -> list[str]:
+    """The first network's trainings with hidden layers whose error moved noticeably in the last half of iterations."""
+    network = plan.networks[0][0]
+    found = []
+    for way in readings(plan, network, CHAIN):
+        for depth in DEPTHS[1:]:
+            curve = data["parts"][Part("depth", network, platform, CHAIN, *way, depth).name]["curve"]
+            halfway = next(error for step, error in curve if 2 * step >= plan.depth_steps)
+            moved = curve[-1][1] - halfway
+            if abs(moved) > NOTICEABLE:
+                points = f"{100 * moved:+.1f}".replace("-", "−")
+                found.append(f"{depth} with {reading_title(*way)} ({points} points)")
+    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from bench.energy_study.claims import AROUND, NOTICEABLE, Way, by_depth, claims_table, final, verdicts
+from bench.energy_study.claims import AROUND, NOTICEABLE, Way, by_depth, claims_table, final, unsettled, verdicts
 from bench.energy_study.plan import DEFAULT_DECAY, Part, Plan, readings
 from bench.energy_study.plots import CHAIN, decay_title, plots, reading_title
 from bench.report.render import environment, tidy
@@ -38,6 +38,7 @@ def page(data: dict[str, Any]) -> str:
             decays=[decay_title(decay) for decay in plan.decays],
             default_decay=decay_title(DEFAULT_DECAY),
             verdicts=verdicts(data, plan),
+            unsettled={platform: unsettled(data, plan, platform) for platform in plan.platforms},
             claims_table=claims_table(data, plan, ways),
             fits_table=_fits_table(data, plan),
             adam_table=_adam_table(data, plan, ways),

@@ -14,7 +14,7 @@ import torch
 
 from bench import energy_study
 from bench.energy_study import Plan, page, page_files, study
-from bench.energy_study.claims import claims_table, judged, verdicts
+from bench.energy_study.claims import claims_table, judged, unsettled, verdicts
 from bench.energy_study.parts import compute, ground
 from bench.energy_study.plan import DEPTHS, Part, parts, readings
 from bench.report.publish import check as check_other_pages
@@ -273,6 +273,18 @@ def test_verdicts_follow_the_figures(studied: tuple[Path, list[str]]) -> None:
     lines = claims_table(data, TINY, [(False, 1.0), (True, 1.0)]).splitlines()
     assert "17.00 %, differs" in lines[3] and "around 3 %" in lines[3]
     assert "0.00 points, agrees" in lines[4] and "1.00 points, differs" in lines[4]
+
+
+def test_what_still_moved_is_named(studied: tuple[Path, list[str]]) -> None:
+    data = copy.deepcopy(load(studied[0]))
+    for name, part in data["parts"].items():
+        if name.startswith("depth/"):
+            part["curve"] = [[step, 0.03] for step in range(1, TINY.depth_steps + 1)]
+    assert unsettled(data, TINY, "tx2") == []
+    data["parts"]["depth/mobilenet/tx2/bilinear/raw/0.001/2"]["curve"][1][1] = 0.5  # of the first half
+    data["parts"]["depth/mobilenet/tx2/bilinear/scaled/1/3"]["curve"][2][1] = 0.05  # step 3 of 6
+    assert unsettled(data, TINY, "tx2") == ["3 with mean 1, 1 (−2.0 points)"]
+    assert unsettled(data, TINY, "1080ti") == []
 
 
 def test_processes_compute_what_one_does(studied: tuple[Path, list[str]]) -> None:

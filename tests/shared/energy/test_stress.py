@@ -84,6 +84,9 @@ def test_out_of_reach_gives_nothing(mobilenet: tuple[Structure, BilinearModel]) 
     draw = np.random.default_rng(0)
     assert not len(random_widths(table, model, 0.05, count=5, generator=draw))
     assert not len(multiplier_widths(table, model, 0.05))
+    ones = model(table.positions([1] * len(table.units))).item()
+    assert not len(random_widths(table, model, ones / 1.01, count=5, generator=draw))  # near, but above
+    assert len(random_widths(table, model, ones, count=5, generator=draw)) == 5
     counts = {"climbers": 3, "proposals": 3, "rounds": 3}
     assert worst_case(table, model, lambda p: p.sum(axis=1), 0.05, **counts, generator=draw) is None
 
