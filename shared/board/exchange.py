@@ -19,8 +19,8 @@ from shared.board.wiring import wired
 from shared.cache import atomic_write
 from shared.errors import BadInput
 from shared.meters.jetson_rails import quantum_watts, scope, settled_watts, shunt_ohms
-from shared.meters.sampling import DROPPED, LATE, LATE_PERIODS
-from shared.meters.signal import integral_joules, longest_gap_s
+from shared.meters.meter import Window
+from shared.meters.signal import sampled_window
 from shared.networks.operations import Operation
 
 
@@ -140,32 +140,33 @@ def read_measurement(document: dict[str, Any], path: Path) -> BoardMeasurement:
         step = None if ohms is None else quantum_watts(rail.volts, float(watts.mean()) if watts.size else 0.0, ohms)
         watts = np.array([settled_watts(value, step or 0.0) for value in watts])
 
-    def joules(start_s: float, end_s: float) -> float:
+    def read(start_s: float, end_s: float) -> Window:
+        dropped = measured.dropped_samples
         try:
-            return integral_joules(times_s, watts, start_s, end_s)
+            return sampled_window(
+                times_s, watts, start_s, end_s, period_s=measured.period_s, quantum_watts=step or 0.0, dropped=dropped
+            )
         except ValueError as error:
             raise BadInput(f"a trace of power in {path.with_suffix('.csv')}", f"({error})", "measuring anew") from error
 
-    def flags(start_s: float, end_s: float) -> tuple[str, ...]:
-        late = longest_gap_s(times_s, start_s, end_s) > LATE_PERIODS * measured.period_s
-        return (LATE,) * late + (DROPPED,) * (measured.dropped_samples > 0)
-
     windows = []
     for window in measured.windows:
-        images, seconds = window.repeats * measured.batch, window.end_s - window.start_s
+        images = window.repeats * measured.batch
+        power = None if rail is None else read(window.start_s, window.end_s)
         windows.append(
             BoardWindow(
                 row=window.row,
                 images=images,
-                samples=int(((times_s >= window.start_s) & (times_s <= window.end_s)).sum()),
-                seconds=seconds / images,
-                joules=None if rail is None else joules(window.start_s, window.end_s) / images,
-                quantum_joules=None if step is None else step * seconds / images,
+                samples=power.samples if power else 0,
+                seconds=(window.end_s - window.start_s) / images,
+                joules=power.amount / images if power else None,
+                quantum_joules=power.quantum / images if power and step is not None else None,
                 conditions=window.conditions,
-                flags=() if rail is None else flags(window.start_s, window.end_s),
+                flags=power.flags if power else (),
             )
         )
-    idle = () if rail is None else tuple(joules(start, end) / (end - start) for start, end in measured.idle)
+    rests = [] if rail is None else [read(start, end) for start, end in measured.idle]
+    idle = tuple(rest.amount / rest.seconds for rest in rests)
     what = "wall time" if rail is None else scope(rail.label)
     return BoardMeasurement(tuple(windows), idle, what, measured.device, measured.versions)
 

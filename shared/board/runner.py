@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Runs networks of an operation list and samples one power rail meanwhile; also how sysfs shows an INA3221.
 
-This one file goes to the board. It needs Python 3.6 or newer and, except for `--list`, torch of any version from 1.4:
+This one file goes to the board, so it holds all of that: rails, networks, the measurement. It needs Python 3.6 or newer
+and, except for `--list`, torch of any version from 1.4:
 
     python3 runner.py --list
     python3 runner.py operations.json --rail VDD_IN --out measured

@@ -1,17 +1,18 @@
 """The INA3221 of a Jetson as a meter: one rail, by its label, through sysfs; and what there is of it on this machine.
 
-Rails are listed side by side and never added: on a TX2, VDD_IN already holds the module's other rails.
+Rails are listed side by side and never added: on a TX2, VDD_IN already holds the module's other rails. Which files show
+a rail is known to the board's runner, a single file that must do without this package.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from shared.board.runner import BoardError, find_rails, select_rail
 from shared.board.runner import Rail as SysfsChannel
 from shared.meters import jetson_rails
-from shared.meters.meter import MeterError, Window
+from shared.meters.meter import Finding, MeterError, Window
 from shared.meters.sampling import DroppedSample, SampledMeter
 from shared.meters.timing import Clock
 
@@ -117,45 +118,26 @@ class INA3221Meter(SampledMeter):
         return jetson_rails.quantum_watts(self._volts, watts, self.rail.shunt_ohms)
 
 
-@dataclass(frozen=True)
-class RailProbe:
-    """One rail: the folder it was found in, what it measures, and a trial reading, or what is wrong with it."""
-
-    label: str
-    path: str
-    scope: str
-    watts: float | None
-    problem: str | None
-
-
-@dataclass(frozen=True)
-class Probe:
-    """The rails of this machine. problem: why there are none, and how to get them; None when there are."""
-
-    rails: tuple[RailProbe, ...]
-    problem: str | None
-
-
-def probe(root: str = "/sys") -> Probe:
+def probe(root: str = "/sys") -> list[Finding]:
     """Every rail below `root` with a trial reading. Raises nothing: what is missing stands in the answer."""
     try:
         channels = find_rails(root)
+        if not channels:
+            expected = f"an INA3221 below {root}/bus/i2c/drivers"
+            raise BoardError(
+                expected, "none", "a Jetson with its own kernel (L4T), or a kernel with the driver ina3221"
+            )
     except BoardError as error:
-        return Probe((), str(error))
-    if not channels:
-        expected = f"an INA3221 below {root}/bus/i2c/drivers"
-        hint = "a Jetson with its own kernel (L4T), or a kernel with the driver ina3221"
-        return Probe((), str(MeterError(expected, "none", hint)))
-    return Probe(tuple(_probed(channel) for channel in channels), None)
+        return [Finding("INA3221", "rails", False, str(error))]
+    return [_tried(channel) for channel in channels]
 
 
-def _probed(channel: SysfsChannel) -> RailProbe:
-    watts = problem = None
+def _tried(channel: SysfsChannel) -> Finding:
     try:
-        watts = channel.watts()
+        detail, found = f"{channel.watts():.3f} W, {jetson_rails.scope(channel.label)} in {channel.folder}", True
     except BoardError as error:
-        problem = str(error)
-    return RailProbe(channel.label, channel.folder, jetson_rails.scope(channel.label), watts, problem)
+        detail, found = str(error), False
+    return Finding("INA3221", channel.label, found, detail)
 
 
 def _meter_error(error: BoardError) -> MeterError:

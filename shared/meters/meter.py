@@ -36,6 +36,17 @@ class Window:
         return self.end_s - self.start_s
 
 
+@dataclass(frozen=True)
+class Finding:
+    """One sensor that was looked for. where: the kind of sensor, or the device. detail: a trial reading, or how to get
+    it."""
+
+    where: str
+    what: str
+    found: bool
+    detail: str
+
+
 class Meter(ABC):
     """A sensor that is asked for the joules (or seconds) of a stretch of work.
 

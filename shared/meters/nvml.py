@@ -25,8 +25,7 @@ from shared.meters.nvml_sources import (
     try_buffer,
     try_scalar,
 )
-from shared.meters.sampling import DROPPED, LATE, LATE_PERIODS
-from shared.meters.signal import integral_joules, longest_gap_s
+from shared.meters.signal import DROPPED, LATE, integral_joules, is_late
 from shared.meters.timing import Clock, MachineClock
 
 DEFAULT_UPDATE_S = 0.020  # of the GTX 1080 Ti; taken where a reading stood still
@@ -176,7 +175,7 @@ class NvmlMeter(Meter):
             raise ValueError(f"expected two updates of the power, {2 * period_s:.3g} s, got {end_s - start_s:.3g} s")
         times_s, watts = np.reshape(self._watts, (-1, 2)).T
         joules = integral_joules(times_s, watts, start_s, end_s)
-        flags += [LATE] * (longest_gap_s(times_s, start_s, end_s) > LATE_PERIODS * max(period_s, self.poll_s))
+        flags += [LATE] * is_late(times_s, start_s, end_s, max(period_s, self.poll_s))
         return joules
 
 

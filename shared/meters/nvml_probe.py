@@ -4,24 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-from shared.meters.meter import MeterError
+from shared.meters.meter import Finding, MeterError
 from shared.meters.nvml_devices import devices
 from shared.meters.nvml_library import Library
 from shared.meters.nvml_sources import COUNTER, INSTANT, USAGE, SampleBuffer, try_buffer, try_scalar
 from shared.meters.timing import Clock, MachineClock
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was tried. where: "NVML" or a GPU's name and UUID. detail: its answer, or how to get it."""
-
-    where: str
-    what: str
-    found: bool
-    detail: str
 
 
 def probe(

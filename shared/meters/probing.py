@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.meters import ina3221, nvml_probe, rapl
-from shared.meters.meter import MeterError
-from shared.meters.nvml_probe import Finding
+from shared.meters.meter import Finding, MeterError
 
 
 def probe(root: Path = Path("/"), nvml: Any = None) -> list[Finding]:
@@ -15,16 +14,11 @@ def probe(root: Path = Path("/"), nvml: Any = None) -> list[Finding]:
 
     Raises nothing: a fault is a finding.
     """
-    return [*nvml_probe.probe(nvml), *_rails(root), *_zones(root), Finding("clock", "wall time", True, "monotonic")]
-
-
-def _rails(root: Path) -> list[Finding]:
-    found = ina3221.probe(str(root / "sys"))
-    if found.problem is not None:
-        return [Finding("INA3221", "rails", False, found.problem)]
     return [
-        Finding("INA3221", rail.label, rail.problem is None, rail.problem or f"{rail.scope}: {rail.watts:.3f} W")
-        for rail in found.rails
+        *nvml_probe.probe(nvml),
+        *ina3221.probe(str(root / "sys")),
+        *_zones(root),
+        Finding("clock", "wall time", True, "monotonic"),
     ]
 
 

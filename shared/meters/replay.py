@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from shared.errors import BadInput
 from shared.meters.meter import Meter, MeterError, Window
-from shared.meters.sampling import LATE, LATE_PERIODS
-from shared.meters.signal import FEWEST_SAMPLES, integral_joules, longest_gap_s
+from shared.meters.signal import FEWEST_SAMPLES, sampled_window
 from shared.meters.timing import Clock, MachineClock
 
 HEADER = ["time_s", "watts"]
@@ -58,10 +57,7 @@ class ReplayMeter(Meter):
                 f"one that ends at {end_s - self._origin_s:.3g} s",
                 "a longer recording",
             )
-        joules = integral_joules(times_s, self._watts, self._start_s, end_s)
-        late = longest_gap_s(times_s, self._start_s, end_s) > LATE_PERIODS * self.period_s
-        samples = int(np.sum((times_s >= self._start_s) & (times_s <= end_s)))
-        return Window(joules, self._start_s, end_s, samples=samples, flags=(LATE,) * late)
+        return sampled_window(times_s, self._watts, self._start_s, end_s, period_s=self.period_s)
 
     def facts(self) -> dict[str, object]:
         """See Meter."""

@@ -7,11 +7,8 @@ from collections.abc import Callable
 from typing import Literal
 
 from shared.meters.meter import Meter, MeterError, Window
-from shared.meters.signal import integral_joules, longest_gap_s
+from shared.meters.signal import sampled_window
 from shared.meters.timing import Clock, MachineClock
-
-LATE_PERIODS = 2.5  # a machine under load delays a poll by half a period or so, which does no harm
-LATE, DROPPED = "late samples", "dropped samples"
 
 
 class DroppedSample(MeterError):
@@ -58,15 +55,14 @@ class SampledMeter(Meter):
         self._stop()
         if not self._times_s or self.clock.now_s() > self._times_s[-1]:
             self._sample()
-        joules = integral_joules(self._times_s, self._watts, self._start_s, end_s)
-        late = longest_gap_s(self._times_s, self._start_s, end_s) > LATE_PERIODS * self.period_s
-        return Window(
-            joules,
+        return sampled_window(
+            self._times_s,
+            self._watts,
             self._start_s,
             end_s,
-            samples=sum(self._start_s <= moment <= end_s for moment in self._times_s),
-            quantum=self.quantum_watts * (end_s - self._start_s),
-            flags=(LATE,) * late + (DROPPED,) * (self._dropped > 0),
+            period_s=self.period_s,
+            quantum_watts=self.quantum_watts,
+            dropped=self._dropped,
         )
 
     def _sample(self) -> None:

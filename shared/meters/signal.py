@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from shared.meters.meter import MeterError
+from shared.meters.meter import MeterError, Window
 
 FEWEST_SAMPLES = 2
+LATE_PERIODS = 2.5  # a machine under load delays a poll by half a period or so, which does no harm
+LATE, DROPPED = "late samples", "dropped samples"
 
 
 class BadTrace(MeterError, ValueError):
@@ -43,3 +45,34 @@ def longest_gap_s(times_s: ArrayLike, start_s: float, end_s: float) -> float:
     times = np.asarray(times_s, dtype=np.float64)
     inside = times[(times >= start_s) & (times <= end_s)]
     return float(np.diff(np.concatenate([[start_s], inside, [end_s]])).max())
+
+
+def sampled_window(
+    times_s: ArrayLike,
+    watts: ArrayLike,
+    start_s: float,
+    end_s: float,
+    *,
+    period_s: float,
+    quantum_watts: float = 0.0,
+    dropped: int = 0,
+) -> Window:
+    """The window [start_s, end_s] of a trace, as integral_joules has it, with its samples and flags.
+
+    period_s: between two polls; quantum_watts: the sensor's step; dropped: readings that failed in passing.
+    """
+    joules = integral_joules(times_s, watts, start_s, end_s)
+    times = np.asarray(times_s)
+    return Window(
+        joules,
+        start_s,
+        end_s,
+        samples=int(np.sum((times >= start_s) & (times <= end_s))),
+        quantum=quantum_watts * (end_s - start_s),
+        flags=(LATE,) * is_late(times, start_s, end_s, period_s) + (DROPPED,) * (dropped > 0),
+    )
+
+
+def is_late(times_s: ArrayLike, start_s: float, end_s: float, period_s: float) -> bool:
+    """Whether samples are further apart than a poll every period_s may put them."""
+    return longest_gap_s(times_s, start_s, end_s) > LATE_PERIODS * period_s

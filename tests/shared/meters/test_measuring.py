@@ -28,7 +28,7 @@ from shared.meters import (
     measure_all,
 )
 from shared.meters.measuring import DRIFTED, bootstrap_interval
-from shared.meters.sampling import DROPPED
+from shared.meters.signal import DROPPED
 
 EXACT = Sensor(update_s=0.001, averaged_s=0.001)
 TINY = Settings("tiny", 4, window_s=1.0, runs=8, warmup_s=0.5, cool_down_s=1.0, idle_s=1.0, target=0.01, limit_s=30.0)

@@ -15,7 +15,7 @@ from shared.meters.nvml_devices import devices
 from shared.meters.nvml_library import Library, NvmlFault
 from shared.meters.nvml_probe import probe
 from shared.meters.nvml_sources import counted_joules, update_period_s
-from shared.meters.sampling import DROPPED, LATE
+from shared.meters.signal import DROPPED, LATE
 from tests.shared.meters.nvml_stub.fake import COUNTER, INSTANT, SAMPLES, USAGE, WALL_S, Board, FakeNvml
 
 BEGIN_S = 20.0  # by then the trials are over

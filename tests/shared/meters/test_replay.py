@@ -9,7 +9,7 @@ import pytest
 
 from shared.errors import BadInput
 from shared.meters import MeterError, ReplayMeter, SimulatedClock
-from shared.meters.sampling import LATE
+from shared.meters.signal import LATE
 
 
 def recording(path: Path, times_s: np.ndarray, watts: np.ndarray) -> Path:

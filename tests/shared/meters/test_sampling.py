@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.meters import Clock, DroppedSample, MeterError, SampledMeter, SimulatedClock
-from shared.meters.sampling import DROPPED, LATE
+from shared.meters.signal import DROPPED, LATE
 
 
 class Ramp(SampledMeter):

@@ -23,7 +23,7 @@ from shared.meters import (
     SimulatedMeter,
     SteppedPower,
 )
-from shared.meters.sampling import DROPPED
+from shared.meters.signal import DROPPED
 from shared.meters.simulated import ages_s, ina3221
 
 PLAIN = Sensor(update_s=0.02, averaged_s=0.01)
