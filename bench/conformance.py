@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
-import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -107,7 +106,7 @@ def check(name: str) -> Iterator[Finding]:
     budget = FRACTION * ground.dense_reading_joules
     first = _again(bench, method, budget)
     if isinstance(first, Exception):
-        yield Finding("runs", _told(first), _mend_of(first))
+        yield Finding("runs", rules.reason(first), _mend_of(first))
         return
     yield Finding("runs", None, "")
     for rule, mend in _RULES.items():
@@ -191,7 +190,7 @@ def _tells_what_it_cannot_reach(bench: _Bench, method: Method, ground: Ground) -
     except Infeasible as error:
         return Finding(rule, None if str(error) else "raised Infeasible without a reason", mend)
     except Exception as error:
-        return Finding(rule, f"near the least budget that there is: {_told(error)}", mend)
+        return Finding(rule, f"near the least budget that there is: {rules.reason(error)}", mend)
     return Finding(rule, None, mend)
 
 
@@ -215,7 +214,7 @@ def _again(
 def _difference(first: _Run, other: _Run | Exception) -> str | None:
     """What differs between two runs that should be the same; None for nothing."""
     if isinstance(other, Exception):
-        return f"the second time: {_told(other)}"
+        return f"the second time: {rules.reason(other)}"
     for what, of in _PARTS.items():
         if of(first) != of(other):
             return f"{what} differ"
@@ -239,15 +238,8 @@ def _problem(rule: Callable[[Task, dense.DenseWeights, Outcome], None], *given: 
     except Miss as miss:
         return str(miss)
     except Exception as error:
-        return _told(error)
+        return rules.reason(error)
     return None
-
-
-def _told(error: Exception) -> str:
-    if isinstance(error, Miss | Infeasible | BudgetExhausted):
-        return str(error)
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
 
 
 def _mend_of(error: Exception) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import math
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,12 +20,12 @@ from bench import describe
 from bench.dense import DenseWeights
 from bench.plan import Ground, Job
 from bench.record import Measures, Record
-from bench.rules import Miss, check_rules, checked, steps_paid
+from bench.rules import check_rules, checked, reason, steps_paid
 from methods import registry
-from methods.contract import Infeasible, Outcome, Task
+from methods.contract import Outcome, Task
 from shared.checkpoints import Checkpoints, State
 from shared.data import BatchStream
-from shared.ledger import BudgetExhausted, Ledger
+from shared.ledger import Ledger
 from shared.networks import structure
 from shared.rng import forked
 from shared.training import EVALUATION_BATCH, Teacher, Trainer, accuracy, recalibrate_batch_norm
@@ -71,7 +70,7 @@ def execute(
     resumed = folder is not None and folder.exists()
     task = make_task(job, ground, dense, teacher, report)
     fine_tuning = Ledger(ground.protocol.fine_tune_iterations, observer=_reporter("fine-tune", report))
-    outcome, seconds, reason = Outcome(dense.network), Seconds(), None
+    outcome, seconds, missed = Outcome(dense.network), Seconds(), None
     small: nn.Module | None = None
     measures: Measures | None = None
     try:
@@ -92,13 +91,10 @@ def execute(
         measures = describe.measures(small, before, accuracy(small, ground.dataset.test), ground)
     except KeyboardInterrupt:
         raise
-    except (Infeasible, BudgetExhausted, Miss) as miss:
-        reason = str(miss)
     except BaseException as error:  # a method of someone else's, SystemExit too: the plan goes on, the record tells
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        reason = f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
+        missed = reason(error)
     record = describe.record(
-        job, key, ground, dense, outcome, reason, measures, small, task.ledger, fine_tuning, seconds, command
+        job, key, ground, dense, outcome, missed, measures, small, task.ledger, fine_tuning, seconds, command
     )
     record.environment["resumed"] = resumed
     weights = None if measures is None or small is None else small.state_dict()
@@ -121,10 +117,10 @@ def _state_of_cut(outcome: Outcome, seconds: Seconds, small: nn.Module, accuracy
     }
 
 
-def failed(job: Job, key: str, ground: Ground, dense: DenseWeights, reason: str, command: str) -> Result:
+def failed(job: Job, key: str, ground: Ground, dense: DenseWeights, why: str, command: str) -> Result:
     """The miss of a run that left nothing behind but the reason."""
     record = describe.record(
-        job, key, ground, dense, Outcome(dense.network), reason, None, None, Ledger(0), Ledger(0), Seconds(), command
+        job, key, ground, dense, Outcome(dense.network), why, None, None, Ledger(0), Ledger(0), Seconds(), command
     )
     return Result(record, None)
 

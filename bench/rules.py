@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,8 +15,9 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from bench.dense import DenseWeights
-from methods.contract import Outcome, Task
+from methods.contract import Infeasible, Outcome, Task
 from shared.data import BatchStream
+from shared.ledger import BudgetExhausted
 from shared.networks import active_widths, compact, structure
 from shared.training import Trainer
 
@@ -25,6 +28,14 @@ ANOTHER = "returned another network than the one that the energy model describes
 
 class Miss(Exception):
     """A run that ended without a network that keeps the rules; the message is the reason."""
+
+
+def reason(error: BaseException) -> str:
+    """Why a run ended, in a line: in its own words where it is a rule's, else with the place in the code."""
+    if isinstance(error, Miss | Infeasible | BudgetExhausted):
+        return str(error)
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
 
 
 @contextlib.contextmanager

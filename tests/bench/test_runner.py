@@ -15,11 +15,19 @@ from bench.plan import Job, Plan, Request
 from bench.store import Store
 
 
-class Deadly(str):
-    """A key that ends the worker process which unpickles it, as the kernel does when memory runs out."""
+class Deadly:
+    """Ends the worker process which unpickles it, as the kernel does when memory runs out."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os._exit, (1,)
+
+
+class DeadlyKey(Deadly, str):
+    pass
+
+
+class DeadlyIndex(Deadly, int):
+    """Of a batch."""
 
 
 def test_a_job_that_kills_its_worker_is_a_miss_and_the_others_go_on(
@@ -29,7 +37,7 @@ def test_a_job_that_kills_its_worker_is_a_miss_and_the_others_go_on(
     key = Plan.key
 
     def some_deadly(self: Plan, job: Job, *rest: str) -> str:
-        return (Deadly if job.method == "random" else str)(key(self, job, *rest))
+        return (DeadlyKey if job.method == "random" else str)(key(self, job, *rest))
 
     monkeypatch.setattr(Plan, "key", some_deadly)
     store, console = Store(tmp_path / "out"), Console(file=(tmp_path / "log").open("w"), width=200)
@@ -51,18 +59,11 @@ def test_a_job_that_kills_its_worker_is_a_miss_and_the_others_go_on(
     assert runner.run(made, store, jobs=1, fresh=True, command="", console=console) == [None, None]
 
 
-class DeadlyNumber(int):
-    """A batch index that ends the worker process which unpickles it."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os._exit, (1,)
-
-
 def test_a_worker_that_dies_over_the_logits_takes_no_run_along(
     in_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = plan.make(Request(methods="uniform", protocol="smoke", budgets="0.4"))
-    monkeypatch.setattr(runner.teacher, "chunks", lambda ground: [DeadlyNumber(0)])
+    monkeypatch.setattr(runner.teacher, "chunks", lambda ground: [DeadlyIndex(0)])
     with (tmp_path / "log").open("w") as log:
         console = Console(file=log, width=200)
         (record,) = runner.run(made, Store(tmp_path / "out"), jobs=1, fresh=False, command="command", console=console)
