@@ -125,11 +125,12 @@ def report_(
     check: Annotated[bool, typer.Option("--check", help="Fail when a page in --to differs from its records.")] = False,
 ) -> None:
     """Regenerate reports from records."""
-    from bench import report
+    from bench import energy_study, report
 
     console = say.console()
     if check:
-        problems = report.check(to or Path("reports"))
+        folder = to or Path("reports")
+        problems = [*report.check(folder), *energy_study.check(folder)]
         for problem in problems:
             console.print(problem, highlight=False, soft_wrap=True)
         if problems:

@@ -117,6 +117,20 @@ def tune(
     tuning.tune(protocol, device, jobs=jobs, folder=to, console=say.console())
 
 
+@app.command()
+def fit(
+    to: Annotated[Path, typer.Option(help="Folder of the page and its data.")] = Path("runs"),
+    jobs: Jobs = CORES,
+) -> None:
+    """Study the energy models as the ECC paper's section 4.2 does, on the simulated platforms; some eight minutes."""
+    from bench import energy_study
+
+    check_writable("--to", to)
+    console = say.console()
+    page = energy_study.write(to, jobs=jobs, say=lambda line: console.print(line, highlight=False))
+    console.print(f"report: {page}", highlight=False, soft_wrap=True)
+
+
 @app.command(name="new-method")
 def new_method(
     name: Annotated[str, typer.Argument(help="Its id: small letters, digits, hyphens.")],

@@ -14,6 +14,7 @@ from shared.cache import atomic_write
 from shared.errors import BadInput
 
 RECORDS, INDEX = "records", "README.md"
+ENERGY_MODELS = "energy-models.md"  # page of `python -m bench fit`, which has data of its own
 
 
 def publish(records_with_folders: Sequence[tuple[Record, Path]], reports_dir: Path) -> list[Path]:
@@ -60,7 +61,8 @@ def committed(reports_dir: Path) -> list[Page]:
 
 def _index(made: Sequence[Page], reports_dir: Path) -> bytes:
     grids = sorted(path.name for path in reports_dir.glob("learning-rate-*.md"))  # pages of `python -m bench tune`
-    return index_text(made, learning_rates=grids).encode()
+    studied = (reports_dir / ENERGY_MODELS).is_file()
+    return index_text(made, learning_rates=grids, energy_models=ENERGY_MODELS if studied else None).encode()
 
 
 def check(reports_dir: Path) -> list[str]:

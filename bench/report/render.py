@@ -151,8 +151,11 @@ def page_text(page: Page, plots: set[str], traces: Sequence[tuple[str, str]], re
     return tidy(text)
 
 
-def index_text(made: Sequence[Page], *, learning_rates: Sequence[str]) -> str:
-    """The index of committed pages, simulated and measured ones apart; `learning_rates` names the pages of grids."""
+def index_text(made: Sequence[Page], *, learning_rates: Sequence[str], energy_models: str | None) -> str:
+    """The index of committed pages, simulated and measured ones apart.
+
+    learning_rates: names of the pages of grids. energy_models: name of the study's page, where there is one.
+    """
     groups = []
     for source in ("measured", "simulated"):
         rows = [
@@ -169,7 +172,8 @@ def index_text(made: Sequence[Page], *, learning_rates: Sequence[str]) -> str:
         ]
         if rows:
             groups.append((source, table(["Page", "protocol", "methods", "budgets", "seeds", "misses"], rows, left=4)))
-    return tidy(environment().get_template("index.md.jinja").render(groups=groups, learning_rates=learning_rates))
+    others = {"learning_rates": learning_rates, "energy_models": energy_models}
+    return tidy(environment().get_template("index.md.jinja").render(groups=groups, **others))
 
 
 def tidy(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
@@ -255,3 +256,21 @@ def test_a_lookup_table_of_a_platform(cache: Path, tmp_path: Path) -> None:
     assert table_file.load(tmp_path / "table.json").platform == "tx2"
     done = bench("table", "/proc/nowhere/table.json", cache=cache)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
+
+
+def test_the_page_of_energy_models_is_checked_like_the_others(cache: Path, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "reports", tmp_path / "reports")
+    assert bench("report", "--check", "--to", str(tmp_path / "reports"), cache=cache).returncode == 0
+    page = tmp_path / "reports/energy-models.md"
+    page.write_text(page.read_text().replace("%", "per cent", 1))
+    done = bench("report", "--check", "--to", str(tmp_path / "reports"), cache=cache)
+    assert done.returncode == 1 and "energy-models.md: not what records/energy-models.json makes" in done.stdout
+
+
+def test_fit_writes_the_study_where_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench import cli_authors, energy_study
+
+    asked = []
+    monkeypatch.setattr(energy_study, "write", lambda folder, *, jobs, say: asked.append((folder, jobs)) or folder)
+    cli_authors.fit(tmp_path, 3)
+    assert asked == [(tmp_path, 3)]

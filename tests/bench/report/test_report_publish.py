@@ -138,7 +138,11 @@ def test_regenerate_mends_pages_and_takes_learning_rates_into_the_index(reports:
     (reports / "learning-rate-quick.md").write_text("grid\n")
     assert len(check(reports)) == 2
     regenerate(reports)
-    assert check(reports) == [] and "(learning-rate-quick.md)" in (reports / "README.md").read_text()
+    index = (reports / "README.md").read_text()
+    assert check(reports) == [] and "(learning-rate-quick.md)" in index and "energy-models" not in index
+    (reports / "energy-models.md").write_text("study\n")
+    regenerate(reports)
+    assert "(energy-models.md)" in (reports / "README.md").read_text()
 
 
 def test_publishing_again_replaces_the_page_and_leaves_others(reports: Path, save_record, make_record: Make) -> None:
