@@ -103,6 +103,8 @@ def draw(data: dict[str, Any]) -> bytes:
             for axes, panel in zip(row, panels, strict=True):
                 _panel(axes, panel)
             row[0].set_ylabel("held-out error, %")
+            # The panels of a row share this axis. Beyond 100 % an estimate is no estimate.
+            row[0].set_ylim(top=min(100, row[0].get_ylim()[1]))
         for axes in grid[-1]:
             axes.set_xlabel(data["x_label"])
         handles, labels = grid[0, 0].get_legend_handles_labels()
@@ -125,7 +127,6 @@ def _panel(axes: Axes, panel: dict[str, Any]) -> None:
             axes.plot(x, y, color=colour, lw=1.4, ls=_DASHES[line["dash"]], label=line["title"], **look)
     if panel["level"] is not None:
         axes.axhline(panel["level"], color=INK, lw=1.1, ls=(0, (1, 2)), label="least squares, all training rows")
-    axes.set_ylim(top=min(100, axes.get_ylim()[1]))  # beyond it an estimate is no estimate
     plain: Callable[[float, int], str] = lambda value, _: f"{value:,.10g}"  # noqa: E731
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(plain))

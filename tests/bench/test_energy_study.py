@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from bench import energy_study
-from bench.energy_study import Plan, page, page_files, study
+from bench.energy_study import Plan, page, page_files, plots, study
 from bench.energy_study.claims import claims_table, judged, unsettled, verdicts
 from bench.energy_study.parts import compute, ground
 from bench.energy_study.plan import DEPTHS, Part, parts, readings
@@ -293,3 +293,19 @@ def test_processes_compute_what_one_does(studied: tuple[Path, list[str]]) -> Non
     for name, figures in computed.items():
         assert {**figures, "seconds": 0} == {**load(studied[0])["parts"][name], "seconds": 0}
     assert len(computed) == 2 and torch.get_num_threads() == 1
+
+
+def test_panels_of_a_row_share_an_axis_that_shows_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to 100 %; the first panel's own range is not the row's."""
+    shown = []
+    monkeypatch.setattr(plots, "svg", lambda figure, title, data: shown.append(figure) or b"")
+
+    def panel(*errors: float) -> dict[str, Any]:
+        points = [[step, error] for step, error in enumerate(errors, 1)]
+        return {"title": "t", "lines": [{"title": "l", "colour": 0, "dash": 0, "points": points}], "level": None}
+
+    row = [panel(3.0, 2.5), panel(40.0, 1.2), panel(5000.0, 2.0)]
+    plots.draw({"caption": "c", "title": "t", "x_label": "x", "panels": [row]})
+    for axes in shown[0].axes:
+        low, high = axes.get_ylim()
+        assert low < 1.2 and high == 100
