@@ -9,9 +9,9 @@ from torch import nn
 
 from methods.netadapt.schedule import Step
 from methods.netadapt.table import LookupTable
+from shared.candidates import at_widths
 from shared.checkpoints import State
-from shared.networks import Structure, active_channels, compact, importance, zero_channels
-from shared.networks.ranking import weakest_channels
+from shared.networks import Structure, active_channels, compact
 
 COLUMNS = ("target_joules", "joules", "unit", "accuracy", "short_term_iterations", "widths", "coarser")
 
@@ -39,8 +39,8 @@ class Search:
         """The best candidate is the network of the next step. iterations: that are left."""
         self.start_accuracy = self.accuracies[self.best_unit]
         # the zeroed channels go at once: later candidates train and are judged on a smaller network
-        self._become(self.best)
-        widths = list(self.units.upper_bounds)
+        widths = active_channels(self.best, self.units).sum(dim=1).clamp(min=1).tolist()  # what `compact` makes of it
+        self.network, self.units = compact(self.best, self.units), self.units.at(widths)
         joules = table.joules(self.units, widths)
         accuracies = [self.accuracies.get(unit) for unit in range(len(widths))]  # None where there was no candidate
         row = (step.target_joules, joules, self.best_unit, accuracies, step.short_term_iterations, widths, step.coarser)
@@ -63,20 +63,11 @@ class Search:
     def restore(self, state: State) -> None:
         """Go on from what `state()` gave; `self` is as it was made."""
         self.trace, self.start_accuracy = state["trace"], state["start_accuracy"]
-        # Cut as the run was, step by step, so that all shapes and memory formats are what they were. Which channels go
-        # does not matter: all tensors are replaced.
-        for widths in self.trace["widths"]:
-            bounds = self.units.upper_bounds
-            dead = weakest_channels(importance(self.network, self.units), widths, bounds)
-            zero_channels(self.network, self.units, dead)
-            self._become(self.network)
+        if self.trace["widths"]:
+            widths = self.trace["widths"][-1]
+            self.network, self.units = at_widths(self.network, self.units, widths), self.units.at(widths)
         self.network.load_state_dict(state["network"])
         self._begin(state["iterations"])
         self.best.load_state_dict(state["best"])
         self.accuracies = {int(unit): accuracy for unit, accuracy in state["accuracies"].items()}
         self.best_unit = state["best_unit"]
-
-    def _become(self, network: nn.Module) -> None:
-        """Take `network`, without its zeroed channels."""
-        widths = active_channels(network, self.units).sum(dim=1).clamp(min=1).tolist()  # what `compact` makes of it
-        self.network, self.units = compact(network, self.units), self.units.at(widths)
