@@ -25,6 +25,7 @@ BUILDS: dict[str, dict[str, Any]] = {
     "mobilenet": {"width_multiplier": 0.25, "input_size": 28, "in_channels": 1, "num_classes": 10},
     "alexnet": {"width_multiplier": 0.125, "input_size": (127, 95), "num_classes": 10},
     "erfnet": {"input_size": (32, 64), "num_classes": 5},
+    "resnet18": {"width_multiplier": 0.25, "input_size": (40, 56), "num_classes": 10},
 }
 SILENT = (nn.Dropout, nn.Dropout2d, nn.Identity, nn.Flatten)
 

@@ -86,10 +86,10 @@ SMALL_NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "mobilenet": lambda: build("mobilenet", width_multiplier=0.25, num_classes=5, in_channels=1, input_size=8),
     "alexnet": lambda: build("alexnet", width_multiplier=1 / 32, num_classes=5, input_size=64),
     "erfnet": lambda: build("erfnet", width_multiplier=0.25, num_classes=4, input_size=(16, 24)),
+    "resnet18": lambda: build("resnet18", width_multiplier=0.25, num_classes=5, input_size=24),
     "residual": Residual,
     "hourglass": Hourglass,
     "joined": Joined,
-    "resnet18": lambda: foreign(torchvision.models.resnet18(num_classes=5), (3, 16, 16)),
     "mobilenet_v2": lambda: foreign(torchvision.models.mobilenet_v2(num_classes=5, width_mult=0.35), (3, 16, 16)),
 }
 

@@ -24,7 +24,7 @@ def shapes(model):
 
 
 def test_the_zoo_is_found():
-    assert names() == ("alexnet", "erfnet", "mobilenet")
+    assert names() == ("alexnet", "erfnet", "mobilenet", "resnet18")
 
 
 def test_listing_networks_needs_no_torch():
@@ -47,7 +47,7 @@ def test_the_default_arguments_are_the_papers(name):
     with torch.device("meta"):
         model = build(name)
     assert model.input_shape == {"erfnet": (3, 512, 1024)}.get(name, (3, 224, 224))
-    assert structure(model).outputs == {"mobilenet": 1001, "alexnet": 1000, "erfnet": 20}[name]
+    assert structure(model).outputs == {"mobilenet": 1001, "erfnet": 20}.get(name, 1000)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +57,7 @@ def test_the_default_arguments_are_the_papers(name):
         {"name": "mobilenet", "width_multiplier": 0.25, "widths": np.full(14, 5)},
         {"name": "alexnet", "width_multiplier": 0.125, "widths": (1, 2, 3, 4, 5, 6, 7), "input_size": (64, 96)},
         {"name": "erfnet", "width_multiplier": 0.5, "widths": list(range(1, 9)) * 6 + [1, 2, 3], "input_size": 64},
+        {"name": "resnet18", "width_multiplier": 0.5, "widths": tuple(range(1, 13)), "input_size": (40, 64)},
     ],
 )
 def test_config_rebuilds_the_same_network(arguments):
@@ -73,7 +74,7 @@ def test_config_rebuilds_the_same_network(arguments):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"name": "lenet"}, "got 'lenet'; try alexnet or erfnet or mobilenet"),
+        ({"name": "lenet"}, "got 'lenet'; try alexnet or erfnet or mobilenet or resnet18"),
         ({"name": "mobilenet", "widths": [1] * 13}, "expected 14 widths for mobilenet, got 13"),
         ({"name": "mobilenet", "widths": [33] + [1] * 13}, "from 1 to 32 as width 0 of mobilenet, got 33"),
         ({"name": "mobilenet", "widths": [1] * 13 + [0]}, "from 1 to 1024 as width 13 of mobilenet, got 0"),
@@ -98,15 +99,18 @@ def test_bad_input_is_one_clear_line(arguments, words):
     assert "\n" not in message
 
 
-def test_alexnet_is_torchvision_s():
-    theirs = torchvision.models.alexnet(num_classes=7).eval()
-    ours = build("alexnet", num_classes=7).eval()
+@pytest.mark.parametrize("name", ["alexnet", "resnet18"])
+def test_torchvision_s_networks_are_theirs(name):
+    theirs = getattr(torchvision.models, name)(num_classes=7).eval()
+    ours = build(name, num_classes=7).eval()
     ours.load_state_dict(theirs.state_dict())
     batch = torch.randn(1, 3, 96, 128)
     with torch.no_grad():
         assert torch.equal(ours(batch), theirs(batch))
-    kinds = [type(module) for module in theirs.modules()][1:]
-    assert [type(module) for module in ours.modules()][1:] == kinds
+    layers = [[type(module) for module in model.modules() if not list(module.children())] for model in (ours, theirs)]
+    assert layers[0] == layers[1]
+    theirs.input_shape = ours.input_shape
+    assert structure(ours) == structure(theirs)
 
 
 def test_erfnet_dilates_drops_out_and_keeps_its_size():

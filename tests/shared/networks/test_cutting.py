@@ -15,6 +15,7 @@ from shared.networks.ranking import weakest_channels
         ("mobilenet", {"width_multiplier": 0.25, "input_size": 28, "in_channels": 1, "num_classes": 10}),
         ("alexnet", {"width_multiplier": 0.25}),  # a flatten between a convolution and a linear layer
         ("erfnet", {"width_multiplier": 0.25, "input_size": (64, 128)}),
+        ("resnet18", {"width_multiplier": 0.25}),  # stages that additions tie
     ],
 )
 def test_structure_at_widths_is_the_structure_of_the_cut_network(name: str, options: dict) -> None:

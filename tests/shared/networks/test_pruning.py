@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
@@ -9,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.networks import active_channels, active_widths, build, compact, importance, structure, zero_channels
+from shared.networks import active_channels, active_widths, build, compact, importance, names, structure, zero_channels
 
-ZOO = ("mobilenet", "alexnet", "erfnet")
+ZOO = names()
 ALL = (*ZOO, "residual", "hourglass", "joined")
 
 
@@ -71,9 +72,8 @@ def test_compact_networks_give_the_masked_outputs(name, data, small_network, ran
     assert (outputs(model, True) - expected).abs().max() <= tolerance * expected.abs().max()
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
-def test_torchvision_s_networks_can_be_cut(name, small_network, random_dead):
-    model = small_network(name).double()
+def test_somebody_else_s_network_can_be_cut(small_network, random_dead):
+    model = small_network("mobilenet_v2").double()
     table = structure(model)
     widths = [1 + (7 * unit) % bound for unit, bound in enumerate(table.upper_bounds)]
     zero_consumers(model, table, random_dead(table, widths, 0))
@@ -82,6 +82,32 @@ def test_torchvision_s_networks_can_be_cut(name, small_network, random_dead):
     for train in (False, True):
         expected, got = outputs(model, train), outputs(small, train)
         assert (got - expected).abs().max() <= 1e-10 * expected.abs().max()
+
+
+@pytest.mark.parametrize("name", ZOO)
+@settings(max_examples=3, deadline=None)
+@given(data=st.data())
+def test_compact_networks_are_those_of_torch_pruning(name, data, small_network, random_dead):
+    """Another library, told only to remove rows of each unit's first layer, finds the same slices to cut."""
+    reason = "torch-pruning, the oracle, comes with the extra 'test'"
+    oracle = pytest.importorskip("torch_pruning", reason=reason)
+    model = small_network(name)
+    table = structure(model)
+    widths = data.draw(drawn_widths(table.upper_bounds))
+    dead = random_dead(table, widths, data.draw(st.integers(0, 99)))
+    theirs = copy.deepcopy(model).eval()
+    for unit, row in zip(table.units, dead, strict=True):
+        channels = row[: unit.upper_bound].nonzero().flatten().tolist()
+        if channels:
+            graph = oracle.DependencyGraph().build_dependency(theirs, torch.zeros(1, *model.input_shape))
+            layer = theirs.get_submodule(unit.name)
+            linear = isinstance(layer, torch.nn.Linear)
+            rows = oracle.prune_linear_out_channels if linear else oracle.prune_conv_out_channels
+            graph.get_pruning_group(layer, rows, idxs=channels).prune()
+    zero_consumers(model, table, dead)
+    ours = compact(model, table).state_dict()
+    assert list(ours) == list(theirs.state_dict())
+    assert all(torch.equal(ours[key], tensor) for key, tensor in theirs.state_dict().items())
 
 
 @pytest.mark.parametrize("name", ZOO)

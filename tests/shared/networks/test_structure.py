@@ -14,11 +14,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from shared.errors import BadInput
-from shared.networks import Channels, Operation, build, structure
+from shared.networks import Channels, Operation, build, names, structure
 
-ZOO = ("mobilenet", "alexnet", "erfnet")
+ZOO = names()
 TOYS = ("residual", "hourglass", "joined")
-FOREIGN = ("resnet18", "mobilenet_v2")  # torchvision's
+FOREIGN = "mobilenet_v2"  # torchvision's
 
 
 def slices(unit):
@@ -38,6 +38,8 @@ def norm(name):
         ("alexnet", (3, 64, 192, 384, 256, 256, 4096, 4096, 1000)),
         ("mobilenet", (3, 32, 64, 128, 128, 256, 256, *[512] * 6, 1024, 1024, 1001)),
         ("erfnet", (3, *[64] * 15, *[128] * 24, *[64] * 6, *[16] * 6, 20)),
+        # a stage is one residual group and the inner widths of its two blocks
+        ("resnet18", (3, *[64] * 3, *[128] * 3, *[256] * 3, *[512] * 3, 1000)),
     ],
 )
 def test_position_bounds_are_the_published_widths(name, bounds):
@@ -95,16 +97,42 @@ def test_erfnet_units_are_the_inner_widths_in_module_order():
     assert not any(part.role == "norm" for part in units[2].slices)
 
 
-def test_mobilenet_costs_what_its_paper_says():
+def test_resnet_s_stages_join_what_is_added_to_them():
+    units = structure(build("resnet18", width_multiplier=0.125)).units
+    assert slices(units[4]) == (
+        {
+            *(("layer2.0.conv2.weight", 0, 1, "producer"), ("layer2.0.downsample.0.weight", 0, 1, "producer")),
+            *(("layer2.1.conv2.weight", 0, 1, "producer"), ("layer2.1.conv1.weight", 1, 1, "consumer")),
+            *(("layer3.0.conv1.weight", 1, 1, "consumer"), ("layer3.0.downsample.0.weight", 1, 1, "consumer")),
+        }
+        | norm("layer2.0.bn2")
+        | norm("layer2.0.downsample.1")
+        | norm("layer2.1.bn2")
+    )
+    assert slices(units[5]) == (
+        {("layer2.1.conv1.weight", 0, 1, "producer"), ("layer2.1.conv2.weight", 1, 1, "consumer")}
+        | norm("layer2.1.bn1")
+    )
+    assert ("fc.weight", 1, 1, "consumer") in slices(units[10])
+    own = [(part.tensor, part.dim) for unit in units for part in unit.slices]
+    assert len(set(own)) == len(own)  # no slice belongs to two units
+
+
+@pytest.mark.parametrize(
+    ("name", "macs", "parameters"),
+    [("mobilenet", 569e6, 4.2e6), ("resnet18", 1.814e9, 11.69e6), ("alexnet", 714e6, 61.1e6)],
+)
+def test_networks_cost_what_is_published(name, macs, parameters):
+    """MobileNet by its paper, the others by torchvision's tables, rounded."""
     with torch.device("meta"):
-        table = structure(build("mobilenet", num_classes=1000))
-    assert table.macs(table.upper_bounds).item() == pytest.approx(569e6, rel=1e-3)
-    assert table.parameters(table.upper_bounds).item() == pytest.approx(4.2e6, rel=1e-2)
+        table = structure(build(name, num_classes=1000))
+    assert table.macs(table.upper_bounds).item() == pytest.approx(macs, rel=1e-3)
+    assert table.parameters(table.upper_bounds).item() == pytest.approx(parameters, rel=1e-2)
 
 
 def test_energy_edges_follow_the_network():
     with torch.device("meta"):
-        alexnet, erfnet = structure(build("alexnet")), structure(build("erfnet"))
+        alexnet, erfnet, resnet18 = (structure(build(name)) for name in ("alexnet", "erfnet", "resnet18"))
     assert [edge[:2] for edge in alexnet.edges] == [(j, j + 1) for j in range(8)]
     assert alexnet.edges[0][2] == 55 * 55 * 11 * 11
     assert alexnet.edges[5][2] == 36
@@ -113,6 +141,17 @@ def test_energy_edges_follow_the_network():
     assert inner == [edge for j in range(1, 52, 3) for edge in ((None, j), (j, j + 1), (j + 1, j + 2), (j + 2, None))]
     first = next(edge for edge in erfnet.edges if edge[:2] == (None, 1))
     assert first[2] == 64 * 3 * 128 * 256
+    # trunk -> inner -> trunk, and where a stage begins from trunk to trunk beside it
+    assert [edge[:2] for edge in resnet18.edges] == [
+        *((0, 1), (1, 2), (2, 1), (1, 3), (3, 1)),
+        *(pair for trunk in (1, 5, 8) for pair in _stage(trunk, 5 if trunk == 1 else trunk + 3)),
+        (11, 13),
+    ]
+
+
+def _stage(before, trunk):
+    """Edges of a stage of ResNet-18 whose trunk is position `trunk`, behind the stage with trunk `before`."""
+    return (before, trunk - 1), (trunk - 1, trunk), (before, trunk), (trunk, trunk + 1), (trunk + 1, trunk)
 
 
 # --- counts
@@ -139,7 +178,7 @@ def test_counts_equal_those_of_the_built_module(name, data, small_network):
     assert through_edges + own_filters == table.macs(widths)
 
 
-@pytest.mark.parametrize("name", (*TOYS, *FOREIGN))
+@pytest.mark.parametrize("name", (*TOYS, FOREIGN))
 def test_counts_equal_those_of_other_modules(name, small_network):
     model = small_network(name).eval()
     table = structure(model)
@@ -199,10 +238,7 @@ def test_an_addition_unites_its_operands(small_network):
     assert table.units[0].name == "stem"
 
 
-def test_torchvision_s_networks_fall_into_their_units(small_network):
-    # a stage of ResNet-18 is one residual group and the inner widths of its two blocks; the last group feeds fc
-    stages = tuple(width for width in (64, 128, 256, 512) for _ in range(3))
-    assert structure(small_network("resnet18")).upper_bounds == stages
+def test_torchvision_s_mobilenet_v2_falls_into_its_units(small_network):
     # an inverted residual expands the trunk sixfold into channels that are filtered one by one
     assert structure(small_network("mobilenet_v2")).upper_bounds[:5] == (16, 8, 48, 8, 48)
 
