@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -108,6 +109,7 @@ class ERFNet(nn.Module):
     The 51 widths are the outputs of conv3x1_1, conv1x3_1 and conv3x1_2 of every block.
     """
 
+    trained_on: ClassVar = {"garment-scenes": {"width_multiplier": 0.25}}
     keeps_residual_trunk = True
 
     def __init__(
@@ -140,6 +142,11 @@ class ERFNet(nn.Module):
     def upper_bounds(width_multiplier: float) -> tuple[int, ...]:
         """Widths of the dense network."""
         return tuple(scaled(TRUNK[index], width_multiplier) for index, _, _ in BLOCKS for _ in range(3))
+
+    @staticmethod
+    def published_name(name: str) -> str | None:
+        """A tensor of the published weights under its name here; None for the head that trained the encoder alone."""
+        return None if name.startswith("encoder.output_conv.") else name
 
 
 NETWORK = ERFNet

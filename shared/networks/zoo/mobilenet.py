@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -11,6 +12,9 @@ from shared.networks.zoo import scaled
 CHANNELS = (32, 64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024)  # after conv1, after pairs 1 to 13
 STRIDED_LAYERS = (6, 2, 4, 0, 12)  # where ImageNet's version halves the map (conv1 is 0), the most wanted first
 SMALLEST_MAP = 4  # pixels along the shorter side of the last map
+# layers of the MobileNet in ECC's published code by their place in block 0 and in every other one; place 0 is padding
+PUBLISHED_STEM = {"1": "conv1", "2": "conv1_norm"}
+PUBLISHED_PAIR = {"1": "dw{}", "2": "dw{}_norm", "4": "pw{}", "5": "pw{}_norm"}
 BATCH_NORM_EPS = 1e-3
 # torch's default. TensorFlow's 0.001 leaves the running statistics about a thousand iterations behind pruning.
 BATCH_NORM_MOMENTUM = 0.1
@@ -36,7 +40,7 @@ class MobileNet(nn.Module):
     """
 
     # 0.25 reaches 92 % on Fashion-MNIST and trains in tens of milliseconds per batch on one CPU thread
-    width_multipliers: ClassVar = {"fashion-mnist": 0.25}
+    trained_on: ClassVar = {"fashion-mnist": {"width_multiplier": 0.25}}
 
     def __init__(
         self,
@@ -79,6 +83,18 @@ class MobileNet(nn.Module):
     def upper_bounds(width_multiplier: float) -> tuple[int, ...]:
         """Widths of the dense network."""
         return tuple(scaled(channels, width_multiplier) for channels in CHANNELS)
+
+    @staticmethod
+    def published_name(name: str) -> str:
+        """A tensor of the MobileNet in ECC's published code (1001 classes, from TensorFlow) under its name here.
+
+        The two differ where a layer halves the map: there TensorFlow pads only to the right and below.
+        """
+        if (parts := re.fullmatch(r"model\.(\d+)\.(\d)\.(\w+)", name)) is None:
+            return name
+        block, place, tensor = parts.groups()
+        layer = (PUBLISHED_STEM if block == "0" else PUBLISHED_PAIR).get(place)
+        return name if layer is None else f"{layer.format(block)}.{tensor}"
 
 
 NETWORK = MobileNet

@@ -1,0 +1,172 @@
+"""Weights from elsewhere: a checkpoint file, read without running anything in it, checked, then put into a network.
+
+torchvision's files for AlexNet (alexnet-owt-7be5be79.pth) and ResNet-18 (resnet18-f37072fd.pth), ERFNet's
+(erfnet_pretrained.pth of Eromera/erfnet_pytorch) and MobileNet's of ECC's published code are taken as they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import pickle
+import pickletools
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from shared.cache import content_key
+from shared.errors import BadInput
+from shared.networks import build, names
+from shared.networks.trace import structure
+from shared.networks.zoo import __name__ as zoo
+
+WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys under which training scripts keep the state dict
+PREFIXES = ("module.", "_orig_mod.", "model.")  # of DataParallel, torch.compile and Lightning
+OPTIONAL = ".num_batches_tracked"  # missing in files older than torch 0.4.1, read by nothing here
+SAVE = "torch.save(network.state_dict(), FILE), or safetensors"
+
+
+def load_checkpoint(model: nn.Module, path: Path) -> None:
+    """Put the tensors of the checkpoint file `path` into `model`, a network from `build`.
+
+    The file is safetensors, or a state dict saved by torch, plain or under one of `WRAPPERS`; names may carry
+    `PREFIXES` or be those of the network's published weights. Nothing is changed unless all fits.
+
+    Raises BadInput for a file that can't be read or would run code, for tensors that are missing, unexpected, not
+    finite or of another shape, for another number of classes, and for another network.
+    """
+    config: Any = model.config
+    network, own = str(config["name"]), model.state_dict()
+    found = _renamed(_state_dict(path), network)
+    missing = [name for name in own if name not in found and not name.endswith(OPTIONAL)]
+    unexpected = [name for name in found if name not in own]
+    if missing or unexpected:
+        if (other := _whose(found)) not in (None, network):
+            raise BadInput(f"a checkpoint of {network} in {path}", f"one of {other}", f"--network {other}")
+        got = " and ".join(
+            f"{len(some)} {what} ({_first(some)})"
+            for what, some in (("missing", missing), ("unexpected", unexpected))
+            if some
+        )
+        raise BadInput(f"the tensors of {network} in {path}", got, f"a checkpoint of {network}")
+    _check_shapes(model, found, path)
+    for name, tensor in found.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise BadInput(f"finite numbers in {path}", f"infinity or NaN in {name}", "another checkpoint")
+    model.load_state_dict({**own, **found})
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Hash (16 hex digits) of all tensors, with their names, types and shapes; the same on every device and in every
+    memory format.
+    """
+    return content_key(save({name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}))
+
+
+def _state_dict(path: Path) -> dict[str, Tensor]:
+    """The tensors in a file, by name; raises BadInput where it holds anything else."""
+    content = _content(path)
+    while inner := _wrapped(content):
+        content = inner
+    if not isinstance(content, Mapping):
+        raise BadInput(f"a state dict in {path}", type(content).__name__, SAVE)
+    other = [str(name) for name, value in content.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
+    if other or not content:
+        raise BadInput(f"a state dict in {path}", f"a dict with {_first(other) if other else 'nothing in it'}", SAVE)
+    return dict(content)
+
+
+def _wrapped(content: Any) -> Mapping[str, Any] | None:
+    wrapped = (content.get(key) for key in WRAPPERS) if isinstance(content, Mapping) else ()
+    return next((inner for inner in wrapped if isinstance(inner, Mapping)), None)
+
+
+def _content(path: Path) -> Any:
+    try:
+        with path.open("rb") as file:
+            is_safetensors = file.read(9)[8:] == b"{"  # 8 bytes of length, then JSON
+        if is_safetensors:
+            return load_file(path)
+        with warnings.catch_warnings(action="ignore"):  # about what is refused here in a line of our own
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise BadInput("a checkpoint file", f"{path} ({error.strerror})", "the path of one") from None
+    except Exception as error:  # torch raises whatever a damaged file leads to
+        if isinstance(error, pickle.UnpicklingError) and (code := _code(path)) is not None:
+            raise BadInput(
+                f"tensors alone in {path}", f"a pickle that asks for {code} (nothing was run)", SAVE
+            ) from None
+        raise BadInput(f"a checkpoint in {path}", f"a file that can't be read ({type(error).__name__})", SAVE) from None
+
+
+def _code(path: Path) -> str | None:
+    """The first thing beyond tensors that the pickles in a file ask for, as module.name; nothing of it is imported."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            content = b"".join(archive.read(name) for name in archive.namelist() if name.endswith("/data.pkl"))
+    else:
+        content = path.read_bytes()
+    pickles, strings = io.BytesIO(content), [""]
+    with contextlib.suppress(Exception):  # whatever bytes that are no pickle lead to
+        while True:  # torch's old form is several pickles, then the tensors' bytes
+            for opcode, argument, _ in pickletools.genops(pickles):
+                if isinstance(argument, str):
+                    strings.append(argument)
+                if opcode.name in ("GLOBAL", "STACK_GLOBAL"):
+                    name = ".".join(strings[-1].split() if opcode.name == "GLOBAL" else strings[-2:])
+                    if not name.startswith(("torch.", "collections.")):
+                        return name
+    return None
+
+
+def _renamed(tensors: dict[str, Tensor], network: str) -> dict[str, Tensor]:
+    """Under the names that `network` has here; what its published files hold beside it is dropped."""
+    for prefix in PREFIXES * 2:  # in any order
+        if all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    module = importlib.import_module(f"{zoo}.{network}").NETWORK
+    rename: Callable[[str], str | None] = getattr(module, "published_name", lambda name: name)
+    named = {rename(name): tensor for name, tensor in tensors.items()}
+    return {name: tensor for name, tensor in named.items() if name is not None}
+
+
+def _whose(found: Mapping[str, Tensor]) -> str | None:
+    """The network of the zoo whose tensors have these names."""
+
+    def plain(tensors: Mapping[str, Tensor]) -> set[str]:
+        return {name for name in tensors if not name.endswith(OPTIONAL)}
+
+    for network in names():
+        with torch.device("meta"):
+            expected = plain(build(network).state_dict())
+        if plain(_renamed(dict(found), network)) == expected:
+            return network
+    return None
+
+
+def _check_shapes(model: nn.Module, found: Mapping[str, Tensor], path: Path) -> None:
+    config: Any = model.config
+    own, network = model.state_dict(), config["name"]
+    wrong = [name for name, tensor in found.items() if tensor.shape != own[name].shape]
+    if not wrong:
+        return
+    table = structure(model)
+    last = next(o for o in reversed(table.operations) if o.kind in ("conv", "transposed_conv", "linear"))
+    if set(wrong) == {name for name in own if name.startswith(f"{last.module}.")}:
+        classes = len(found[f"{last.module}.bias"])
+        raise BadInput(f"{table.outputs} classes in {path}", classes, "the checkpoint for this data set")
+    name = wrong[0]
+    shapes = f"{tuple(found[name].shape)}{f', and {len(wrong) - 1} more' if len(wrong) > 1 else ''}"
+    expected = f"{name} of {network} as {tuple(own[name].shape)} in {path}"
+    raise BadInput(expected, shapes, f"a checkpoint at width multiplier {config['width_multiplier']}")
+
+
+def _first(some: list[str], count: int = 3) -> str:
+    return ", ".join(some[:count]) + (", …" if len(some) > count else "")

@@ -1,0 +1,285 @@
+"""Checkpoints of every public form load, and all that is wrong with one is a clear line, before anything changes."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from shared.errors import BadInput
+from shared.networks import build, names
+from shared.networks.pretrained import fingerprint, load_checkpoint
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "alexnet": {"width_multiplier": 1 / 32, "num_classes": 7, "input_size": 64},
+    "erfnet": {"width_multiplier": 0.25, "num_classes": 4, "input_size": 16},
+    "mobilenet": {"width_multiplier": 0.25, "num_classes": 7, "input_size": 32},
+    "resnet18": {"width_multiplier": 0.125, "num_classes": 7, "input_size": 32},
+}
+
+
+def network(name: str, seed: int = 0, **options: Any) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return build(name, **{**OPTIONS[name], **options})
+
+
+def saved(content: object, folder: Path) -> Path:
+    torch.save(content, folder / "checkpoint.pth")
+    return folder / "checkpoint.pth"
+
+
+def same(one: nn.Module, other: nn.Module) -> bool:
+    pairs = zip(one.state_dict().items(), other.state_dict().items(), strict=True)
+    return all(a == b and torch.equal(x, y) for (a, x), (b, y) in pairs)
+
+
+def line(model: nn.Module, path: Path) -> str:
+    """The one line that refuses `path`; the model is as before."""
+    before = fingerprint(model)
+    with pytest.raises(BadInput) as caught:
+        load_checkpoint(model, path)
+    message = str(caught.value)
+    assert "\n" not in message and len(message) < 500
+    assert fingerprint(model) == before
+    return message
+
+
+# --- what loads
+
+FORMS: dict[str, Callable[[dict[str, Tensor]], object]] = {
+    "plain": lambda tensors: tensors,
+    "wrapped": lambda tensors: {"state_dict": tensors, "epoch": 3, "best": 0.5},
+    "wrapped twice": lambda tensors: {"model": {"state_dict": tensors}},
+    "parallel": lambda tensors: {f"module.{name}": tensor for name, tensor in tensors.items()},
+    "compiled": lambda tensors: {f"module._orig_mod.{name}": tensor for name, tensor in tensors.items()},
+    "lightning": lambda tensors: {"state_dict": {f"model.{name}": tensor for name, tensor in tensors.items()}},
+    "old": lambda tensors: {n: t for n, t in tensors.items() if not n.endswith("num_batches_tracked")},
+    "half": lambda tensors: {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()},
+}
+
+
+@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_a_state_dict_loads(name: str, form: str, tmp_path: Path) -> None:
+    theirs, ours = network(name, 1), network(name, 2)
+    if form == "half":
+        theirs = theirs.half().float()
+    load_checkpoint(ours, saved(FORMS[form](theirs.state_dict()), tmp_path))
+    assert same(ours, theirs)
+    assert next(ours.parameters()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "weights.bin"])
+def test_safetensors_load_whatever_the_file_is_called(file: str, tmp_path: Path) -> None:
+    theirs, ours = network("mobilenet", 1), network("mobilenet", 2)
+    save_file({f"module.{name}": tensor for name, tensor in theirs.state_dict().items()}, tmp_path / file)
+    load_checkpoint(ours, tmp_path / file)
+    assert same(ours, theirs)
+
+
+def test_a_file_of_torch_before_zip_loads(tmp_path: Path) -> None:
+    """As torchvision's AlexNet is."""
+    theirs, ours = network("alexnet", 1), network("alexnet", 2)
+    torch.save(theirs.state_dict(), tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    load_checkpoint(ours, tmp_path / "old.pth")
+    assert same(ours, theirs)
+
+
+@pytest.mark.parametrize("name", ["alexnet", "resnet18"])
+def test_torchvision_s_own_files_load(name: str, tmp_path: Path) -> None:
+    theirs = getattr(torchvision.models, name)(num_classes=7).eval()
+    ours = build(name, num_classes=7, input_size=64).eval()
+    load_checkpoint(ours, saved(theirs.state_dict(), tmp_path))
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(ours(images), theirs(images))
+
+
+def test_erfnet_s_published_head_of_the_encoder_is_left_out(tmp_path: Path) -> None:
+    theirs, ours = network("erfnet", 1), network("erfnet", 2)
+    published = {f"module.{name}": tensor for name, tensor in theirs.state_dict().items()}
+    published |= {
+        "module.encoder.output_conv.weight": torch.ones(4, 32, 1, 1),
+        "module.encoder.output_conv.bias": torch.ones(4),
+    }
+    load_checkpoint(ours, saved(published, tmp_path))
+    assert same(ours, theirs)
+
+
+class PublishedMobileNet(nn.Module):
+    """Laid out as in hyang1990/energy_constrained_compression, with our padding in place of TensorFlow's."""
+
+    def __init__(self, channels: list[int], strides: list[int], classes: int) -> None:
+        super().__init__()
+
+        def step(inputs: int, outputs: int, **options: Any) -> list[nn.Module]:
+            conv = nn.Conv2d(inputs, outputs, bias=False, **options)
+            return [conv, nn.BatchNorm2d(outputs, eps=1e-3), nn.ReLU6()]
+
+        blocks = [[nn.Identity(), *step(3, channels[0], kernel_size=3, stride=strides[0], padding=1)]]
+        for inputs, outputs, stride in zip(channels, channels[1:], strides[1:], strict=False):
+            filters = step(inputs, inputs, kernel_size=3, stride=stride, padding=1, groups=inputs)
+            blocks.append([nn.Identity(), *filters, *step(inputs, outputs, kernel_size=1)])
+        self.model = nn.Sequential(*(nn.Sequential(*block) for block in blocks), nn.AdaptiveAvgPool2d(1))
+        self.fc = nn.Linear(channels[-1], classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.fc(self.model(images).flatten(1))
+
+
+def test_mobilenet_of_the_paper_s_published_code_loads(tmp_path: Path) -> None:
+    from shared.networks.zoo.mobilenet import strides
+
+    ours = network("mobilenet", 1).eval()
+    theirs = PublishedMobileNet(list(ours.upper_bounds(0.25)), list(strides((32, 32))), 7).eval()
+    for tensor in theirs.buffers():
+        if tensor.is_floating_point():
+            nn.init.uniform_(tensor, 0.5, 1.5)
+    parallel = {f"module.{name}": tensor for name, tensor in theirs.state_dict().items()}
+    load_checkpoint(ours, saved({"state_dict": parallel}, tmp_path))
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(ours(images), theirs(images))
+
+
+# --- what does not
+
+
+class Evil:
+    """Unpickling it makes a file."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.mark}",)
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 5])
+def test_a_pickle_that_runs_code_is_refused_and_nothing_is_run(protocol: int, tmp_path: Path) -> None:
+    mark, path = tmp_path / "ran", tmp_path / "evil.pth"
+    path.write_bytes(pickle.dumps({"state_dict": Evil(mark)}, protocol=protocol))
+    message = line(network("alexnet"), path)
+    assert "system (nothing was run)" in message and str(path) in message
+    assert not mark.exists()
+    pickle.loads(path.read_bytes())  # it is a real one
+    assert mark.exists()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_code_inside_of_a_file_of_torch_is_refused(zipped: bool, tmp_path: Path) -> None:
+    mark, path = tmp_path / "ran", tmp_path / "evil.pth"
+    content = {**network("alexnet").state_dict(), "extra": Evil(mark)}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    assert "nothing was run" in line(network("alexnet"), path)
+    assert not mark.exists()
+    torch.load(path, weights_only=False)
+    assert mark.exists()
+
+
+def test_a_whole_module_is_refused(tmp_path: Path) -> None:
+    message = line(network("alexnet"), saved(network("alexnet"), tmp_path))
+    assert "a pickle that asks for shared.networks.zoo.alexnet.AlexNet" in message and "state_dict()" in message
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "a checkpoint in"),
+        (b"<html>not found</html>", "a checkpoint in"),
+        (b"PK\x03\x04 not a zip", "a checkpoint in"),
+        (b"\x10\0\0\0\0\0\0\0{broken", "a checkpoint in"),
+    ],
+)
+def test_files_that_are_none(content: bytes, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    path.write_bytes(content)
+    message = line(network("alexnet"), path)
+    assert words in message and str(path) in message
+
+
+def test_truncated_files(tmp_path: Path) -> None:
+    path = saved(network("alexnet").state_dict(), tmp_path)
+    path.write_bytes(path.read_bytes()[:-1000])
+    assert str(path) in line(network("alexnet"), path)
+    path = tmp_path / "w.safetensors"
+    save_file(network("alexnet").state_dict(), path)
+    path.write_bytes(path.read_bytes()[:-1000])
+    assert str(path) in line(network("alexnet"), path)
+
+
+def test_missing_files_and_folders(tmp_path: Path) -> None:
+    assert "No such file" in line(network("alexnet"), tmp_path / "none.pth")
+    assert "Is a directory" in line(network("alexnet"), tmp_path)
+
+
+def test_content_that_is_no_state_dict(tmp_path: Path) -> None:
+    model = network("alexnet")
+    assert "got list" in line(model, saved([1, 2], tmp_path))
+    assert "got Tensor" in line(model, saved(torch.zeros(3), tmp_path))
+    assert "got a dict with epoch, lr;" in line(model, saved({"epoch": 3, "lr": 0.1}, tmp_path))
+    assert "nothing in it" in line(model, saved({}, tmp_path))
+
+
+def test_missing_and_unexpected_tensors_are_named(tmp_path: Path) -> None:
+    model = network("alexnet")
+    tensors = dict(model.state_dict())
+    del tensors["features.3.bias"]
+    assert "got 1 missing (features.3.bias);" in line(model, saved(tensors, tmp_path))
+    tensors |= {f"extra.{index}": torch.zeros(1) for index in range(5)}
+    message = line(model, saved(tensors, tmp_path))
+    assert "got 1 missing (features.3.bias) and 5 unexpected (extra.0, extra.1, extra.2, …);" in message
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_checkpoint_of_another_network_is_named(name: str, tmp_path: Path) -> None:
+    for other in names():
+        if other != name:
+            parallel = {f"module.{key}": tensor for key, tensor in network(other).state_dict().items()}
+            message = line(network(name), saved(parallel, tmp_path))
+            assert f"expected a checkpoint of {name} in" in message and f"got one of {other};" in message
+
+
+@pytest.mark.parametrize("name", names())
+def test_another_number_of_classes_is_named(name: str, tmp_path: Path) -> None:
+    path = saved(network(name, num_classes=11).state_dict(), tmp_path)
+    assert f"expected {OPTIONS[name]['num_classes']} classes in {path}, got 11;" in line(network(name), path)
+
+
+def test_another_width_is_named(tmp_path: Path) -> None:
+    model, wider = network("resnet18"), network("resnet18", width_multiplier=0.25)
+    message = line(model, saved(wider.state_dict(), tmp_path))
+    assert "conv1.weight of resnet18 as (8, 3, 7, 7)" in message and "got (16, 3, 7, 7), and " in message
+    grey = network("resnet18", in_channels=1)
+    message = line(model, saved(grey.state_dict(), tmp_path))
+    assert "got (8, 1, 7, 7);" in message
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_are_none_are_named(value: float, tmp_path: Path) -> None:
+    model = network("alexnet", 1)
+    tensors = dict(model.state_dict())
+    tensors["features.3.bias"] = torch.full_like(tensors["features.3.bias"], value)
+    assert "infinity or NaN in features.3.bias" in line(model, saved(tensors, tmp_path))
+
+
+# --- fingerprint
+
+
+def test_the_fingerprint_is_of_the_tensors_alone() -> None:
+    model = network("resnet18", 1)
+    before = fingerprint(model)
+    assert fingerprint(network("resnet18", 1).to(memory_format=torch.channels_last).eval()) == before
+    assert fingerprint(network("resnet18", 2)) != before
+    with torch.no_grad():
+        model.fc.bias[0] += 1e-6
+    assert fingerprint(model) != before
