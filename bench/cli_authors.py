@@ -27,14 +27,14 @@ def dense(
 
     from bench import dense as weights
     from bench import workload
-    from shared import data
     from shared.cache import checked_cache_dir
 
     work = workload.get(network, dataset)
     if to is not None:
         check_writable("--to", to)
     checked_cache_dir()
-    images = data.load(dataset)
+    images = work.load_data()
+    name = images.objective.score_name
     console = say.console()
     with Progress(console=console) as bars:
         row = bars.add_task("", total=None, visible=False)
@@ -46,12 +46,13 @@ def dense(
 
         if to is None:
             found = weights.obtain(work, images, progress)
-            console.print(f"{network} on {dataset}: {100 * found.accuracy:.2f} % on test, weights {found.fingerprint}")
+            console.print(
+                f"{network} on {dataset}: {100 * found.accuracy:.2f} % {name} on test, weights {found.fingerprint}"
+            )
         else:
             model, record = weights.train(work, images, progress)
-            console.print(
-                f"{weights.write(model, record, to)}: {100 * record['test_accuracy']:.2f} % on test", soft_wrap=True
-            )
+            where, reached = weights.write(model, record, to), 100 * record["test_accuracy"]
+            console.print(f"{where}: {reached:.2f} % {name} on test", soft_wrap=True)
 
 
 @app.command()

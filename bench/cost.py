@@ -66,7 +66,7 @@ def _prices(ground: Ground) -> tuple[float, float]:
     try:
         network = dense.untrained(ground.workload)
         stream = BatchStream(ground.dataset.train, 0, protocol.batch_size)
-        zeros = torch.zeros(protocol.batch_size, len(ground.dataset.classes))
+        zeros = torch.zeros(protocol.batch_size, ground.structure.outputs, *ground.dataset.label_shape)
         return harness.unit_costs(network, stream, lambda index, images: zeros, ground)
     finally:
         torch.set_num_threads(threads)

@@ -28,7 +28,7 @@ from shared.data import BatchStream
 from shared.ledger import Ledger
 from shared.networks import structure
 from shared.rng import forked
-from shared.training import EVALUATION_BATCH, Teacher, Trainer, accuracy, recalibrate_batch_norm
+from shared.training import Teacher, Trainer, evaluation_batch, recalibrate_batch_norm, score
 
 Report = Callable[[str, float], None]  # (running step, share of it that is done)
 
@@ -85,10 +85,10 @@ def execute(
             recalibrate_batch_norm(
                 small, (task.train.batch(index) for index in range(ground.protocol.recalibration_batches))
             )
-            before = accuracy(small, ground.dataset.test)
+            before = score(small, ground.dataset.test)
             cuts.save("cut", partial(_state_of_cut, outcome, seconds, small, before), task.ledger)
         seconds.fine_tune = fine_tune(small, task, fine_tuning, _phase(folder, "fine-tuning"))
-        measures = describe.measures(small, before, accuracy(small, ground.dataset.test), ground)
+        measures = describe.measures(small, before, score(small, ground.dataset.test), ground)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a method of someone else's, SystemExit too: the plan goes on, the record tells
@@ -171,7 +171,8 @@ def unit_costs(
     ledger = Ledger(repeats + 2)
     trainer = Trainer(copy.deepcopy(dense), stream, teacher, ledger, ground.protocol)
     network = copy.deepcopy(dense).eval()
-    images, _ = ground.dataset.search.take(torch.arange(min(EVALUATION_BATCH, ground.protocol.search_images)))
+    search = ground.dataset.search
+    images, _ = search.take(torch.arange(min(evaluation_batch(search), ground.protocol.search_images)))
     steps = [_seconds(trainer.step) for _ in range(repeats + 2)]
     with torch.no_grad():
         passes = [_seconds(lambda: network(images)) for _ in range(4)]

@@ -15,7 +15,7 @@ import torch
 from bench import protocols, workload
 from bench.workload import Workload
 from methods import registry
-from shared import data, energy, platforms
+from shared import energy, platforms
 from shared.cache import checked_cache_dir, content_key
 from shared.data import Dataset
 from shared.energy import EnergyFit, Profile
@@ -131,7 +131,7 @@ def lay_ground(request: Request) -> Ground:
     with torch.device("meta"):
         anatomy = structure(work.build())
     checked_cache_dir()
-    dataset = data.load(request.dataset, None if request.data is None else Path(request.data))
+    dataset = work.load_data(None if request.data is None else Path(request.data))
     platform = platforms.get(request.device)
     batch = platform.inference_batch(anatomy.operations, anatomy.position_bounds)
     profile = energy.profile(

@@ -2,13 +2,14 @@
 on disk.
 
 They depend on (dense weights, data, the code that makes batches, seed, batch index) alone. Where they would be large
-(ImageNet) they are computed beside each step instead.
+(a label per pixel, ImageNet) they are computed beside each step instead.
 """
 
 from __future__ import annotations
 
 import copy
 import hashlib
+import math
 from pathlib import Path
 
 import torch
@@ -35,7 +36,8 @@ def chunks(ground: Ground) -> range:
     """
     protocol = ground.protocol
     count = protocol.iterations + protocol.fine_tune_iterations
-    size_bytes = 4 * count * protocol.batch_size * len(ground.dataset.classes)
+    logits = ground.structure.outputs * math.prod(ground.dataset.label_shape)  # per image
+    size_bytes = 4 * count * protocol.batch_size * logits
     return range(0, count if size_bytes <= LARGEST_TABLE_BYTES else 0, CHUNK)
 
 
@@ -48,7 +50,7 @@ def _path(ground: Ground, dense: DenseWeights, seed: int, first: int) -> Path:
 
 
 def _read(path: Path) -> Tensor | None:
-    """The logits in a file, (batches, images, classes); None when it is missing or damaged."""
+    """The logits in a file, (batches, images, classes, …); None when it is missing or damaged."""
     try:
         content = path.read_bytes()
     except OSError:

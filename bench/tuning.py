@@ -23,7 +23,7 @@ from shared.cache import atomic_write
 from shared.ledger import Ledger
 from shared.memory import keep_freed_memory
 from shared.rng import forked
-from shared.training import accuracy, recalibrate_batch_norm
+from shared.training import recalibrate_batch_norm, score
 
 GRID = (3e-4, 1e-3, 2e-3, 4e-3, 8e-3)
 CONTROLS = "uniform,uniform-gradual"
@@ -73,7 +73,7 @@ def _score(request: Request, job: Job, rate: float) -> float:
     small = rules.cut(outcome.network, task.train)
     recalibrate_batch_norm(small, (task.train.batch(index) for index in range(protocol.recalibration_batches)))
     harness.fine_tune(small, task, Ledger(protocol.fine_tune_iterations))
-    return accuracy(small, ground.dataset.search)
+    return score(small, ground.dataset.search)
 
 
 def _page(plan: Plan, jobs: list[Job], scores: dict[tuple[str, float], float]) -> str:

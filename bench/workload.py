@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from shared import networks
+from shared import data, networks
+from shared.data import Dataset
 from shared.errors import BadInput
 
 
@@ -24,27 +26,27 @@ class Workload:
         """The network with fresh weights, dense or at `widths`."""
         return networks.build(self.network, widths=widths, **dict(self.arguments))
 
-
-IMAGES = {"fashion-mnist": {"num_classes": 10, "in_channels": 1, "input_size": 28}}  # what a network is built for
+    def load_data(self, folder: Path | None = None) -> Dataset:
+        """The data set, its images at the size that the network is built for; `folder` as in shared.data.load."""
+        size = dict(self.arguments)["input_size"]
+        return data.load(self.dataset, folder).resized((size, size) if isinstance(size, int) else size)
 
 
 def get(network: str, dataset: str) -> Workload:
-    """The workload of `network` on `dataset`, at the width multiplier that the network's file names for it.
+    """The workload of `network` on `dataset`, with the width multiplier that the network's file names for it.
 
     Raises BadInput for unknown names and for pairs that no file names.
     """
-    from shared import data
-
     if network not in networks.names():
         raise BadInput(f"a network out of {', '.join(networks.names())}", repr(network), "python -m bench networks")
     if dataset not in data.names():
         raise BadInput(f"a data set out of {', '.join(data.names())}", repr(dataset), "python -m bench datasets")
-    if dataset not in (multipliers := networks.width_multipliers(network)):
-        known = [name for name in networks.names() if dataset in networks.width_multipliers(name)]
+    if dataset not in (own := networks.trained_on(network)):
+        known = [name for name in networks.names() if dataset in networks.trained_on(name)]
         raise BadInput(
             f"a network that is made for {dataset} ({', '.join(known)})", repr(network), f"--network {known[0]}"
         )
-    arguments = IMAGES[dataset] | {"width_multiplier": multipliers[dataset]}
+    arguments = data.network_arguments(dataset) | own[dataset]
     return Workload(network, dataset, tuple(sorted(arguments.items())))
 
 

@@ -23,7 +23,7 @@ from shared.ledger import Ledger
 from shared.networks import Structure
 from shared.protocol import Protocol
 from shared.rng import generator
-from shared.training import Teacher, Trainer, accuracy
+from shared.training import Teacher, Trainer, score
 
 
 class EnergyModel(TypingProtocol):
@@ -110,10 +110,12 @@ class Task:
         return float(self.energy_model(self.structure.positions(self.structure.upper_bounds)))
 
     def search_accuracy(self, model: nn.Module) -> float:
-        """Top-1 accuracy on the protocol's number of search images; counted."""
+        """Score in 0..1, the one that the data set names (top-1 accuracy, mean IoU), on the protocol's number of search
+        images; counted.
+        """
         count = min(self.protocol.search_images, len(self.search))
         self.ledger.count_search_samples(count)
-        return accuracy(model, self.search, count)
+        return score(model, self.search, count)
 
     def calibration_batches(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
         """`count` training batches for statistics, without a training step; images are counted as search samples."""

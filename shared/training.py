@@ -1,4 +1,4 @@
-"""Training and evaluating, the same for every method: loss, step, batch-norm recalibration, accuracy."""
+"""Training and evaluating, the same for every method: loss, step, batch-norm recalibration, score."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ from torch.nn import functional as F
 from shared.checkpoints import State
 from shared.data import BatchStream, Split
 from shared.ledger import Ledger
+from shared.objective import Objective
 from shared.protocol import Protocol
 
-Teacher = Callable[[int, Tensor], Tensor]  # (batch index, images) -> logits of the dense network, (batch, classes)
-EVALUATION_BATCH = 500
+Teacher = Callable[[int, Tensor], Tensor]  # (batch index, images) -> logits of the dense network, (batch, classes, …)
+EVALUATION_BATCH = 500  # images, fewer where they are large
+EVALUATION_PIXELS = 4 * 2**20  # of a batch
 
 
-def distillation_loss(logits: Tensor, teacher: Tensor, labels: Tensor, share: float) -> Tensor:
-    """share · mean squared difference of raw logits + (1 - share) · cross-entropy.
+def distillation_loss(logits: Tensor, teacher: Tensor, labels: Tensor, share: float, objective: Objective) -> Tensor:
+    """share · mean squared difference of raw logits + (1 - share) · loss of the task.
 
-    logits and teacher (batch, classes), labels (batch,). The distillation term is that of Ba and Caruana (2014), mean
-    over batch and classes, no temperature, as the published code of ECC (CVPR 2019) weighs it.
+    logits and teacher (batch, classes), labels (batch,), all three with (h, w) behind where pixels have labels. The
+    distillation term is that of Ba and Caruana (2014), mean over batch, classes and pixels (ignored ones too), no
+    temperature, as the published code of ECC (CVPR 2019) weighs it.
     """
-    return share * F.mse_loss(logits, teacher) + (1.0 - share) * F.cross_entropy(logits, labels)
+    return share * F.mse_loss(logits, teacher) + (1.0 - share) * objective.loss(logits, labels)
 
 
 def make_optimizer(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.Adam:
@@ -40,6 +43,22 @@ def train_mode(model: nn.Module) -> None:
     for module in model.modules():  # also in a model that comes in training mode
         if isinstance(module, nn.modules.dropout._DropoutNd):
             module.training = False
+
+
+def training_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> State:
+    """Weights, statistics and moments, for a checkpoint."""
+    moments = {name: dict(optimizer.state.get(parameter, {})) for name, parameter in model.named_parameters()}
+    return {"model": dict(model.state_dict()), "moments": moments}
+
+
+def restore_training(model: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> None:
+    """Put back what `training_state` gave; the model has the same tensors by name and shape."""
+    model.load_state_dict(state["model"])
+    for name, parameter in model.named_parameters():
+        for key, kept in state["moments"][name].items():
+            # in the parameter's own memory format, which the fused kernel takes for granted
+            entry = torch.empty_like(parameter) if kept.shape == parameter.shape else torch.empty_like(kept)
+            optimizer.state[parameter][key] = entry.copy_(kept)
 
 
 class Trainer:
@@ -76,7 +95,8 @@ class Trainer:
         images, labels = self._stream.batch(self._first_batch + index)
         teacher = self._teacher(self._first_batch + index, images)
         train_mode(self.model)
-        loss = distillation_loss(self.model(images), teacher, labels, self._protocol.distillation)
+        objective = self._stream.split.objective
+        loss = distillation_loss(self.model(images), teacher, labels, self._protocol.distillation, objective)
         self.optimizer.zero_grad()
         loss.backward()
         if self._schedule is not None:
@@ -92,29 +112,26 @@ class Trainer:
 
     def state(self) -> State:
         """Weights, statistics and moments, for a checkpoint."""
-        moments = {name: dict(self.optimizer.state.get(p, {})) for name, p in self.model.named_parameters()}
-        return {"model": dict(self.model.state_dict()), "moments": moments}
+        return training_state(self.model, self.optimizer)
 
     def restore(self, state: State) -> None:
         """Go on from what `state()` gave; the model has the same tensors by name and shape."""
-        self.model.load_state_dict(state["model"])
-        for name, parameter in self.model.named_parameters():
-            for key, kept in state["moments"][name].items():
-                # in the parameter's own memory format, which the fused kernel takes for granted
-                entry = torch.empty_like(parameter) if kept.shape == parameter.shape else torch.empty_like(kept)
-                self.optimizer.state[parameter][key] = entry.copy_(kept)
+        restore_training(self.model, self.optimizer, state)
+
+
+def evaluation_batch(split: Split) -> int:
+    """How many images of `split` go through a network at once where nothing is trained."""
+    height, width = split.size or split.images.shape[2:]
+    return max(1, min(EVALUATION_BATCH, EVALUATION_PIXELS // (height * width)))
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module, split: Split, limit: int | None = None) -> float:
-    """Top-1 accuracy in 0..1 of `model` in evaluation mode on the first `limit` images of `split`."""
+def score(model: nn.Module, split: Split, limit: int | None = None) -> float:
+    """Score in 0..1, the one that the data set names, of `model` in evaluation mode on the first `limit` images."""
     model.eval()
-    correct = torch.zeros((), dtype=torch.int64, device=split.labels.device)
-    count = 0
-    for images, labels in split.batches(EVALUATION_BATCH, limit):
-        correct += (model(images).argmax(1) == labels).sum()
-        count += len(labels)
-    return correct.item() / count
+    batches = split.batches(evaluation_batch(split), limit)
+    confusion = sum((split.objective.confusion(model(images), labels) for images, labels in batches), torch.zeros(()))
+    return split.objective.score(confusion)
 
 
 @torch.no_grad()

@@ -2,20 +2,43 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from shared.data.images import BatchStream, Dataset, Split
 from shared.errors import BadInput
 
-__all__ = ["BatchStream", "Dataset", "Split", "load", "names"]
+__all__ = ["BatchStream", "Dataset", "Split", "load", "names", "network_arguments"]
 
-_LOADERS: dict[str, str] = {"fashion-mnist": "shared.data.fashion_mnist"}
+
+@dataclass(frozen=True)
+class _Source:
+    """A module with `load(folder) -> Dataset`, and what it loads: known before anything is read."""
+
+    module: str
+    classes: int
+    channels: int
+    size: int | tuple[int, int]  # height of square images or (height, width)
+
+
+_SOURCES = {
+    "fashion-mnist": _Source("shared.data.fashion_mnist", 10, 1, 28),
+    "garment-scenes": _Source("shared.data.garment_scenes", 11, 1, (48, 64)),
+}
 
 
 def names() -> tuple[str, ...]:
     """Ids of the data sets that can be loaded."""
-    return tuple(_LOADERS)
+    return tuple(_SOURCES)
+
+
+def network_arguments(name: str) -> dict[str, Any]:
+    """What shared.networks.build takes for a network that fits the data set `name`."""
+    source = _SOURCES[name]
+    return {"num_classes": source.classes, "in_channels": source.channels, "input_size": source.size}
 
 
 def load(name: str, folder: Path | None = None) -> Dataset:
@@ -23,9 +46,7 @@ def load(name: str, folder: Path | None = None) -> Dataset:
 
     Raises BadInput for an unknown name and for missing or damaged files.
     """
-    import importlib
-
-    if name not in _LOADERS:
+    if name not in _SOURCES:
         raise BadInput(f"a data set out of {', '.join(names())}", repr(name), "python -m bench datasets")
-    loader: Callable[[Path | None], Dataset] = importlib.import_module(_LOADERS[name]).load
+    loader: Callable[[Path | None], Dataset] = importlib.import_module(_SOURCES[name].module).load
     return loader(folder)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from shared.cache import content_key
+from shared.objective import CLASSIFICATION, Objective
 from shared.rng import generator
 
 
@@ -16,26 +19,31 @@ from shared.rng import generator
 class Split:
     """Images of one split.
 
-    images: uint8 (n, channels, h, w); labels: int64 (n,); mean and std: of the training images scaled to 0..1.
+    images: uint8 (n, channels, h, w); labels: (n,) of images or (n, h, w) of pixels; mean and std: of the training
+    images scaled to 0..1; size: (height, width) that images are resized to when they are taken.
     """
 
     images: Tensor
     labels: Tensor
     mean: float
     std: float
+    objective: Objective = CLASSIFICATION
+    size: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def to(self, device: torch.device | str) -> Split:
         """The same split on another device."""
-        return Split(self.images.to(device), self.labels.to(device), self.mean, self.std)
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised float images (b, channels, h, w) in channels-last layout, and labels (b,)."""
+        """Normalised float images (b, channels, h, w) in channels-last layout, and labels, int64 (b,) or (b, h, w)."""
         indices = indices.to(self.labels.device)
         images = self.images[indices].float().div_(255.0).sub_(self.mean).div_(self.std)
-        return images.contiguous(memory_format=torch.channels_last), self.labels[indices]
+        if self.size is not None:
+            images = F.interpolate(images, self.size, mode="bilinear", antialias=True)
+        return images.contiguous(memory_format=torch.channels_last), self.labels[indices].long()
 
     def batches(self, batch_size: int, limit: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """The first `limit` images (all of them by default) in their order."""
@@ -59,7 +67,30 @@ class Dataset:
     def input_shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of one image."""
         channels, height, width = self.train.images.shape[1:]
-        return channels, height, width
+        return channels, *(self.train.size or (height, width))
+
+    @property
+    def label_shape(self) -> tuple[int, ...]:
+        """What has a label: () an image, (height, width) each of its pixels."""
+        return tuple(self.train.labels.shape[1:])
+
+    @property
+    def objective(self) -> Objective:
+        """Loss and score of its task."""
+        return self.train.objective
+
+    def resized(self, size: tuple[int, int]) -> Dataset:
+        """The same images at another (height, width) by antialiased bilinear interpolation, itself where they have it.
+
+        Raises ValueError where pixels have labels, which can't be interpolated.
+        """
+        if size == self.input_shape[1:]:
+            return self
+        if self.train.labels.ndim > 1:
+            raise ValueError(f"expected {self.input_shape[1:]}, the size of the label maps, got {size}; try that")
+        train, search, test = (replace(split, size=size) for split in (self.train, self.search, self.test))
+        fingerprint = content_key(self.fingerprint, size)
+        return replace(self, train=train, search=search, test=test, fingerprint=fingerprint)
 
 
 @lru_cache(maxsize=4)
@@ -71,8 +102,8 @@ class BatchStream:
     """Augmented training batches; batch i depends on (seed, i) alone, so a run can stop and go on anywhere.
 
     Every epoch visits the images in a new order; what is left over after the last whole batch of an epoch is dropped.
-    Augmentation: a shift of up to `shift` pixels with zero-valued (black) filling and a horizontal flip, each drawn
-    per image.
+    Augmentation: a shift of up to `shift` pixels and a horizontal flip, each drawn per image, of the image and of its
+    label map if it has one. What comes in from outside is zero-valued (black) and has the ignored label.
     """
 
     def __init__(self, split: Split, seed: int, batch_size: int, *, shift: int = 2) -> None:
@@ -81,23 +112,30 @@ class BatchStream:
         self.split, self.seed, self.batch_size, self.shift = split, seed, batch_size, shift
 
     def batch(self, index: int) -> tuple[Tensor, Tensor]:
-        """Batch `index`: float images (batch, channels, h, w), labels (batch,)."""
+        """Batch `index`: float images (batch, channels, h, w), labels (batch,) or (batch, h, w)."""
         per_epoch = len(self.split) // self.batch_size
         epoch, place = divmod(index, per_epoch)
         order = _epoch_order(len(self.split), self.seed, epoch)
         images, labels = self.split.take(order[place * self.batch_size : (place + 1) * self.batch_size])
-        return self._augment(images, generator(self.seed, "augment", index)), labels
-
-    def _augment(self, images: Tensor, draw: torch.Generator) -> Tensor:
-        count, channels, height, width = images.shape
+        sources = self._sources(images, generator(self.seed, "augment", index))
         black = -self.split.mean / self.split.std
-        padded = torch.nn.functional.pad(images, [self.shift] * 4, value=black)
+        if labels.ndim > 1:
+            labels = self._moved(labels[:, None], sources, self.split.objective.ignored).squeeze(1)
+        return self._moved(images, sources, black), labels
+
+    def _sources(self, images: Tensor, draw: torch.Generator) -> Tensor:
+        """Where each pixel comes from in the padded images, all pixels counted through: int64 (batch, h, w)."""
+        count, _, height, width = images.shape
         top, left = torch.randint(0, 2 * self.shift + 1, (2, count, 1), generator=draw).to(images.device)
         flip = (torch.rand(count, 1, generator=draw) < 0.5).to(images.device)
         columns = torch.arange(width, device=images.device).expand(count, width)
         columns = torch.where(flip, width - 1 - columns, columns) + left  # (batch, w)
         rows = torch.arange(height, device=images.device) + top  # (batch, h)
-        flat = padded.permute(0, 2, 3, 1).reshape(-1, channels)  # a view: the images are channels-last
-        image = torch.arange(count, device=images.device)[:, None, None] * padded.shape[2]
-        places = (image + rows[:, :, None]) * padded.shape[3] + columns[:, None, :]  # (batch, h, w)
-        return flat[places].permute(0, 3, 1, 2)  # (batch, channels, h, w), channels-last
+        image = torch.arange(count, device=images.device)[:, None, None] * (height + 2 * self.shift)
+        return (image + rows[:, :, None]) * (width + 2 * self.shift) + columns[:, None, :]
+
+    def _moved(self, maps: Tensor, sources: Tensor, outside: float) -> Tensor:
+        """maps (batch, channels, h, w) with the pixels at `sources` after padding with `outside`."""
+        padded = F.pad(maps, [self.shift] * 4, value=outside)
+        flat = padded.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])  # a view where the maps are channels-last
+        return flat[sources].permute(0, 3, 1, 2)  # (batch, channels, h, w), channels-last

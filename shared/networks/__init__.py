@@ -38,7 +38,7 @@ __all__ = [
     "importance",
     "names",
     "structure",
-    "width_multipliers",
+    "trained_on",
     "zero_channels",
 ]
 
@@ -48,10 +48,10 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(module.name for module in pkgutil.iter_modules(zoo.__path__)))
 
 
-def width_multipliers(name: str) -> dict[str, float]:
-    """Data set -> width multiplier of the dense network `name` that is trained on it."""
+def trained_on(name: str) -> dict[str, dict[str, Any]]:
+    """Data set -> arguments of `build` for the dense network `name` that is trained on it."""
     network = importlib.import_module(f"{zoo.__name__}.{name}").NETWORK
-    return dict(getattr(network, "width_multipliers", {}))
+    return dict(getattr(network, "trained_on", {}))
 
 
 def build(

@@ -21,7 +21,7 @@ from shared.data import Split
 from shared.energy import BilinearModel
 from shared.networks import build, structure
 from shared.rng import forked, generator, numpy_generator
-from shared.training import accuracy
+from shared.training import score
 
 SEARCH_IMAGES, BUDGET_SHARE = 500, 0.5
 
@@ -47,9 +47,9 @@ def parts() -> Parts:
         table,
         lambda widths: model(table.positions(widths)),
         BUDGET_SHARE,
-        reward=lambda widths: accuracy(candidates.at(widths), search, SEARCH_IMAGES),
+        reward=lambda widths: score(candidates.at(widths), search, SEARCH_IMAGES),
     )
-    return env, lambda: accuracy(network, search, SEARCH_IMAGES)
+    return env, lambda: score(network, search, SEARCH_IMAGES)
 
 
 def cpu_s(call: Callable[[], object], rounds: int = 7) -> float:

@@ -5,11 +5,11 @@ A file sets NETWORK to an nn.Module class with
     upper_bounds(width_multiplier) -> tuple[int, ...]       a static method: the dense widths, in execution order
     __init__(widths, *, num_classes=…, in_channels=…, width_multiplier=…, input_size=(height, width))
 
-whose keyword defaults are the network's own and which sets `input_shape`. A dict `width_multipliers` says on which data
-sets it is trained, and at which width multiplier. Where public weights name tensors otherwise, a static method
-`published_name(name)` gives the name here, None for a tensor that is not needed. Layers are plain torch
-modules; the table of units is derived from them. A depthwise convolution carries `depthwise = True`: at one channel its
-shape doesn't tell.
+whose keyword defaults are the network's own and which sets `input_shape`. A dict `trained_on` says on which data sets
+it is trained and with which arguments other than those that fit the data: the width multiplier, and an `input_size`
+where images are to be resized. Where public weights name tensors otherwise, a static method `published_name(name)`
+gives the name here, None for a tensor that is not needed. Layers are plain torch modules; the table of units is derived
+from them. A depthwise convolution carries `depthwise = True`: at one channel its shape doesn't tell.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +20,8 @@ class AlexNet(nn.Module):
 
     The 7 widths are the outputs of conv1 to conv5, fc6 and fc7.
     """
+
+    trained_on: ClassVar = {"fashion-mnist": {"width_multiplier": 0.25, "input_size": 64}}
 
     def __init__(
         self,

@@ -1,13 +1,16 @@
 """Batches as a function of (seed, index), and augmentation against naive shifts and flips image by image."""
 
+import hashlib
 import itertools
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchvision.transforms import v2
 
-from shared.data import BatchStream, Split
+from shared.data import BatchStream, Dataset, Split
+from shared.objective import segmentation
 
 MEAN, STD = 0.3, 0.4
 
@@ -108,3 +111,55 @@ def test_images_are_channels_last() -> None:
 def test_batch_sizes_outside_the_split_are_refused(batch_size: int) -> None:
     with pytest.raises(ValueError, match=rf"in 1\.\.8, got {batch_size}"):
         BatchStream(numbered_split(8), 0, batch_size)
+
+
+def test_batches_of_labelled_images_stay_as_they_are_bit_for_bit() -> None:
+    """Records and shipped weights were made with these very batches."""
+    stream = BatchStream(numbered_split(64, channels=2, height=7, width=9), seed=3, batch_size=32)
+    digest = hashlib.sha256()
+    for index in range(4):
+        images, labels = stream.batch(index)
+        digest.update(images.contiguous().numpy().tobytes() + labels.numpy().tobytes())
+    assert digest.hexdigest()[:16] == "b166013c60d33db7"
+
+
+@pytest.mark.parametrize("shift", [0, 2])
+def test_labels_of_pixels_move_with_the_pixels(shift: int) -> None:
+    """Images that show their own labels still do after augmentation; what comes in is black and ignored."""
+    draw = torch.Generator().manual_seed(1)
+    labels = torch.randint(1, 200, (12, 5, 6), generator=draw).to(torch.uint8)
+    split = Split(labels[:, None], labels, MEAN, STD, segmentation(255))
+    seen = set()
+    for index in range(20):
+        images, maps = BatchStream(split, seed=4, batch_size=12, shift=shift).batch(index)
+        assert maps.shape == (12, 5, 6) and maps.dtype == torch.int64
+        shown = ((images[:, 0] * STD + MEAN) * 255).round().long()
+        assert torch.equal(torch.where(maps == 255, 0, maps), shown)
+        seen |= {int(count) for count in (maps == 255).sum((1, 2))}
+    # rows and columns that come in: none, or up to `shift` of either
+    assert seen == {30 - (5 - rows) * (6 - columns) for rows in range(shift + 1) for columns in range(shift + 1)}
+
+
+def resizable(labels: torch.Tensor) -> Dataset:
+    images = torch.randint(0, 256, (4, 1, 28, 28), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    split = Split(images, labels, MEAN, STD)
+    return Dataset("some", split, split, split, ("a", "b"), "files and rule")
+
+
+@pytest.mark.parametrize("size", [(64, 64), (40, 20), (9, 13)])
+def test_resized_images_are_those_of_torchvision(size: tuple[int, int]) -> None:
+    dataset = resizable(torch.zeros(4, dtype=torch.int64))
+    resized = dataset.resized(size)
+    assert resized.input_shape == (1, *size) and resized.fingerprint != dataset.fingerprint
+    expected = (v2.functional.resize(dataset.train.images.float() / 255, size, antialias=True) - MEAN) / STD
+    for split in (resized.train, resized.search, resized.test):
+        torch.testing.assert_close(split.take(torch.arange(4))[0], expected, rtol=0, atol=1e-5)
+    assert BatchStream(resized.train, 0, 4).batch(0)[0].shape == (4, 1, *size)
+    assert resized.train.images.shape == (4, 1, 28, 28)  # nothing is kept twice
+
+
+def test_a_data_set_at_its_own_size_is_itself_and_label_maps_are_not_resized() -> None:
+    dataset = resizable(torch.zeros(4, dtype=torch.int64))
+    assert dataset.resized((28, 28)) is dataset
+    with pytest.raises(ValueError, match=r"\(28, 28\), the size of the label maps, got \(64, 64\)"):
+        resizable(torch.zeros(4, 28, 28, dtype=torch.int64)).resized((64, 64))

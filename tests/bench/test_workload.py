@@ -1,0 +1,47 @@
+"""Every pair of a network and a data set fits together."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bench import workload
+from shared import data, networks
+from shared.errors import BadInput
+from shared.networks import structure
+
+PAIRS = [(network, dataset) for network in networks.names() for dataset in networks.trained_on(network)]
+
+
+@pytest.mark.parametrize(("network", "dataset"), PAIRS)
+def test_images_and_classes_are_what_the_network_is_built_for(network: str, dataset: str) -> None:
+    work = workload.get(network, dataset)
+    images = work.load_data()
+    with torch.device("meta"):
+        model = work.build()
+    assert model.input_shape == images.input_shape
+    assert structure(model).outputs == len(images.classes) == data.network_arguments(dataset)["num_classes"]
+    model = model.to_empty(device="cpu").eval()
+    batch, labels = images.search.take(torch.arange(2))
+    assert model(batch).shape == (2, len(images.classes), *images.label_shape)
+    assert labels.shape == (2, *images.label_shape)
+
+
+def test_alexnet_gets_fashion_mnist_at_64_pixels_and_mobilenet_as_it_is() -> None:
+    shapes = [workload.get(network, "fashion-mnist").load_data().input_shape for network in ("alexnet", "mobilenet")]
+    assert shapes == [(1, 64, 64), (1, 28, 28)]
+    untouched = workload.get("mobilenet", "fashion-mnist").load_data()
+    assert untouched.fingerprint == data.load("fashion-mnist").fingerprint and untouched.train.size is None
+
+
+@pytest.mark.parametrize(
+    ("network", "dataset", "told"),
+    [
+        ("lenet", "fashion-mnist", "a network out of alexnet, erfnet"),
+        ("erfnet", "mnist", "a data set out of fashion-mnist, garment-scenes"),
+        ("mobilenet", "garment-scenes", r"made for garment-scenes \(erfnet\), got 'mobilenet'; try --network erfnet"),
+    ],
+)
+def test_what_does_not_fit_is_named(network: str, dataset: str, told: str) -> None:
+    with pytest.raises(BadInput, match=told):
+        workload.get(network, dataset)
