@@ -11,3 +11,7 @@ class BadInput(ValueError):
 
     def __init__(self, expected: str, got: object, hint: str) -> None:
         super().__init__(f"expected {expected}, got {got}; try {hint}")
+        self.parts = expected, str(got), hint
+
+    def __reduce__(self) -> tuple[type[BadInput], tuple[str, str, str]]:  # it may come from another process
+        return type(self), self.parts

@@ -33,6 +33,21 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of one image."""
+        channels, height, width = self.images.shape[1:]
+        return channels, *(self.size or (height, width))
+
+    @property
+    def label_shape(self) -> tuple[int, ...]:
+        """What has a label: () an image, (height, width) each of its pixels."""
+        return tuple(self.labels.shape[1:])
+
+    def stream(self, seed: int, batch_size: int) -> BatchStream:
+        """Its augmented training batches."""
+        return BatchStream(self, seed, batch_size)
+
     def to(self, device: torch.device | str) -> Split:
         """The same split on another device."""
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
@@ -66,13 +81,12 @@ class Dataset:
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of one image."""
-        channels, height, width = self.train.images.shape[1:]
-        return channels, *(self.train.size or (height, width))
+        return self.train.image_shape
 
     @property
     def label_shape(self) -> tuple[int, ...]:
         """What has a label: () an image, (height, width) each of its pixels."""
-        return tuple(self.train.labels.shape[1:])
+        return self.train.label_shape
 
     @property
     def objective(self) -> Objective:
@@ -91,6 +105,12 @@ class Dataset:
         train, search, test = (replace(split, size=size) for split in (self.train, self.search, self.test))
         fingerprint = content_key(self.fingerprint, size)
         return replace(self, train=train, search=search, test=test, fingerprint=fingerprint)
+
+
+def batch_members(count: int, seed: int, batch_size: int, index: int) -> Tensor:
+    """Which of `count` images training batch `index` holds; every epoch visits them in a new order."""
+    epoch, place = divmod(index, count // batch_size)
+    return _epoch_order(count, seed, epoch)[place * batch_size : (place + 1) * batch_size]
 
 
 @lru_cache(maxsize=4)
@@ -113,10 +133,7 @@ class BatchStream:
 
     def batch(self, index: int) -> tuple[Tensor, Tensor]:
         """Batch `index`: float images (batch, channels, h, w), labels (batch,) or (batch, h, w)."""
-        per_epoch = len(self.split) // self.batch_size
-        epoch, place = divmod(index, per_epoch)
-        order = _epoch_order(len(self.split), self.seed, epoch)
-        images, labels = self.split.take(order[place * self.batch_size : (place + 1) * self.batch_size])
+        images, labels = self.split.take(batch_members(len(self.split), self.seed, self.batch_size, index))
         sources = self._sources(images, generator(self.seed, "augment", index))
         black = -self.split.mean / self.split.std
         if labels.ndim > 1:

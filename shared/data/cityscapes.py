@@ -1,0 +1,141 @@
+"""Cityscapes (Cordts et al., CVPR 2016), fine annotations, in its own layout, at the ECC paper's 512x1024 pixels.
+
+    DIR/leftImg8bit/{train,val}/<city>/*_leftImg8bit.png        2,975 and 500 images
+    DIR/gtFine/{train,val}/<city>/*_gtFine_labelIds.png         their label maps
+
+A tenth of train is held out for methods' decisions; val tests, since the labels of Cityscapes' own test are withheld.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Subset
+from torchvision import datasets, tv_tensors
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional
+
+from shared.cache import content_key
+from shared.data.files import FileSplit, checked_folder, held_out, open_image
+from shared.data.images import Dataset
+from shared.errors import BadInput
+from shared.objective import segmentation
+
+HEIGHT, WIDTH = 512, 1024
+SHIFT = 2  # pixels each way, as ERFNet's published training shifts
+IGNORED = 19  # one of the network's 20 outputs
+# ERFNet's published weights of the classes for training the decoder; what is ignored weighs nothing
+CLASS_WEIGHTS = (
+    *(2.8149, 6.9850, 3.7890, 9.9428, 9.7702, 9.5111, 10.3114, 10.0265, 4.6323, 9.5608),
+    *(7.8698, 9.5169, 10.3737, 6.6616, 10.2605, 10.2879, 10.2898, 10.4054, 10.1381, 0.0),
+)
+SUFFIX = "_leftImg8bit.png"
+LAYOUT = "leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip, unpacked there"
+# of the dataset's label ids 0 to 33; the license plate's -1 is drawn into no label map
+_KNOWN = [label for label in datasets.Cityscapes.classes if label.id >= 0]
+UNKNOWN = 255
+TRAIN_IDS = np.full(256, UNKNOWN, np.uint8)
+for _label in _KNOWN:
+    TRAIN_IDS[_label.id] = _label.train_id if _label.train_id < IGNORED else IGNORED
+CLASSES = (*(label.name for label in sorted(_KNOWN, key=lambda label: label.train_id)[:IGNORED]), "ignored")
+
+_MOVED = v2.Compose(
+    [
+        v2.RandomHorizontalFlip(),
+        v2.Pad(SHIFT, fill={tv_tensors.Image: 0, tv_tensors.Mask: IGNORED}),
+        v2.RandomCrop((HEIGHT, WIDTH)),
+    ]
+)
+
+
+class Scenes(datasets.Cityscapes):
+    """Pairs of an image and its map of class numbers 0 to 19, both as they are in the files, in the files' order."""
+
+    def __init__(self, root: Path, split: str) -> None:
+        try:
+            super().__init__(root, split, mode="fine", target_type="semantic")
+        except NotADirectoryError as error:
+            raise BadInput("folders of cities alone", f"the file {error.filename}", "moving it away") from None
+        pairs = ((image, target) for image, (target,) in zip(self.images, self.targets, strict=True))
+        self.files = sorted(pair for pair in pairs if pair[0].endswith(SUFFIX))
+        if not self.files:
+            raise BadInput(f"images in {self.images_dir}", "none", LAYOUT)
+        for _, target in self.files:
+            if not os.path.isfile(target):
+                raise BadInput("a label map for every image", f"no file {target}", LAYOUT)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, Image.Image]:
+        image_path, label_path = self.files[index]
+        image, labels = open_image(image_path), open_image(label_path, mode=None)
+        if labels.mode != "L" or labels.size != image.size:
+            raise BadInput(
+                f"8-bit label ids of {image.width}x{image.height} pixels in {label_path}",
+                f"mode {labels.mode}, {labels.width}x{labels.height}",
+                LAYOUT,
+            )
+        ids = np.asarray(labels)
+        classes = TRAIN_IDS[ids]
+        if (unknown := classes == UNKNOWN).any():
+            raise BadInput(f"label ids 0 to {_KNOWN[-1].id} in {label_path}", int(ids[unknown][0]), LAYOUT)
+        return image, Image.fromarray(classes)
+
+
+def evaluation(image: Image.Image, label: Any) -> tuple[Tensor, Tensor]:
+    """Resized to 512x1024, the image bilinearly, its classes to the nearest; uint8 (3, h, w) and int64 (h, w)."""
+    size = (WIDTH, HEIGHT)
+    pixels = functional.pil_to_tensor(image.resize(size, Image.Resampling.BILINEAR))
+    classes = functional.pil_to_tensor(label.resize(size, Image.Resampling.NEAREST)).squeeze(0)
+    return pixels, classes.long()
+
+
+def training(image: Image.Image, label: Any) -> tuple[Tensor, Tensor]:
+    """Mirrored every other time and shifted by up to `SHIFT` pixels; black and ignored come in from outside."""
+    pixels, classes = evaluation(image, label)
+    moved, classes = _MOVED(tv_tensors.Image(pixels), tv_tensors.Mask(classes))
+    return moved.as_subclass(Tensor), classes.as_subclass(Tensor)
+
+
+def load(folder: Path | None = None) -> Dataset:
+    """Cityscapes in `folder`: nine tenths of train, the tenth held out, and val; 19 classes and what is ignored.
+
+    Raises BadInput for a missing folder, a folder without images and a missing label map; for a file that can't be
+    decoded and a label id that is none when it is read. Files are told apart by their names, in the fingerprint too.
+    """
+    parts = [f"{kind}/{split}" for kind in ("leftImg8bit", "gtFine") for split in ("train", "val")]
+    folder = checked_folder(folder, "Cityscapes", parts, LAYOUT)
+    given, test = Scenes(folder, "train"), Scenes(folder, "val")
+    names = [os.path.basename(image) for image, _ in given.files]
+    if len(names) < 2:
+        raise BadInput(f"two images or more in {given.images_dir}", len(names), LAYOUT)
+    search = held_out(names, max(1, len(names) // 10))
+    train = sorted(set(range(len(names))) - set(search))
+
+    def split(scenes: Scenes, indices: list[int]) -> FileSplit:
+        return FileSplit(
+            Subset(scenes, indices),
+            evaluation,
+            training,
+            (3, HEIGHT, WIDTH),
+            mean=(0.0,) * 3,  # ERFNet is trained on images scaled to 0..1, and no more
+            std=(1.0,) * 3,
+            label_shape=(HEIGHT, WIDTH),
+            objective=segmentation(IGNORED, CLASS_WEIGHTS),
+        )
+
+    files = [[os.path.relpath(image, folder) for image, _ in scenes.files] for scenes in (given, test)]
+    return Dataset(
+        name="cityscapes",
+        train=split(given, train),
+        search=split(given, search),
+        test=split(test, list(range(len(test)))),
+        classes=CLASSES,
+        fingerprint=content_key(files, search, HEIGHT, WIDTH, CLASS_WEIGHTS),
+    )

@@ -1,0 +1,97 @@
+"""ImageNet, the 1000 classes of ILSVRC 2012, in the layout of torchvision's ImageFolder.
+
+DIR/train/<wnid>/*.JPEG     1,281,167 images; ten of each class are held out of training for methods' decisions
+DIR/val/<wnid>/*.JPEG       50,000 images, which test
+"""
+
+from __future__ import annotations
+
+import os
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Subset
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
+
+from shared.cache import content_key
+from shared.data.files import FileSplit, checked_folder, held_out, open_image
+from shared.data.images import Dataset
+from shared.errors import BadInput
+
+CLASSES = 1000
+SEARCH_PER_CLASS = 10  # as the NetAdapt of ECC's published code holds out
+RESIZED, SIDE = 256, 224  # pixels
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # as torchvision's weights expect
+LAYOUT = "ILSVRC 2012 as train/<wnid>/*.JPEG and val/<wnid>/*.JPEG"
+
+_CENTRE = v2.Compose([v2.Resize(RESIZED), v2.CenterCrop(SIDE), v2.PILToTensor()])
+_ANYWHERE = v2.Compose([v2.RandomResizedCrop(SIDE), v2.RandomHorizontalFlip(), v2.PILToTensor()])
+
+
+def evaluation(image: Image.Image, label: Any) -> tuple[Tensor, Tensor]:
+    """The centre of the image: shorter side to 256, then 224x224; uint8 (3, 224, 224) and int64 ()."""
+    return _CENTRE(image), torch.tensor(label)
+
+
+def training(image: Image.Image, label: Any) -> tuple[Tensor, Tensor]:
+    """A part of 8 % to 100 % of the area, resized to 224x224, mirrored every other time (Szegedy et al., 2015)."""
+    return _ANYWHERE(image), torch.tensor(label)
+
+
+def load(folder: Path | None = None) -> Dataset:
+    """ImageNet in `folder`: all of train but ten images per class (half a class where it has fewer than 20), those
+    held out, and val.
+
+    Raises BadInput for a missing folder, another number of classes than 1000, classes that are not the same in both
+    folders, and a class without images; for an image that can't be decoded when it is read. Files are told apart by
+    their names, in the fingerprint too.
+    """
+    folder = checked_folder(folder, "ImageNet", ("train", "val"), LAYOUT)
+    found = {part: _class_folders(folder / part) for part in ("train", "val")}
+    for part, classes in found.items():
+        if len(classes) != CLASSES:
+            raise BadInput(f"{CLASSES} classes, a folder each, in {folder / part}", len(classes), LAYOUT)
+    if different := sorted(set(found["train"]) ^ set(found["val"])):
+        here, other = ("train", "val") if different[0] in found["train"] else ("val", "train")
+        raise BadInput(f"the same classes in {folder}/train and val", f"{different[0]} in {here}, not {other}", LAYOUT)
+    given, test = (_images(folder / part) for part in ("train", "val"))
+
+    labels = torch.tensor(given.targets)
+    starts = [0, *(labels.diff().nonzero().flatten() + 1).tolist(), len(labels)]  # images come class by class
+    search: list[int] = []
+    for first, end in pairwise(starts):
+        if end - first < 2:
+            raise BadInput(f"two images or more of every class in {folder / 'train'}", given.samples[first][0], LAYOUT)
+        names = [os.path.basename(path) for path, _ in given.samples[first:end]]
+        search += [first + index for index in held_out(names, min(SEARCH_PER_CLASS, (end - first) // 2))]
+    train = sorted(set(range(len(labels))) - set(search))
+
+    def split(images: ImageFolder, indices: list[int]) -> FileSplit:
+        return FileSplit(Subset(images, indices), evaluation, training, (3, SIDE, SIDE), MEAN, STD)
+
+    files = [[os.path.relpath(path, folder) for path, _ in images.samples] for images in (given, test)]
+    return Dataset(
+        name="imagenet",
+        train=split(given, train),
+        search=split(given, search),
+        test=split(test, list(range(len(test)))),
+        classes=tuple(given.classes),
+        fingerprint=content_key(files, search, RESIZED, SIDE, MEAN, STD),
+    )
+
+
+def _class_folders(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir())
+
+
+def _images(folder: Path) -> ImageFolder:
+    try:
+        return ImageFolder(str(folder), loader=open_image)
+    except FileNotFoundError as error:  # names the empty classes
+        raise BadInput(f"images of every class in {folder}", " ".join(str(error).split())[:200], LAYOUT) from None

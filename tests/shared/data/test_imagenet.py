@@ -1,0 +1,171 @@
+"""ImageNet in its real layout of 1000 folders, read by the true loaders; torchvision's own transforms as oracle."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torchvision import models, transforms
+
+from shared.data import Dataset, imagenet
+from shared.errors import BadInput
+from shared.objective import CLASSIFICATION
+from shared.rng import derived_seed
+
+
+@pytest.fixture(scope="module")
+def dataset(imagenet_tree: Path) -> Dataset:
+    return imagenet.load(imagenet_tree)
+
+
+def files(split: object) -> list[tuple[str, int]]:
+    """Of every image of a split: its file's name and its class."""
+    subset = split.pictures  # type: ignore[attr-defined]
+    return [(Path(subset.dataset.samples[i][0]).name, subset.dataset.samples[i][1]) for i in subset.indices]
+
+
+def test_splits_and_classes(dataset: Dataset, imagenet_tree: Path) -> None:
+    train, search, test = (files(split) for split in (dataset.train, dataset.search, dataset.test))
+    on_disk = {path.name for path in imagenet_tree.glob("train/*/*")}
+    assert {name for name, _ in train} | {name for name, _ in search} == on_disk
+    assert len(train) + len(search) == len(on_disk)  # so none is in both
+    assert [sum(label == number for _, label in search) for number in range(1000)] == [10, *[1] * 999]
+    assert len(test) == 1000 and all(name.startswith("ILSVRC2012_val_") for name, _ in test)
+    assert dataset.classes == tuple(sorted(folder.name for folder in (imagenet_tree / "val").iterdir()))
+    assert all(name.split("_")[0] == dataset.classes[label] for name, label in train)
+    assert dataset.input_shape == (3, 224, 224) and dataset.label_shape == ()
+    assert dataset.objective is CLASSIFICATION
+
+
+def test_what_is_held_out_does_not_depend_on_the_place_or_on_other_classes(imagenet_tree: Path, tmp_path: Path) -> None:
+    whole = imagenet.load(imagenet_tree)
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(imagenet_tree, moved)
+    last = sorted((moved / "train").iterdir())[-1]
+    shutil.copyfile(next(last.iterdir()), last / "another.JPEG")
+    again = imagenet.load(moved)
+    others = [[file for file in files(dataset.search) if file[1] != 999] for dataset in (whole, again)]
+    assert others[0] == others[1]
+    assert again.fingerprint != whole.fingerprint
+    (last / "another.JPEG").unlink()
+    assert imagenet.load(moved).fingerprint == whole.fingerprint
+
+
+def test_evaluation_is_torchvision_s(dataset: Dataset) -> None:
+    oracle = models.AlexNet_Weights.IMAGENET1K_V1.transforms()
+    images, labels = dataset.test.take(torch.arange(4))
+    assert labels.tolist() == [0, 1, 2, 3] and images.dtype == torch.float32
+    for number in range(4):
+        image, _ = dataset.test.pictures[number]  # type: ignore[attr-defined]
+        torch.testing.assert_close(images[number], oracle(image), rtol=0, atol=1e-6)
+
+
+def test_training_is_torchvision_s_crop_and_flip_by_seed_and_place(dataset: Dataset) -> None:
+    oracle = transforms.Compose(
+        [
+            transforms.RandomResizedCrop(224),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize(imagenet.MEAN, imagenet.STD),
+        ]
+    )
+    index, batch_size, seed = 5, 4, 3
+    members = {label: image for image, label in dataset.train.pictures}  # type: ignore[attr-defined] # one of each class
+    images, labels = dataset.train.stream(seed, batch_size).batch(index)
+    compared = 0
+    for place, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
+        if sum(other == label for _, other in files(dataset.train)) == 1:
+            torch.manual_seed(derived_seed(seed, "augment", index * batch_size + place))
+            torch.testing.assert_close(image, oracle(members[label]), rtol=0, atol=1e-6)
+            compared += 1
+    assert compared >= 2
+
+
+def test_workers_make_no_difference(dataset: Dataset) -> None:
+    streams = [replace(dataset.train, workers=workers).stream(1, 4) for workers in (0, 2)]  # type: ignore[type-var]
+    for index in (0, 1, 2, 40, 1, 2):
+        (images, labels), (others, other_labels) = (stream.batch(index) for stream in streams)
+        assert torch.equal(images, others) and torch.equal(labels, other_labels)
+
+
+# --- what is wrong with a folder
+
+
+def refuse(folder: Path | None) -> str:
+    with pytest.raises(BadInput) as caught:
+        imagenet.load(folder)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def skeleton(root: Path, train: int = 1000, val: int = 1000, image: bool = True) -> Path:
+    """Class folders with the same two images each."""
+    Image.new("RGB", (4, 4)).save(root / "image.JPEG")
+    for part, count in (("train", train), ("val", val)):
+        for number in range(count):
+            folder = root / part / f"n{number:08d}"
+            folder.mkdir(parents=True)
+            for name in ("one.JPEG", "two.JPEG") if image else ():
+                (folder / name).hardlink_to(root / "image.JPEG")
+    return root
+
+
+def test_missing_folders_are_named(tmp_path: Path) -> None:
+    assert "no --data; try --data DIR" in refuse(None)
+    assert f"no folder {tmp_path / 'none'}" in refuse(tmp_path / "none")
+    assert f"no folder {tmp_path / 'train'}; try ILSVRC 2012 as train/<wnid>/*.JPEG" in refuse(tmp_path)
+    (tmp_path / "train").mkdir()
+    assert f"no folder {tmp_path / 'val'}" in refuse(tmp_path)
+
+
+@pytest.mark.parametrize(("train", "val", "part"), [(12, 1000, "train"), (1000, 999, "val"), (1000, 1001, "val")])
+def test_another_number_of_classes_is_named(train: int, val: int, part: str, tmp_path: Path) -> None:
+    message = refuse(skeleton(tmp_path, train, val, image=False))
+    assert f"1000 classes, a folder each, in {tmp_path / part}, got {train if part == 'train' else val};" in message
+
+
+def test_images_that_are_not_sorted_into_classes_are_no_classes(tmp_path: Path) -> None:
+    root = skeleton(tmp_path, val=0)
+    (root / "val").mkdir()
+    (root / "val" / "ILSVRC2012_val_00000001.JPEG").write_bytes(b"")
+    assert f"in {root / 'val'}, got 0;" in refuse(root)
+
+
+def other_class(root: Path) -> str:
+    (root / "val" / "n00000007").rename(root / "val" / "n99999999")
+    return "got n00000007 in train, not val;"
+
+
+def empty_class(root: Path) -> str:
+    shutil.rmtree(root / "val" / "n00000007")
+    (root / "val" / "n00000007").mkdir()
+    return "n00000007"
+
+
+def single_image(root: Path) -> str:
+    (root / "train" / "n00000007" / "one.JPEG").unlink()
+    return f"two images or more of every class in {root / 'train'}, got {root / 'train' / 'n00000007' / 'two.JPEG'};"
+
+
+@pytest.mark.parametrize("damage", [other_class, empty_class, single_image])
+def test_classes_that_do_not_fit_are_named(damage: Callable[[Path], str], tmp_path: Path) -> None:
+    root = skeleton(tmp_path)
+    imagenet.load(root)
+    words = damage(root)
+    assert words in refuse(root)
+
+
+def test_a_truncated_jpeg_is_named_when_it_is_read(tmp_path: Path, imagenet_tree: Path) -> None:
+    root = skeleton(tmp_path)
+    bad = root / "val" / "n00000003" / "two.JPEG"
+    bad.unlink()
+    content = next((imagenet_tree / "val").rglob("*.JPEG")).read_bytes()
+    bad.write_bytes(content[: len(content) // 2])
+    dataset = imagenet.load(root)
+    with pytest.raises(BadInput, match=f"a whole image in {bad}, got OSError: .*[Tt]runcated"):
+        list(dataset.test.batches(4, limit=8))
