@@ -80,6 +80,18 @@ def test_a_whole_file_is_read(ground: Ground, weights: DenseWeights, monkeypatch
     teacher.teacher(ground, weights, 3)
 
 
+@pytest.mark.parametrize(("pixels", "fits"), [((), True), ((48, 64), False), ((8, 8), True)])
+def test_logits_of_every_pixel_count_towards_the_largest_table(
+    ground: Ground, pixels: tuple[int, ...], fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """6 batches of 16 images with 10 float32 logits each, per pixel: 3.8 kB, 11.8 MB, 246 kB."""
+    monkeypatch.setattr(teacher, "LARGEST_TABLE_BYTES", 4 * 6 * 16 * 10 * 64)
+    train = ground.dataset.train
+    labelled = replace(train, labels=torch.zeros(1, dtype=torch.int64).expand(len(train), *pixels))
+    files = teacher.chunks(replace(ground, dataset=replace(ground.dataset, train=labelled)))
+    assert bool(files) == fits and list(files) == ([0, 4] if fits else [])
+
+
 def test_all_that_decides_the_logits_is_in_the_key(
     ground: Ground, weights: DenseWeights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
