@@ -11,7 +11,6 @@ from bench import dense, harness
 from bench.plan import Ground, Job, Plan
 from bench.progress import minutes
 from methods import registry
-from shared.data import BatchStream
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def _prices(ground: Ground) -> tuple[float, float]:
     torch.set_num_threads(1)
     try:
         network = dense.untrained(ground.workload)
-        stream = BatchStream(ground.dataset.train, 0, protocol.batch_size)
+        stream = ground.dataset.train.stream(0, protocol.batch_size)
         zeros = torch.zeros(protocol.batch_size, ground.structure.outputs, *ground.dataset.label_shape)
         return harness.unit_costs(network, stream, lambda index, images: zeros, ground)
     finally:

@@ -21,7 +21,7 @@ from bench.environment import environment
 from bench.workload import Progress, Workload
 from shared.cache import atomic_write, cache_dir, content_key
 from shared.checkpoints import Checkpoints, State
-from shared.data import BatchStream, Dataset
+from shared.data import Dataset
 from shared.errors import BadInput
 from shared.ledger import Ledger
 from shared.memory import keep_freed_memory
@@ -103,7 +103,7 @@ def train(workload: Workload, dataset: Dataset, progress: Progress) -> tuple[nn.
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=recipe.peak_learning_rate, total_steps=recipe.iterations, pct_start=0.2
     )
-    stream, ledger = BatchStream(dataset.train, SEED, recipe.batch_size), Ledger(recipe.iterations)
+    stream, ledger = dataset.train.stream(SEED, recipe.batch_size), Ledger(recipe.iterations)
 
     def state() -> State:
         group = optimizer.param_groups[0]  # what the schedule sets

@@ -20,7 +20,7 @@ from bench.dense import DenseWeights
 from bench.plan import Ground
 from shared import rng
 from shared.cache import atomic_write, cache_dir, content_key
-from shared.data import BatchStream
+from shared.data import files as file_batches
 from shared.data import images as batches
 from shared.training import Teacher
 
@@ -42,7 +42,8 @@ def chunks(ground: Ground) -> range:
 
 
 def _path(ground: Ground, dense: DenseWeights, seed: int, first: int) -> Path:
-    code = [Path(str(module.__file__)).read_bytes() for module in (batches, rng)]  # what batch i of a seed is
+    deciding = (batches, file_batches, rng)  # what batch i of a seed is
+    code = [Path(str(module.__file__)).read_bytes() for module in deciding]
     layers = ground.structure.fingerprint
     size = ground.protocol.batch_size
     key = content_key(dense.fingerprint, layers, ground.dataset.fingerprint, code, seed, size, torch.__version__)
@@ -65,7 +66,7 @@ def _chunk(ground: Ground, dense: DenseWeights, seed: int, first: int) -> Tensor
     path = _path(ground, dense, seed, first)
     if (found := _read(path)) is not None:
         return found
-    stream = BatchStream(ground.dataset.train, seed, ground.protocol.batch_size)
+    stream = ground.dataset.train.stream(seed, ground.protocol.batch_size)
     logits = torch.stack([dense.network(stream.batch(index)[0]) for index in range(first, first + CHUNK)])
     blob = save({"logits": logits})
     atomic_write(path, hashlib.sha256(blob).digest() + blob)

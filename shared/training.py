@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shared.checkpoints import State
-from shared.data import BatchStream, Split
+from shared.data import Batches, Images
 from shared.ledger import Ledger
 from shared.objective import Objective
 from shared.protocol import Protocol
@@ -73,7 +73,7 @@ class Trainer:
     def __init__(
         self,
         model: nn.Module,
-        stream: BatchStream,
+        stream: Batches,
         teacher: Teacher,
         ledger: Ledger,
         protocol: Protocol,
@@ -119,14 +119,14 @@ class Trainer:
         restore_training(self.model, self.optimizer, state)
 
 
-def evaluation_batch(split: Split) -> int:
+def evaluation_batch(split: Images) -> int:
     """How many images of `split` go through a network at once where nothing is trained."""
-    height, width = split.size or split.images.shape[2:]
+    _, height, width = split.image_shape
     return max(1, min(EVALUATION_BATCH, EVALUATION_PIXELS // (height * width)))
 
 
 @torch.no_grad()
-def score(model: nn.Module, split: Split, limit: int | None = None) -> float:
+def score(model: nn.Module, split: Images, limit: int | None = None) -> float:
     """Score in 0..1, the one that the data set names, of `model` in evaluation mode on the first `limit` images."""
     model.eval()
     batches = split.batches(evaluation_batch(split), limit)

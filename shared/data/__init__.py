@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shared.data.images import BatchStream, Dataset, Split
+from shared.data.images import Batches, BatchStream, Dataset, Images, Split
 from shared.errors import BadInput
 
-__all__ = ["BatchStream", "Dataset", "Split", "load", "names", "network_arguments"]
+__all__ = ["BatchStream", "Batches", "Dataset", "Images", "Split", "load", "names", "network_arguments"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class _Source:
 _SOURCES = {
     "fashion-mnist": _Source("shared.data.fashion_mnist", 10, 1, 28),
     "garment-scenes": _Source("shared.data.garment_scenes", 11, 1, (48, 64)),
+    "imagenet": _Source("shared.data.imagenet", 1000, 3, 224),
+    "cityscapes": _Source("shared.data.cityscapes", 20, 3, (512, 1024)),
 }
 
 

@@ -64,6 +64,10 @@ class FileSplit:
         """The same split, whose batches lie on another device."""
         return replace(self, device=torch.device(device))
 
+    def resized(self, size: tuple[int, int]) -> FileSplit:
+        """Raises ValueError: the size is part of how the files are read."""
+        raise ValueError(f"expected images of {self.image_shape[1:]} pixels, got {size}; try a network of that size")
+
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised float images (b, channels, h, w) in channels-last layout, and labels, int64 (b, *label_shape).
 

@@ -1,10 +1,11 @@
-"""Splits held in memory, and batches that are a pure function of (seed, iteration)."""
+"""What a data set is, splits held in memory, and batches that are a pure function of (seed, iteration)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,9 +16,50 @@ from shared.objective import CLASSIFICATION, Objective
 from shared.rng import generator
 
 
+class Images(Protocol):
+    """One split, wherever its images lie."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of one image."""
+
+    @property
+    def label_shape(self) -> tuple[int, ...]:
+        """What has a label: () an image, (height, width) each of its pixels."""
+
+    @property
+    def objective(self) -> Objective:
+        """Loss and score of the data set's task."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised float images (b, channels, h, w) in channels-last layout, and labels, int64 (b, *label_shape)."""
+
+    def batches(self, batch_size: int, limit: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """The first `limit` images (all of them by default) in their order."""
+
+    def stream(self, seed: int, batch_size: int) -> Batches:
+        """Its augmented training batches."""
+
+    def resized(self, size: tuple[int, int]) -> Images:
+        """The same images at another (height, width). Raises ValueError where that can't be."""
+
+
+class Batches(Protocol):
+    """Augmented training batches of a split; batch i depends on the seed and i alone."""
+
+    @property
+    def split(self) -> Images:
+        """Where they come from."""
+
+    def batch(self, index: int) -> tuple[Tensor, Tensor]:
+        """Batch `index`: float images (batch, channels, h, w), labels (batch, *label_shape)."""
+
+
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images of one split.
+    """Images of one split, in memory.
 
     images: uint8 (n, channels, h, w); labels: (n,) of images or (n, h, w) of pixels; mean and std: of the training
     images scaled to 0..1; size: (height, width) that images are resized to when they are taken.
@@ -48,6 +90,15 @@ class Split:
         """Its augmented training batches."""
         return BatchStream(self, seed, batch_size)
 
+    def resized(self, size: tuple[int, int]) -> Split:
+        """The same images at another (height, width) by antialiased bilinear interpolation.
+
+        Raises ValueError where pixels have labels, which can't be interpolated.
+        """
+        if self.label_shape:
+            raise ValueError(f"expected {self.label_shape}, the size of the label maps, got {size}; try that")
+        return replace(self, size=size)
+
     def to(self, device: torch.device | str) -> Split:
         """The same split on another device."""
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
@@ -72,9 +123,9 @@ class Dataset:
     """A data set's three splits and what identifies it."""
 
     name: str
-    train: Split
-    search: Split
-    test: Split
+    train: Images
+    search: Images
+    test: Images
     classes: tuple[str, ...]
     fingerprint: str  # of the files and of the rule that splits them
 
@@ -94,15 +145,10 @@ class Dataset:
         return self.train.objective
 
     def resized(self, size: tuple[int, int]) -> Dataset:
-        """The same images at another (height, width) by antialiased bilinear interpolation, itself where they have it.
-
-        Raises ValueError where pixels have labels, which can't be interpolated.
-        """
+        """The same images at another (height, width), itself where they have it. Raises as its splits do."""
         if size == self.input_shape[1:]:
             return self
-        if self.train.labels.ndim > 1:
-            raise ValueError(f"expected {self.input_shape[1:]}, the size of the label maps, got {size}; try that")
-        train, search, test = (replace(split, size=size) for split in (self.train, self.search, self.test))
+        train, search, test = (split.resized(size) for split in (self.train, self.search, self.test))
         fingerprint = content_key(self.fingerprint, size)
         return replace(self, train=train, search=search, test=test, fingerprint=fingerprint)
 

@@ -184,7 +184,7 @@ def test_methods_lists_a_broken_one_with_a_note(monkeypatch: pytest.MonkeyPatch,
 def test_lists(command: Command) -> None:
     assert {"ecc", "netadapt", "amc"} <= {line.split()[0] for line in command("methods")[1].splitlines()}
     assert command("networks")[1].split() == ["alexnet", "erfnet", "mobilenet", "resnet18"]
-    assert command("datasets")[1].split() == ["fashion-mnist", "garment-scenes"]
+    assert command("datasets")[1].split() == ["fashion-mnist", "garment-scenes", "imagenet", "cityscapes"]
     assert "simulated" in command("devices")[1]
 
 

@@ -76,7 +76,7 @@ def test_a_damaged_file_is_computed_anew(
 
 def test_a_whole_file_is_read(ground: Ground, weights: DenseWeights, monkeypatch: pytest.MonkeyPatch) -> None:
     teacher.teacher(ground, weights, 3)
-    monkeypatch.delattr(teacher, "BatchStream")
+    monkeypatch.delattr(type(ground.dataset.train), "stream")
     teacher.teacher(ground, weights, 3)
 
 

@@ -11,9 +11,18 @@ from shared.errors import BadInput
 from shared.networks import structure
 
 PAIRS = [(network, dataset) for network in networks.names() for dataset in networks.trained_on(network)]
+EMBEDDED = ("fashion-mnist", "garment-scenes")
 
 
 @pytest.mark.parametrize(("network", "dataset"), PAIRS)
+def test_networks_are_built_for_what_data_sets_declare(network: str, dataset: str) -> None:
+    with torch.device("meta"):
+        model = workload.get(network, dataset).build()
+    declared = data.network_arguments(dataset)
+    assert structure(model).outputs == declared["num_classes"] and model.input_shape[0] == declared["in_channels"]
+
+
+@pytest.mark.parametrize(("network", "dataset"), [pair for pair in PAIRS if pair[1] in EMBEDDED])
 def test_images_and_classes_are_what_the_network_is_built_for(network: str, dataset: str) -> None:
     work = workload.get(network, dataset)
     images = work.load_data()

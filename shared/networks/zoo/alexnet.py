@@ -21,7 +21,7 @@ class AlexNet(nn.Module):
     The 7 widths are the outputs of conv1 to conv5, fc6 and fc7.
     """
 
-    trained_on: ClassVar = {"fashion-mnist": {"width_multiplier": 0.25, "input_size": 64}}
+    trained_on: ClassVar = {"fashion-mnist": {"width_multiplier": 0.25, "input_size": 64}, "imagenet": {}}
 
     def __init__(
         self,

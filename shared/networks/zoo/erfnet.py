@@ -109,7 +109,7 @@ class ERFNet(nn.Module):
     The 51 widths are the outputs of conv3x1_1, conv1x3_1 and conv3x1_2 of every block.
     """
 
-    trained_on: ClassVar = {"garment-scenes": {"width_multiplier": 0.25}}
+    trained_on: ClassVar = {"garment-scenes": {"width_multiplier": 0.25}, "cityscapes": {}}
     keeps_residual_trunk = True
 
     def __init__(

@@ -42,7 +42,7 @@ class ResNet18(nn.Module):
     the first block, behind that block's inner width.
     """
 
-    trained_on: ClassVar = {"fashion-mnist": {"width_multiplier": 0.25}}
+    trained_on: ClassVar = {"fashion-mnist": {"width_multiplier": 0.25}, "imagenet": {}}
 
     def __init__(
         self,

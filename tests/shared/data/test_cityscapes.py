@@ -14,8 +14,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from shared import data, networks
 from shared.data import Dataset, cityscapes
 from shared.errors import BadInput
+from shared.rng import forked
+from shared.training import score
 
 # label id -> class number, from the table of Cityscapes' own scripts
 TRAIN_IDS = {7: 0, 8: 1, 11: 2, 12: 3, 13: 4, 17: 5, 19: 6, 20: 7, 21: 8, 22: 9, 23: 10, 24: 11, 25: 12, 26: 13}
@@ -123,6 +126,20 @@ def test_workers_make_no_difference(dataset: Dataset) -> None:
     for index in (0, 1, 11, 1):
         (images, labels), (others, other_labels) = (stream.batch(index) for stream in streams)
         assert torch.equal(images, others) and torch.equal(labels, other_labels)
+
+
+def test_a_network_that_is_made_for_it_is_judged(cityscapes_tree: Path) -> None:
+    dataset = data.load("cityscapes", cityscapes_tree)
+    size = data.network_arguments("cityscapes")
+    assert (size["in_channels"], *size["input_size"]) == dataset.input_shape
+    assert size["num_classes"] == len(dataset.classes)
+    with forked(0, "test"):
+        model = networks.build("erfnet", **size, width_multiplier=0.25)
+    assert 0 <= score(model, dataset.test, limit=1) < 0.1
+    images, labels = dataset.train.stream(0, 1).batch(0)
+    loss = dataset.objective.loss(model(images), labels)
+    assert 1 < float(loss.detach()) < 10
+    assert sum(model(images).shape) == 1 + 20 + 512 + 1024
 
 
 # --- what is wrong with a folder

@@ -12,10 +12,16 @@ import torch
 from PIL import Image
 from torchvision import models, transforms
 
+from shared import data, networks
 from shared.data import Dataset, imagenet
 from shared.errors import BadInput
+from shared.ledger import Ledger
 from shared.objective import CLASSIFICATION
-from shared.rng import derived_seed
+from shared.protocol import Protocol
+from shared.rng import derived_seed, forked
+from shared.training import Trainer, score
+
+UNUSED = ("minimum_short_term_iterations", "episodes", "stages")
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +97,24 @@ def test_workers_make_no_difference(dataset: Dataset) -> None:
     for index in (0, 1, 2, 40, 1, 2):
         (images, labels), (others, other_labels) = (stream.batch(index) for stream in streams)
         assert torch.equal(images, others) and torch.equal(labels, other_labels)
+
+
+def test_a_network_that_is_made_for_it_trains_and_is_judged(imagenet_tree: Path) -> None:
+    dataset = data.load("imagenet", imagenet_tree)
+    size = data.network_arguments("imagenet")
+    assert (size["in_channels"], size["input_size"], size["input_size"]) == dataset.input_shape
+    assert size["num_classes"] == len(dataset.classes)
+    assert dataset.resized((224, 224)) is dataset
+    with pytest.raises(ValueError, match=r"got \(64, 64\); try a network of that size"):
+        dataset.resized((64, 64))
+    with forked(0, "test"):
+        model = networks.build("resnet18", **size, width_multiplier=0.25)
+    ledger, stream = Ledger(2), dataset.train.stream(0, 4)
+    protocol = Protocol("test", 2, 2, 4, 1e-3, (0.5,), (0,), search_images=6, **{name: 1 for name in UNUSED})
+    trainer = Trainer(model, stream, lambda index, images: torch.zeros(4, 1000), ledger, protocol)
+    losses = [float(trainer.step()) for _ in range(2)]
+    assert all(0 < loss < 20 for loss in losses) and ledger.remaining == 0
+    assert 0 <= score(model, dataset.search, limit=6) <= 1
 
 
 # --- what is wrong with a folder
