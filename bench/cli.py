@@ -20,6 +20,7 @@ from bench.options import (
     Data,
     Dataset,
     Device,
+    EnergyModel,
     Executor,
     Jobs,
     Meter,
@@ -28,6 +29,7 @@ from bench.options import (
     Network,
     Out,
     ProtocolName,
+    Repair,
     Seeds,
     check_built,
     check_writable,
@@ -60,10 +62,12 @@ def run(
     data: Data = None,
     metric: Metric = "energy",
     meter: Meter = "auto",
+    energy_model: EnergyModel = "bilinear",
     compute: Compute = "cpu",
     executor: Executor = "local",
     out: Out = Path("runs"),
     fresh: Annotated[bool, typer.Option(help="Repeat runs that are finished already.")] = False,
+    repair: Repair = False,
     jobs: Jobs = CORES,
 ) -> None:
     """Compress with each method at each budget with each seed, and write a report."""
@@ -71,10 +75,12 @@ def run(
     from bench.store import Store
 
     console = say.console()
-    check_built(metric=metric, meter=meter, compute=compute, executor=executor)
+    check_built(compute=compute, executor=executor)
     check_writable("--out", out)
-    request = plan.Request(methods, device, network, dataset, protocol, budgets, seeds, data)
-    made = plan.make(request)
+    request = plan.Request(
+        methods, device, network, dataset, protocol, budgets, seeds, data, metric, meter, energy_model, repair
+    )
+    made = plan.make(request, lambda line: console.print(line, highlight=False))
     console.print(say.first_line(made.ground), highlight=False)
     records = runner.run(made, Store(out), jobs=jobs, fresh=fresh, command=request.command, console=console)
     pages = report.render(records, out)
@@ -98,6 +104,7 @@ def plan_(
     data: Data = None,
     metric: Metric = "energy",
     meter: Meter = "auto",
+    energy_model: EnergyModel = "bilinear",
     compute: Compute = "cpu",
     executor: Executor = "local",
     jobs: Jobs = CORES,
@@ -106,13 +113,16 @@ def plan_(
     from bench import cost, plan
     from bench.progress import minutes
 
-    check_built(metric=metric, meter=meter, compute=compute, executor=executor)
-    made = plan.make(plan.Request(methods, device, network, dataset, protocol, budgets, seeds, data))
+    check_built(compute=compute, executor=executor)
     console = say.console()
+    request = plan.Request(
+        methods, device, network, dataset, protocol, budgets, seeds, data, metric, meter, energy_model
+    )
+    made = plan.make(request, lambda line: console.print(line, highlight=False))
     console.print(say.first_line(made.ground), highlight=False)
     estimate = cost.estimate(made, made.jobs)
     for job, seconds in estimate.job_seconds.items():
-        budget = "no budget" if job.budget is None else f"{job.budget.joules:.4g} J"
+        budget = "no budget" if job.budget is None else f"{job.budget.amount:.4g} {made.ground.unit}"
         console.print(f"  {job.name}: {budget}, about {minutes(seconds)}", highlight=False)
     console.print(estimate.describe(jobs), highlight=False)
 
@@ -187,14 +197,21 @@ def datasets() -> None:
 
 @app.command()
 def devices() -> None:
-    """List the platforms that can be asked for joules, and the sensors of this machine."""
+    """List the platforms that can be asked for joules or seconds, and the sensors of this machine."""
     from shared import platforms
+    from shared.errors import BadInput
     from shared.meters import probing
 
-    for name in platforms.names():
-        platform = platforms.get(name)
-        typer.echo(f"{name:8} {platform.source}, calibration {platform.calibration}")
-    typer.echo("\nSensors of this machine (no platform reads them yet):")
+    for name in platforms.devices():
+        for metric in ("energy", "latency"):
+            try:
+                platform = platforms.choose(name, metric)
+            except BadInput as error:
+                typer.echo(f"{name:8} {metric:8} none: {error}")
+            else:
+                what = f"{platform.source} by {platform.meter}" + (f" on {platform.host}" if platform.host else "")
+                typer.echo(f"{name:8} {metric:8} {what}, calibration {platform.calibration}")
+    typer.echo("\nSensors of this machine, each by a trial read:")
     for finding in probing.probe():
         typer.echo(f"{'found' if finding.found else 'none':6} {finding.where} {finding.what}: {finding.detail}")
 

@@ -11,7 +11,18 @@ from typing import Annotated
 import typer
 
 from bench import say
-from bench.options import CORES, Dataset, Device, Jobs, Network, ProtocolName, check_writable
+from bench.options import (
+    CORES,
+    Dataset,
+    Device,
+    EnergyModel,
+    Jobs,
+    Meter,
+    Metric,
+    Network,
+    ProtocolName,
+    check_writable,
+)
 
 app = typer.Typer()
 
@@ -61,15 +72,29 @@ def profile(
     network: Network = "mobilenet",
     dataset: Dataset = "fashion-mnist",
     protocol: ProtocolName = "quick",
+    metric: Metric = "energy",
+    meter: Meter = "auto",
+    energy_model: EnergyModel = "bilinear",
 ) -> None:
     """Profile the platform, fit the energy model and show its errors."""
     from bench import plan
 
-    ground = plan.lay_ground(plan.Request(device=device, network=network, dataset=dataset, protocol=protocol))
-    fit, console = ground.fit, say.console()
+    console = say.console()
+    request = plan.Request(
+        device=device,
+        network=network,
+        dataset=dataset,
+        protocol=protocol,
+        metric=metric,
+        meter=meter,
+        energy_model=energy_model,
+    )
+    ground = plan.lay_ground(request, lambda line: console.print(line, highlight=False))
+    fit = ground.fit
     console.print(say.first_line(ground), highlight=False)
     console.print(
-        f"bilinear model, {len(ground.profile.joules):,} readings: {100 * fit.relative_error:.2f} % held-out error, "
+        f"{ground.energy_model} model, {len(ground.profile.amounts):,} readings: "
+        f"{100 * fit.relative_error:.2f} % held-out error, "
         f"skill {fit.skill:.3f}, dense {100 * fit.dense_relative_error:+.1f} %, "
         f"reachable {ground.reachable}",
         highlight=False,
@@ -88,15 +113,19 @@ def table(
 
     from bench import plan
     from methods.netadapt import readings, table_file
+    from shared.errors import BadInput
+    from shared.platforms import SimulatedPlatform
 
     check_writable("the table's folder", to.parent)
     ground, console = plan.lay_ground(plan.Request(device=device, network=network, dataset=dataset)), say.console()
     console.print(say.first_line(ground), highlight=False)
+    if not isinstance(ground.platform, SimulatedPlatform):
+        raise BadInput("a simulated platform, whose single operations can be read", device, "--device 1080ti")
     made = readings.table_from_platform(ground.platform, ground.structure, ground.inference_batch)
     table_file.save(made, to)
-    whole = ground.profile.joules
+    whole = ground.profile.amounts
     errors = made(ground.structure.positions(torch.from_numpy(ground.profile.widths))) / whole - 1
-    dense = made.joules(ground.structure, ground.structure.upper_bounds) / ground.dense_reading_joules - 1
+    dense = made.energy(ground.structure, ground.structure.upper_bounds) / ground.dense_reading - 1
     console.print(
         f"{to}: {ground.platform.queries:,} readings of single operations; their sum over readings of whole networks: "
         f"{100 * float(errors.mean()):+.1f} % in the mean of {len(whole):,}, dense {100 * dense:+.1f} %",
@@ -108,6 +137,8 @@ def table(
 def tune(
     protocol: ProtocolName = "quick",
     device: Device = "1080ti",
+    network: Network = "mobilenet",
+    dataset: Dataset = "fashion-mnist",
     jobs: Jobs = CORES,
     to: Annotated[Path, typer.Option(help="Folder of the page with the grid.")] = Path("runs"),
 ) -> None:
@@ -115,7 +146,7 @@ def tune(
     from bench import tuning
 
     check_writable("--to", to)
-    tuning.tune(protocol, device, jobs=jobs, folder=to, console=say.console())
+    tuning.tune(protocol, device, network, dataset, jobs=jobs, folder=to, console=say.console())
 
 
 @app.command()

@@ -60,8 +60,8 @@ class _Bench:
     ground: Ground
     weights: dense.DenseWeights
 
-    def task(self, joules: float, checkpoints: Checkpoints | None = None) -> Task:
-        job = Job("conformance", Budget(joules / self.ground.dense_reading_joules, joules), seed=0)
+    def task(self, budget: float, checkpoints: Checkpoints | None = None) -> Task:
+        job = Job("conformance", Budget(budget / self.ground.dense_reading, budget), seed=0)
         task = harness.make_task(job, self.ground, self.weights, live(self.weights.network))
         return replace(task, checkpoints=checkpoints or Checkpoints())
 
@@ -76,6 +76,7 @@ class _Bench:
 def _sealed(ground: Ground) -> Iterator[None]:
     """Raises Miss where a method looks at a test image or asks the platform."""
     test = ground.dataset.test
+    assert isinstance(test, Split)  # the embedded data set
     take = Split.take
 
     def guarded(split: Split, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -103,7 +104,7 @@ def check(name: str) -> Iterator[Finding]:
     yield _declares(name, method)
     ground = lay_ground(Request(protocol="smoke"))
     bench = _Bench(ground, dense.obtain(ground.workload, ground.dataset, lambda *_: None))
-    budget = FRACTION * ground.dense_reading_joules
+    budget = FRACTION * ground.dense_reading
     first = _again(bench, method, budget)
     if isinstance(first, Exception):
         yield Finding("runs", rules.reason(first), _mend_of(first))
@@ -130,7 +131,7 @@ _RULES: dict[Callable[[Task, dense.DenseWeights, Outcome], None], str] = {
     rules.leaves_the_dense_network: "working on task.copy_of_dense()",
     rules.is_finite: "a look at the loss; task.protocol.learning_rate is the same for all methods",
     rules.keeps_the_budget: "zeroing channels (shared.networks.zero_channels) until task.energy(widths) is within "
-    "task.budget_joules, and raising Infeasible where that can't be",
+    "task.budget, and raising Infeasible where that can't be",
     _is_the_network_billed: "returning the network of task.copy_of_dense(), zeroed or compact, without layers or hooks "
     "of your own",
 }
@@ -183,7 +184,7 @@ def _tells_what_it_cannot_reach(bench: _Bench, method: Method, ground: Ground) -
     rule, mend = "tells what it cannot reach", "raising methods.contract.Infeasible with the reason"
     if not method.compresses:
         return Finding(rule, None, mend)
-    task = bench.task(HARDLY * ground.floor_joules)
+    task = bench.task(HARDLY * ground.floor)
     try:
         run = bench.run(method, task)
         rules.check_rules(task, bench.weights, run.outcome)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterable
 from dataclasses import asdict
 from functools import cache
@@ -21,12 +22,23 @@ from methods.contract import Method, Outcome
 from shared.cache import content_key
 from shared.ledger import Ledger
 from shared.networks import structure
+from shared.platforms import SimulatedPlatform
 
 if TYPE_CHECKING:
     from bench.harness import Seconds
 
 
-DECIDING = ("harness", "rules", "describe", "teacher", "plan", "dense", "protocols")  # modules of bench
+DECIDING = (
+    "harness",
+    "readings",
+    "rules",
+    "describe",
+    "teacher",
+    "plan",
+    "budgets",
+    "dense",
+    "protocols",
+)  # modules of bench
 
 
 @cache
@@ -56,16 +68,21 @@ def _hash_of_files(files: Iterable[Path], root: Path) -> str:
 
 
 def measures(small: nn.Module, accuracy_before: float, accuracy_after: float, ground: Ground) -> records.Measures:
-    """Widths, joules and size of the cut network; the joules are the platform's, noise-free where it is simulated."""
+    """Widths, amounts and size of the cut network. A reading of hardware is taken later and is NaN here."""
     anatomy = structure(small)
     widths = anatomy.upper_bounds
     positions = ground.structure.positions(torch.tensor([widths]))
-    reading = ground.platform.true_joules(ground.structure.operations, positions.numpy(), ground.inference_batch)
+    reading = math.nan
+    if isinstance(ground.platform, SimulatedPlatform):
+        amounts = ground.platform.true(ground.structure.operations, positions.numpy(), ground.inference_batch)
+        reading = float(amounts[0])
     return records.Measures(
         widths=widths,
         upper_bounds=ground.structure.upper_bounds,
-        estimate_joules=float(ground.fit.model(positions)[0]),
-        reading_joules=float(reading[0]),
+        estimate=float(ground.fit.model(positions)[0]),
+        reading=reading,
+        interval=None,
+        flags=(),
         parameters=int(anatomy.parameters(widths)),
         macs=int(anatomy.macs(widths)),
         accuracy_before=accuracy_before,
@@ -97,11 +114,14 @@ def record(
         paper=method.paper,
         network=dense_config if small is None else dict(small.config),  # type: ignore[arg-type]
         dataset=ground.workload.dataset,
+        score=ground.dataset.objective.score_name,
         platform=records.Platform(
             name=ground.platform.name,
-            source="simulated",
-            meter="simulator",
+            source=ground.platform.source,
+            unit=ground.platform.unit,
+            meter=ground.platform.meter,
             calibration=ground.platform.calibration,
+            host=ground.platform.host,
             inference_batch=ground.inference_batch,
             input_shape=ground.dataset.input_shape,
         ),
@@ -111,14 +131,16 @@ def record(
         if job.budget is None
         else records.Budget(
             fraction=job.budget.fraction,
-            joules=job.budget.joules,
-            dense_reading_joules=ground.dense_reading_joules,
-            dense_estimate_joules=ground.dense_estimate_joules,
+            amount=job.budget.amount,
+            dense_reading=ground.dense_reading,
+            dense_estimate=ground.dense_estimate,
         ),
         status="ok" if reason is None else "miss",
         reason=reason,
         dense_accuracy=dense.accuracy,
         measures=measured,
+        repair=None,
+        dense_again=None,
         cost=records.Cost(
             **ledger.as_record(),  # type: ignore[arg-type]
             fine_tune_iterations=fine_tuning.training_iterations,
@@ -128,11 +150,12 @@ def record(
             forward_s_per_image=seconds.forward_per_image,
         ),
         energy_fit=records.EnergyFit(
-            kind="bilinear",
+            kind=ground.energy_model,
             relative_error=ground.fit.relative_error,
             skill=ground.fit.skill,
             dense_relative_error=ground.fit.dense_relative_error,
-            samples=len(ground.profile.joules),
+            samples=len(ground.profile.amounts),
+            noise=ground.profile.noise,
         ),
         fingerprints={
             "dataset": ground.dataset.fingerprint,

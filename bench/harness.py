@@ -24,7 +24,7 @@ from bench.rules import check_rules, checked, reason, steps_paid
 from methods import registry
 from methods.contract import Outcome, Task
 from shared.checkpoints import Checkpoints, State
-from shared.data import BatchStream
+from shared.data import Batches
 from shared.ledger import Ledger
 from shared.networks import structure
 from shared.rng import forked
@@ -133,11 +133,11 @@ def make_task(
         network=copy.deepcopy(dense.network),
         structure=ground.structure,
         energy_model=ground.fit.model,
-        budget_joules=math.inf if job.budget is None else job.budget.joules,
+        budget=math.inf if job.budget is None else job.budget.amount,
         protocol=ground.protocol,
         seed=job.seed,
         ledger=Ledger(ground.protocol.iterations, observer=_reporter("compress", report)),
-        train=BatchStream(ground.dataset.train, job.seed, ground.protocol.batch_size),
+        train=ground.dataset.train.stream(job.seed, ground.protocol.batch_size),
         search=ground.dataset.search,
         teacher=teacher,
     )
@@ -163,7 +163,7 @@ def _timed_run(
 
 
 def unit_costs(
-    dense: nn.Module, stream: BatchStream, teacher: Teacher, ground: Ground, repeats: int = 5
+    dense: nn.Module, stream: Batches, teacher: Teacher, ground: Ground, repeats: int = 5
 ) -> tuple[float, float]:
     """Median seconds of a plain distillation step of the dense network, and of its bare forward pass per search
     image.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,7 @@ from typing import Annotated
 import typer
 
 from shared.errors import BadInput
+from shared.host import usable_cores
 
 Methods = Annotated[str, typer.Option(help="Comma-separated ids; `python -m bench methods` lists them.")]
 Device = Annotated[
@@ -26,17 +26,24 @@ Seeds = Annotated[str | None, typer.Option(help="Comma-separated integers. Defau
 Jobs = Annotated[int, typer.Option(help="Parallel processes, one thread each.", min=1)]
 Out = Annotated[Path, typer.Option(help="Folder for runs and reports.")]
 Data = Annotated[str | None, typer.Option(help="Folder of a data set that is not embedded.")]
-Metric = Annotated[str, typer.Option(help="What budgets are in: energy.")]
-Meter = Annotated[str, typer.Option(help="How the platform answers: auto or sim, both the simulator.")]
+Metric = Annotated[str, typer.Option(help="What budgets are in: energy (joules) or latency (seconds).")]
+Meter = Annotated[
+    str,
+    typer.Option(
+        help="How the platform answers: auto (its sensor where it is here, else the simulator), nvml, ina3221:RAIL, "
+        "rapl, clock, sim or replay:FILE."
+    ),
+]
+EnergyModel = Annotated[str, typer.Option(help="bilinear (the paper's) or bilinear+linear.")]
+Repair = Annotated[
+    bool, typer.Option(help="On hardware: cut on, least important per joule first, until the reading is in the budget.")
+]
 Compute = Annotated[str, typer.Option(help="Where training runs: cpu.")]
 Executor = Annotated[str, typer.Option(help="What runs the jobs: local.")]
-# the cores that this process may use, where the system tells
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+CORES = usable_cores()
 
 # option -> values that work, pattern of those to come
 _VALUES = {
-    "metric": (("energy",), "latency"),
-    "meter": (("auto", "sim"), "nvml|ina3221|rapl|clock|replay:.+"),
     "compute": (("cpu",), r"cuda:\d+"),
     "executor": (("local",), "ray"),
 }

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import re
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from functools import cached_property
@@ -13,15 +13,18 @@ from pathlib import Path
 import torch
 
 from bench import protocols, workload
+from bench.budgets import Budget, budget_text, default_budgets, distinct
+from bench.names import slug
 from bench.workload import Workload
 from methods import registry
 from shared import energy, platforms
 from shared.cache import checked_cache_dir, content_key
 from shared.data import Dataset
 from shared.energy import EnergyFit, Profile
+from shared.energy.terms import KINDS
 from shared.errors import BadInput
 from shared.networks import Structure, structure
-from shared.platforms import SimulatedPlatform
+from shared.platforms import MeasuredPlatform, Platform, Subject
 from shared.protocol import Protocol
 
 
@@ -37,28 +40,24 @@ class Request:
     budgets: str | None = None
     seeds: str | None = None
     data: str | None = None  # folder of a data set that is not embedded
+    metric: str = "energy"
+    meter: str = "auto"
+    energy_model: str = "bilinear"
+    repair: bool = False
 
     @property
     def command(self) -> str:
         """The command that asks for this, without defaults and without what names a place on this machine."""
-        asked = [(f.name, getattr(self, f.name)) for f in fields(self) if f.name != "data"]
-        given = [(name, value) for name, value in asked if value != getattr(Request, name)]
-        return shlex.join(
-            ["python", "-m", "bench", "run", *(part for name, value in given for part in (f"--{name}", value))]
-        )
-
-
-@dataclass(frozen=True)
-class Budget:
-    """A budget in joules per image, and as a fraction of the platform's reading of the dense network."""
-
-    fraction: float
-    joules: float
-
-    @property
-    def name(self) -> str:
-        """The fraction as it stands in names and tables."""
-        return f"{self.fraction:.6g}"
+        parts = ["python", "-m", "bench", "run"]
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name == "data" or value == field.default:
+                continue
+            option = f"--{field.name.replace('_', '-')}"
+            kind, _, place = str(value).partition(":")
+            told = f"{kind}:{Path(place).name}" if field.name == "meter" and place else str(value)
+            parts += [option] if value is True else [option, told]
+        return shlex.join(parts)
 
 
 @dataclass(frozen=True)
@@ -86,68 +85,77 @@ class Ground:
     workload: Workload
     protocol: Protocol
     dataset: Dataset
-    platform: SimulatedPlatform
+    platform: Platform
     structure: Structure  # of the dense network
-    inference_batch: int
     profile: Profile
+    energy_model: str  # its kind
     fit: EnergyFit
-    dense_reading_joules: float
 
     @property
-    def dense_estimate_joules(self) -> float:
+    def unit(self) -> str:
+        """Of all amounts: J, or s where the metric is latency."""
+        return self.platform.unit
+
+    @property
+    def inference_batch(self) -> int:
+        """Images that the platform infers at once when it is read."""
+        return self.profile.batch
+
+    @property
+    def dense_reading(self) -> float:
+        """The platform's reading of the dense network per image, which fractions are of."""
+        return self.profile.dense_reading
+
+    @property
+    def dense_estimate(self) -> float:
         """Ê(dense) per image."""
         return float(self.fit.model(self.structure.positions(self.structure.upper_bounds)))
 
     @property
-    def floor_joules(self) -> float:
+    def floor(self) -> float:
         """Ê with one channel in every unit: the least that any method can reach by the model."""
         return float(self.fit.model(self.structure.positions((1,) * len(self.structure.upper_bounds))))
 
     @property
-    def top_joules(self) -> float:
+    def top(self) -> float:
         """Budgets lie below this: at it the dense network itself would do."""
-        return min(self.dense_reading_joules, self.dense_estimate_joules)
+        return min(self.dense_reading, self.dense_estimate)
 
     @property
     def reachable(self) -> str:
         """The range of budgets for a person, rounded inwards so that its ends can be asked for."""
-        floor, top, dense = (Decimal(j) for j in (self.floor_joules, self.top_joules, self.dense_reading_joules))
+        floor, top, dense = (Decimal(j) for j in (self.floor, self.top, self.dense_reading))
         up, down = (Context(prec=4, rounding=rounding) for rounding in (ROUND_CEILING, ROUND_FLOOR))
         low, high, least, most = (
             float(number)
             for number in (up.plus(floor), down.plus(top), up.divide(floor, dense), down.divide(top, dense))
         )
-        return f"{low:.4g} J to below {high:.4g} J per image, fractions {least:.4g} to below {most:.4g}"
+        unit = self.unit
+        return f"{low:.4g} {unit} to below {high:.4g} {unit} per image, fractions {least:.4g} to below {most:.4g}"
 
 
-def lay_ground(request: Request) -> Ground:
+def lay_ground(request: Request, say: Callable[[str], None] = lambda _: None) -> Ground:
     """Profile the platform (or take the profile from the cache) and fit the energy model."""
-    protocol = protocols.get(request.protocol)
-    if request.device not in platforms.names():
+    protocol = protocols.get(request.protocol, request.network)
+    if request.energy_model not in KINDS:
         raise BadInput(
-            f"a device out of {', '.join(platforms.names())}", repr(request.device), "python -m bench devices"
+            f"an energy model out of {', '.join(KINDS)}", repr(request.energy_model), "bilinear, the paper's"
         )
+    platform = platforms.choose(request.device, request.metric, request.meter)
     work = workload.get(request.network, request.dataset)
     with torch.device("meta"):
         anatomy = structure(work.build())
     checked_cache_dir()
     dataset = work.load_data(None if request.data is None else Path(request.data))
-    platform = platforms.get(request.device)
-    batch = platform.inference_batch(anatomy.operations, anatomy.position_bounds)
-    profile = energy.profile(
-        platform, anatomy, batch, samples=protocol.profile_samples, test_samples=protocol.profile_test_samples
-    )
-    return Ground(
-        workload=work,
-        protocol=protocol,
-        dataset=dataset,
-        platform=platform,
-        structure=anatomy,
-        inference_batch=batch,
-        profile=profile,
-        fit=energy.fit(profile, anatomy),
-        dense_reading_joules=profile.dense_joules,
-    )
+    if isinstance(platform, MeasuredPlatform):
+        subject = Subject(anatomy, work.build)
+        profile = energy.collect(platform, subject, samples=protocol.profile_samples, say=say)
+    else:
+        batch = platform.inference_batch(anatomy.operations, anatomy.position_bounds)
+        counts = {"samples": protocol.profile_samples, "test_samples": protocol.profile_test_samples}
+        profile = energy.profile(platform, anatomy, batch, **counts)
+    fit = energy.fit(profile, anatomy, request.energy_model)
+    return Ground(work, protocol, dataset, platform, anatomy, profile, request.energy_model, fit)
 
 
 @dataclass(frozen=True)
@@ -162,8 +170,14 @@ class Plan:
     def slug(self) -> str:
         """`<network>-<dataset>-<device>-<source>-<protocol>`, the name of the plan's page."""
         ground, request = self.ground, self.request
-        return "-".join(
-            (request.network, request.dataset, request.device, ground.platform.source, ground.protocol.name)
+        return slug(
+            request.network,
+            request.dataset,
+            request.device,
+            ground.platform.source,
+            ground.protocol.name,
+            ground.unit,
+            request.energy_model,
         )
 
     def key(self, job: Job, dense_fingerprint: str, code: str, method_source: str) -> str:
@@ -173,14 +187,17 @@ class Plan:
         """
         protocol = {k: v for k, v in vars(self.ground.protocol).items() if k not in ("budgets", "seeds")}
         fit = self.ground.fit.model.to_dict()
-        budget = None if job.budget is None else job.budget.joules
+        budget = None if job.budget is None else job.budget.amount
         dataset = self.ground.dataset.fingerprint
-        told = (job.method, budget, job.seed, protocol, fit, dense_fingerprint, dataset, self.slug)
+        told = (job.method, budget, job.seed, protocol, fit, dense_fingerprint, dataset, self.slug, self.request.repair)
         return content_key(*told, code, method_source, torch.__version__)
 
 
-def make(request: Request) -> Plan:
-    """Check a request and turn it into a plan. Raises BadInput; writes nothing but caches."""
+def make(request: Request, say: Callable[[str], None] = lambda _: None) -> Plan:
+    """Check a request and turn it into a plan; `say` is told what takes long.
+
+    Raises BadInput; writes nothing but caches.
+    """
     methods = _listed(request.methods, "method names", str)
     chosen = {name: registry.get(name) for name in methods}
     for name in chosen:
@@ -192,13 +209,9 @@ def make(request: Request) -> Plan:
             )
     protocol = protocols.get(request.protocol)
     seeds = protocol.seeds if request.seeds is None else tuple(_listed(request.seeds, "seeds (integers >= 0)", _seed))
-    texts = (
-        tuple(map(str, protocol.budgets))
-        if request.budgets is None
-        else tuple(_listed(request.budgets, "budgets", _budget_text))
-    )
-    ground = lay_ground(request)
-    budgets = _distinct(texts, ground)
+    texts = None if request.budgets is None else _listed(request.budgets, "budgets", budget_text(request.metric))
+    ground = lay_ground(request, say)
+    budgets = distinct(default_budgets(ground) if texts is None else tuple(texts), ground)
     jobs = [
         Job(name, budget, seed)
         for seed in seeds
@@ -223,48 +236,3 @@ def _seed(text: str) -> int:
 
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
-_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
-
-
-def _budget_text(text: str) -> str:
-    """`text` when it reads as a budget; the check against the platform comes later, once there is one."""
-    if re.fullmatch(r".*[0-9.]\s*(ms|us|µs|s)", text):
-        raise BadInput(
-            "a budget in joules or as a fraction",
-            repr(text),
-            "--budgets 0.35 or --budgets 0.0247J (latency budgets need a latency model, which is not built yet)",
-        )
-    number = text.removesuffix("J").strip()
-    if not _NUMBER.fullmatch(number) or not math.isfinite(float(number)) or float(number) <= 0:
-        raise BadInput(
-            "a positive budget, a fraction of dense or joules", repr(text), "--budgets 0.35,0.3 or --budgets 0.0247J"
-        )
-    return text
-
-
-def _distinct(texts: tuple[str, ...], ground: Ground) -> tuple[Budget, ...]:
-    """The budgets, those of one name once. Raises BadInput where one name would stand for different joules."""
-    found: dict[str, Budget] = {}
-    for text in texts:
-        budget = _budget(text, ground)
-        if found.setdefault(budget.name, budget).joules != budget.joules:
-            raise BadInput(
-                "budgets that differ in six digits of their fraction",
-                f"{text} = {budget.joules!r} J beside {found[budget.name].joules!r} J",
-                "leaving one of them out",
-            )
-    return tuple(found.values())
-
-
-def _budget(text: str, ground: Ground) -> Budget:
-    """`text` in joules per image, between what the network can reach and what the dense network takes."""
-    dense = ground.dense_reading_joules
-    joules = float(text[:-1]) if text.endswith("J") else float(text) * dense
-    if not ground.floor_joules <= joules < ground.top_joules:
-        side = "not below the dense network" if joules >= ground.top_joules else "below what the network can reach"
-        raise BadInput(
-            f"a budget within the reachable range ({ground.reachable})",
-            f"{text} = {joules:.4g} J, {side}",
-            "a budget in that range",
-        )
-    return Budget(joules / dense, joules)

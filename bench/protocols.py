@@ -1,8 +1,10 @@
 """The named protocols. Learning rates come from `python -m bench tune`, whose grids are printed in
-reports/learning-rate-<protocol>.md.
+reports/learning-rate-<protocol>.md and, for other networks than MobileNet, reports/learning-rate-<protocol>-<network>.md.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from shared.errors import BadInput
 from shared.protocol import Protocol
@@ -41,6 +43,9 @@ QUICK = Protocol(
     ranks=False,
 )
 
+# (protocol, network) -> learning rate, where MobileNet's is not near the best for the controls
+LEARNING_RATES: dict[tuple[str, str], float] = {}
+
 _PROTOCOLS = {protocol.name: protocol for protocol in (SMOKE, QUICK)}
 
 
@@ -49,8 +54,9 @@ def names() -> tuple[str, ...]:
     return tuple(_PROTOCOLS)
 
 
-def get(name: str) -> Protocol:
-    """The protocol `name`. Raises BadInput when there is none."""
+def get(name: str, network: str = "mobilenet") -> Protocol:
+    """The protocol `name` with the learning rate for `network`. Raises BadInput when there is none."""
     if name not in _PROTOCOLS:
         raise BadInput(f"a protocol out of {', '.join(_PROTOCOLS)}", repr(name), "--protocol quick")
-    return _PROTOCOLS[name]
+    protocol = _PROTOCOLS[name]
+    return replace(protocol, learning_rate=LEARNING_RATES.get((name, network), protocol.learning_rate))

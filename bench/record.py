@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from shared.errors import BadInput
 
-SCHEMA = 1
+SCHEMA = 2  # 2: amounts carry a unit; readings of hardware
 RECORD_FILE, NETWORK_FILE = "record.json", "network.safetensors"
 
 
@@ -19,12 +19,14 @@ class _Frozen(BaseModel):
 
 
 class Platform(_Frozen):
-    """The hardware that was asked for joules, and how it answered."""
+    """The hardware that was asked for joules or seconds, and how it answered. All amounts of a record are in `unit`."""
 
     name: str  # e.g. "1080ti"
     source: Literal["simulated", "measured"]
+    unit: Literal["J", "s"]
     meter: str  # e.g. "simulator"
-    calibration: str  # version of the simulator's parameters, or of the driver
+    calibration: str  # version of the simulator's parameters, or hash of what decides the readings of hardware
+    host: str | None  # the hardware that was read, None where it is simulated
     inference_batch: int
     input_shape: tuple[int, int, int]
 
@@ -33,22 +35,34 @@ class Budget(_Frozen):
     """The budget per image, and what the fraction is a fraction of."""
 
     fraction: float
-    joules: float
-    dense_reading_joules: float  # the platform's reading of the dense network
-    dense_estimate_joules: float  # Ê(dense)
+    amount: float
+    dense_reading: float  # the platform's reading of the dense network
+    dense_estimate: float  # Ê(dense)
 
 
 class Measures(_Frozen):
-    """What the compressed network is. Accuracies are top-1 in 0..1 on the test split."""
+    """What the compressed network is. Accuracies are the data set's score (Record.score) in 0..1 on the test split."""
 
     widths: tuple[int, ...]
     upper_bounds: tuple[int, ...]
-    estimate_joules: float  # Ê(φ)
-    reading_joules: float  # the platform's reading of the cut network
+    estimate: float  # Ê(φ)
+    reading: float  # the platform's reading of the cut network, noise-free where it is simulated
+    interval: tuple[float, float] | None  # of the reading; None where it is simulated
+    flags: tuple[str, ...]  # what a reader of the reading should know
     parameters: int
     macs: int  # per image
     accuracy_before: float  # after batch-norm recalibration, before fine-tuning
     accuracy_after: float
+
+
+class Repair(_Frozen):
+    """What `--repair` did to a network whose reading was above the budget; the measures are of the repaired one."""
+
+    widths: tuple[int, ...]  # before
+    estimate: float
+    reading: float
+    accuracy_after: float
+    removed_channels: int
 
 
 class Cost(_Frozen):
@@ -70,11 +84,12 @@ class Cost(_Frozen):
 class EnergyFit(_Frozen):
     """How well the energy model describes the platform."""
 
-    kind: str  # "bilinear"
+    kind: str  # "bilinear" or "bilinear+linear"
     relative_error: float  # held-out, mean |Ê - E| / E
     skill: float  # that over the error of always saying the median
     dense_relative_error: float  # Ê(dense) / reading - 1
     samples: int
+    noise: float | None  # mean relative half width of the readings' intervals; None where they have none
 
 
 class Record(_Frozen):
@@ -90,6 +105,7 @@ class Record(_Frozen):
     paper: str
     network: dict[str, Any]  # arguments of shared.networks.build for the network at its widths
     dataset: str
+    score: str  # what the accuracies are: "top-1 accuracy", "mean IoU"
     platform: Platform
     protocol: dict[str, Any]
     seed: int
@@ -98,6 +114,8 @@ class Record(_Frozen):
     reason: str | None
     dense_accuracy: float  # of the dense weights as delivered
     measures: Measures | None
+    repair: Repair | None
+    dense_again: float | None  # the dense network, read beside the cut ones: over the dense reading it is the drift
     cost: Cost | None
     energy_fit: EnergyFit
     fingerprints: dict[str, str]  # dataset, dense_weights, profile, energy_model, code
@@ -118,6 +136,9 @@ def load(path: Path) -> Record:
         return Record.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
+        if b'"schema_version": 1,' in path.read_bytes():
+            hint = "running again: records of before carry no unit"
+            raise BadInput(f"a record of schema {SCHEMA} in {path}", "schema 1", hint) from None
         place = ".".join(map(str, first["loc"])) or "its start"
         raise BadInput(f"a record in {path}", f"{first['msg']} at {place}", "removing it or running again") from None
     except OSError as error:

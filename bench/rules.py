@@ -16,7 +16,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from bench.dense import DenseWeights
 from methods.contract import Infeasible, Outcome, Task
-from shared.data import BatchStream
+from shared.data import Batches
 from shared.ledger import BudgetExhausted
 from shared.networks import active_widths, compact, structure
 from shared.training import Trainer
@@ -119,8 +119,8 @@ def keeps_the_budget(task: Task, dense: DenseWeights, outcome: Outcome) -> None:
     if min(widths) < 1:
         raise Miss(f"removed all channels of unit {widths.index(0) + 1} of {len(widths)}")
     estimate = float(task.energy_model(task.structure.positions(torch.tensor(widths))))
-    if estimate > task.budget_joules * (1 + BUDGET_TOLERANCE):
-        raise Miss(f"estimated {estimate:.6g} J per image, above the budget of {task.budget_joules:.6g} J")
+    if estimate > task.budget * (1 + BUDGET_TOLERANCE):
+        raise Miss(f"estimated {estimate:.6g} J per image, above the budget of {task.budget:.6g} J")
 
 
 # In this order: each may take for granted what those before it have found.
@@ -134,7 +134,7 @@ def check_rules(task: Task, dense: DenseWeights, outcome: Outcome) -> nn.Module:
     return described(cut(outcome.network, task.train), task, dense)
 
 
-def cut(network: nn.Module, stream: BatchStream) -> nn.Module:
+def cut(network: nn.Module, stream: Batches) -> nn.Module:
     """The network without its zeroed channels. Raises Miss when its outputs on a training batch differ."""
     small = compact(network).to(memory_format=torch.channels_last)
     _check_same_outputs(network, small, stream, "zeroed and cut network differ")
@@ -161,7 +161,7 @@ def described(small: nn.Module, task: Task, dense: DenseWeights) -> nn.Module:
 
 
 @torch.no_grad()
-def _check_same_outputs(one: nn.Module, other: nn.Module, stream: BatchStream, what: str) -> None:
+def _check_same_outputs(one: nn.Module, other: nn.Module, stream: Batches, what: str) -> None:
     images, _ = stream.batch(0)
     expected, got = one.eval()(images), other.eval()(images)
     worst = ((expected - got).abs().max() / expected.abs().max().clamp(min=1e-30)).item()

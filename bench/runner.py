@@ -4,11 +4,13 @@ once.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import queue
 import signal
 import time
 from collections import deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import cache
@@ -19,13 +21,16 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from bench import cost, dense, describe, harness, teacher
+from bench import cost, dense, describe, harness, readings, teacher
 from bench.plan import Ground, Job, Plan, Request, lay_ground
 from bench.progress import PlanProgress
 from bench.record import Record
 from bench.store import Store
 from methods import registry
 from shared.memory import keep_freed_memory
+from shared.meters import MeterError, device_lock
+from shared.platforms import MeasuredPlatform
+from shared.platforms.measured import WAIT_S
 
 REPORT_EVERY_S = 0.5
 
@@ -53,31 +58,55 @@ def run(plan: Plan, store: Store, *, jobs: int, fresh: bool, command: str, conso
             )
         if waiting:
             states = {job: store.states(folders[job], keys[job], fresh=fresh) for job in waiting}
-            done |= _work(
-                plan, weights, store, waiting, keys, folders, states, jobs=jobs, command=command, console=console
-            )
+
+            def keep(job: Job, result: harness.Result) -> Record:
+                done[job] = store.put(folders[job], result.record, result.weights)
+                return done[job]
+
+            measured = isinstance(plan.ground.platform, MeasuredPlatform)
+            unread: dict[Job, harness.Result] = {}
+
+            def keep_unread(job: Job, result: harness.Result) -> Record:
+                unread[job] = result
+                return result.record
+
+            def say(line: str) -> None:
+                console.print(line, highlight=False)
+
+            with _computing(plan, say):
+                _work(
+                    plan,
+                    weights,
+                    waiting,
+                    keys,
+                    states,
+                    keep_unread if measured else keep,
+                    jobs=jobs,
+                    command=command,
+                    console=console,
+                )
+            for job, result in readings.read_again(plan, weights, unread, say).items() if measured else ():
+                keep(job, result)
     return [done[job] for job in plan.jobs]
 
 
 def _work(
     plan: Plan,
     weights: dense.DenseWeights,
-    store: Store,
     waiting: list[Job],
     keys: dict[Job, str],
-    folders: dict[Job, str],
     states: dict[Job, Path],
+    keep: Callable[[Job, harness.Result], Record],
     *,
     jobs: int,
     command: str,
     console: Console,
-) -> dict[Job, Record]:
+) -> None:
     estimate = cost.estimate(plan, waiting)
     console.print(estimate.describe(jobs), highlight=False)
     queued = deque(sorted(waiting, key=lambda job: -estimate.job_seconds[job]))  # longest first
     context = multiprocessing.get_context("spawn")
     messages: Queue[tuple[str, str, float]] = context.Queue()
-    done: dict[Job, Record] = {}
     died: set[Job] = set()
 
     def start() -> ProcessPoolExecutor:
@@ -117,8 +146,7 @@ def _work(
                             continue
                         reason = "the worker process died twice (killed, out of memory?)"
                         result = harness.failed(job, keys[job], plan.ground, weights, reason, command)
-                    done[job] = store.put(folders[job], result.record, result.weights)
-                    progress.finish(job.name, _line(job, done[job]))
+                    progress.finish(job.name, _line(job, keep(job, result)))
     except BaseException:
         for process in multiprocessing.active_children():
             process.terminate()
@@ -127,14 +155,26 @@ def _work(
         raise
     for pool in pools:
         pool.shutdown()
-    return done
+
+
+@contextlib.contextmanager
+def _computing(plan: Plan, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold the processor as one that computes on it, so that nobody of ours reads it meanwhile."""
+    purpose = f"training {plan.slug}"
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(device_lock("cpu", purpose, shared=True))
+        except MeterError as error:
+            say(f"waiting: {error}")
+            held.enter_context(device_lock("cpu", purpose, shared=True, wait_s=WAIT_S))
+        yield
 
 
 def _line(job: Job, record: Record) -> str:
     if record.measures is None:
         return f"{job.name}: miss, {record.reason}"
     accuracy = f"{100 * record.measures.accuracy_after:.2f} %"
-    return f"{job.name}: {accuracy} after fine-tuning at {record.measures.estimate_joules:.4g} J"
+    return f"{job.name}: {accuracy} after fine-tuning at {record.measures.estimate:.4g} {record.platform.unit}"
 
 
 def _drain(messages: Queue[tuple[str, str, float]], progress: PlanProgress) -> None:

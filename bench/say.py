@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from bench.plan import Ground
 
 
+AMOUNTS = {"J": "joules", "s": "seconds"}
+
+
 def console() -> Console:
     """Where a command prints to: as wide as the terminal, or wide enough for a log."""
     from rich.console import Console
@@ -22,7 +25,9 @@ def first_line(ground: Ground) -> str:
     """The first line of a run: which platform answers, and how."""
     platform, batch = ground.platform, ground.inference_batch
     shape = "×".join(map(str, ground.dataset.input_shape))
+    host = f" of {platform.host}" if platform.host else ""
     return (
-        f"{platform.name}: {platform.source} joules per image (calibration {platform.calibration}), "
-        f"inference batch {batch} at {shape}; dense network {ground.dense_reading_joules:.4g} J"
+        f"{platform.name}: {platform.source} {AMOUNTS[platform.unit]} per image by {platform.meter}{host} "
+        f"(calibration {platform.calibration}), inference batch {batch} at {shape}; "
+        f"dense network {ground.dense_reading:.4g} {platform.unit}"
     )

@@ -51,7 +51,7 @@ class $class_name(Method):
         network, table = task.copy_of_dense(), task.structure
 
         # 1. Which widths? A unit is a layer whose input channels can go; its width says how many stay. Ê of widths:
-        #    task.energy(widths), its limit: task.budget_joules. As a start: one multiplier for all. Decisions that
+        #    task.energy(widths), its limit: task.budget. As a start: one multiplier for all. Decisions that
         #    need data look at task.search_accuracy(network), never at anything else. What is random is drawn from
         #    task.generator("purpose"). Raise methods.contract.Infeasible where the budget is out of reach.
         widths = task.uniform_widths()

@@ -29,17 +29,17 @@ GRID = (3e-4, 1e-3, 2e-3, 4e-3, 8e-3)
 CONTROLS = "uniform,uniform-gradual"
 
 
-def tune(protocol: str, device: str, *, jobs: int, folder: Path, console: Console) -> None:
+def tune(protocol: str, device: str, network: str, dataset: str, *, jobs: int, folder: Path, console: Console) -> None:
     """Run the controls at the protocol's tightest budget over GRID and write `learning-rate-<protocol>.md` into
-    `folder`.
+    `folder`; for another network than MobileNet its name stands in it too.
     """
-    request = Request(methods=CONTROLS, device=device, protocol=protocol)
+    request = Request(methods=CONTROLS, device=device, network=network, dataset=dataset, protocol=protocol)
     plan = make(request)
-    tightest = min(job.budget.joules for job in plan.jobs if job.budget is not None)
+    tightest = min(job.budget.amount for job in plan.jobs if job.budget is not None)
     chosen = [
         job
         for job in plan.jobs
-        if job.budget is not None and job.budget.joules == tightest and job.seed == plan.jobs[0].seed
+        if job.budget is not None and job.budget.amount == tightest and job.seed == plan.jobs[0].seed
     ]
     tasks = [(request, job, rate) for rate in GRID for job in chosen]
     context = multiprocessing.get_context("spawn")
@@ -50,7 +50,7 @@ def tune(protocol: str, device: str, *, jobs: int, folder: Path, console: Consol
             scores[job.method, rate] = score
             console.print(f"{job.method} at {rate:g}: {100 * score:.2f} % on search", highlight=False)
     page = _page(plan, chosen, scores)
-    path = folder / f"learning-rate-{protocol}.md"
+    path = folder / f"learning-rate-{protocol}{'' if network == Request.network else f'-{network}'}.md"
     atomic_write(path, page.encode())
     console.print(page, highlight=False)
     console.print(f"written to {path}", highlight=False)
@@ -83,7 +83,7 @@ def _page(plan: Plan, jobs: list[Job], scores: dict[tuple[str, float], float]) -
     budget = jobs[0].budget
     assert budget is not None
     lines = [
-        f"# Learning rate of the protocol `{plan.ground.protocol.name}`",
+        f"# Learning rate of the protocol `{plan.ground.protocol.name}` for {plan.request.network}",
         "",
         f"Search accuracy in % after compression and fine-tuning at {budget.fraction:.3g} of the dense joules "
         f"({plan.request.network} on {plan.request.dataset}, {plan.request.device}, {plan.ground.platform.source}), "

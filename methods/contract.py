@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from shared.checkpoints import Checkpoints, State
-from shared.data import BatchStream, Split
+from shared.data import Batches, Images
 from shared.energy.budget import BudgetTooSmallError, uniform_widths
 from shared.ledger import Ledger
 from shared.networks import Structure
@@ -27,8 +27,8 @@ from shared.training import Teacher, Trainer, score
 
 
 class EnergyModel(TypingProtocol):
-    """Ê: positions (n, p) or (p,), widths with the fixed ends added -> joules per image (n,) or scalar, float64,
-    differentiable.
+    """Ê: positions (n, p) or (p,), widths with the fixed ends added -> amounts per image (n,) or scalar, float64,
+    differentiable. `unit` is "J", or "s" where the metric is latency.
     """
 
     @property
@@ -61,19 +61,19 @@ class Task:
     """All that a method sees; its fields can't be swapped.
 
     `network` is the dense network, never to be changed: `copy_of_dense()` gives a copy that is the method's own.
-    `budget_joules` is per image, for Ê(φ). `train` yields batch i of the run, `search` is held out of training. Every
-    image that is looked at for a decision and every row asked of Ê is counted by the methods below.
+    `budget` is per image in the energy model's unit, for Ê(φ). `train` yields batch i of the run, `search` is held out
+    of training. Every image that is looked at for a decision and every row asked of Ê is counted by the methods below.
     """
 
     network: nn.Module
     structure: Structure
     energy_model: EnergyModel
-    budget_joules: float
+    budget: float
     protocol: Protocol
     seed: int
     ledger: Ledger
-    train: BatchStream
-    search: Split
+    train: Batches
+    search: Images
     teacher: Teacher
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
 
@@ -89,7 +89,7 @@ class Task:
         return Trainer(model, self.train, self.teacher, self.ledger, self.protocol)
 
     def energy(self, widths: Tensor) -> Tensor:
-        """Ê in joules per image, float64, of widths (n, units) or (units,); counts the rows."""
+        """Ê per image in the model's unit, float64, of widths (n, units) or (units,); counts the rows."""
         positions = self.structure.positions(widths)
         self.ledger.energy_queries += positions.shape[0] if positions.ndim > 1 else 1
         return self.energy_model(positions)
@@ -100,12 +100,12 @@ class Task:
         Raises Infeasible when one channel per unit is above the budget.
         """
         try:
-            return uniform_widths(self.structure, lambda rows: self.energy(rows[..., 1:-1]), self.budget_joules)
+            return uniform_widths(self.structure, lambda rows: self.energy(rows[..., 1:-1]), self.budget)
         except BudgetTooSmallError as error:
             raise Infeasible(str(error)) from error
 
     @property
-    def dense_energy_joules(self) -> float:
+    def dense_energy(self) -> float:
         """E0 = Ê(dense), what NetAdapt and AMC start from."""
         return float(self.energy_model(self.structure.positions(self.structure.upper_bounds)))
 
@@ -165,7 +165,7 @@ class Method(ABC):
 
     @abstractmethod
     def run(self, task: Task) -> Outcome:
-        """Compress `task.network` to `task.budget_joules`, spending exactly `task.ledger.limit` iterations.
+        """Compress `task.network` to `task.budget`, spending exactly `task.ledger.limit` iterations.
 
         Raises Infeasible where the budget can't be reached.
         """

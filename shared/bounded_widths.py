@@ -14,7 +14,7 @@ from torch import Tensor
 
 from shared.energy.budget import BudgetTooSmallError, largest_width
 
-WidthEnergy = Callable[[Tensor], Tensor]  # widths (n, units) or (units,) -> joules (n,) or ()
+WidthEnergy = Callable[[Tensor], Tensor]  # widths (n, units) or (units,) -> estimates (n,) or ()
 
 LOWER_SHARE = 0.2  # of the dense width, that AMC's search leaves every layer at least
 
@@ -27,17 +27,16 @@ def lower_bounds(dense_widths: Sequence[int]) -> tuple[int, ...]:
 class BoundedWidths:
     """Turns ratios into widths, unit after unit, such that whatever follows can still meet the budget.
 
-    energy: joules of widths, not falling when a width grows. lower, upper: whole numbers of channels, one per unit.
+    energy: Ê of widths, in the unit of the budget, not falling when a width grows. lower, upper: whole numbers of
+    channels, one per unit.
     With every later unit at its lower bound the estimate is within the budget after each choice, so the last choice
     ends within it. Early units choose freely, late ones take what is left (as AMC does).
 
     Raises BudgetTooSmallError when the lower bounds themselves are above the budget.
     """
 
-    def __init__(
-        self, energy: WidthEnergy, budget_joules: float, *, lower: Sequence[int], upper: Sequence[int]
-    ) -> None:
-        self.energy, self.budget_joules = energy, float(budget_joules)
+    def __init__(self, energy: WidthEnergy, budget: float, *, lower: Sequence[int], upper: Sequence[int]) -> None:
+        self._energy, self.budget = energy, float(budget)
         self.lower, self.upper = tuple(lower), tuple(upper)
         if len(self.lower) != len(self.upper) or not all(
             1 <= low <= high for low, high in zip(self.lower, self.upper, strict=True)
@@ -45,16 +44,16 @@ class BoundedWidths:
             raise ValueError(
                 f"expected lower bounds within 1 and the upper bounds {self.upper}, got {self.lower}; try one per unit"
             )
-        least = self.joules(self.lower)
-        if not least <= self.budget_joules:
+        least = self.energy(self.lower)
+        if not least <= self.budget:
             raise BudgetTooSmallError(
-                f"expected a budget of at least {least:.6g} J (widths at their lower bounds {self.lower}), "
-                f"got {self.budget_joules:.6g} J; try a larger budget"
+                f"expected a budget of at least {least:.6g} (widths at their lower bounds {self.lower}), "
+                f"got {self.budget:.6g}; try a larger budget"
             )
 
-    def joules(self, widths: Sequence[int]) -> float:
+    def energy(self, widths: Sequence[int]) -> float:
         """The estimate of one network."""
-        return float(self.energy(torch.tensor(widths, dtype=torch.float64)))
+        return float(self._energy(torch.tensor(widths, dtype=torch.float64)))
 
     def limit(self, decided: Sequence[int]) -> int:
         """The largest width of the unit after the `decided` ones that leaves the rest a way into the budget."""
@@ -64,10 +63,10 @@ class BoundedWidths:
 
         def fits(width: int) -> bool:
             row[unit] = width
-            return float(self.energy(row)) <= self.budget_joules
+            return float(self._energy(row)) <= self.budget
 
         # linear in one width, so the solution is exact up to rounding; the two loops put that right and end at once
-        width = int(min(max(largest_width(self.energy, row, unit, self.budget_joules), low), high))
+        width = int(min(max(largest_width(self._energy, row, unit, self.budget), low), high))
         while width < high and fits(width + 1):
             width += 1
         while width > low and not fits(width):

@@ -144,7 +144,7 @@ def tiny_task(dense_networks: Callable[[str], nn.Module]) -> Callable[..., Any]:
             network=dense,
             structure=table,
             energy_model=energy_model,
-            budget_joules=budget_fraction * float(energy_model(table.positions(table.upper_bounds))),
+            budget=budget_fraction * float(energy_model(table.positions(table.upper_bounds))),
             protocol=protocol,
             seed=seed,
             ledger=Ledger(iterations),

@@ -97,7 +97,7 @@ def test_adding_a_platform(suite: Path) -> None:
         assert count == 1
     path.write_text(text)
     printed = [type_in(command, suite) for command in rest]
-    assert len(printed) == 3 and re.search(r"^wide +simulated", printed[0], re.MULTILINE)
+    assert len(printed) == 3 and re.search(r"^wide +energy +simulated", printed[0], re.MULTILINE)
     assert "held-out error" in printed[1] and printed[2].startswith("wide: simulated joules")
 
 

@@ -40,7 +40,7 @@ class Ground:
     @property
     def cut(self) -> int:
         """The number of training rows; the held-out ones follow."""
-        return len(self.profile.joules) - self.profile.test_samples
+        return len(self.profile.amounts) - self.profile.test_samples
 
     @property
     def positions(self) -> NDArray[np.float64]:
@@ -48,7 +48,7 @@ class Ground:
 
     def error(self, estimates: NDArray[np.float64] | float) -> float:
         """Mean |estimate - reading| / reading of the held-out rows."""
-        held_out = self.profile.joules[self.cut :]
+        held_out = self.profile.amounts[self.cut :]
         return float(np.mean(np.abs(estimates - held_out) / held_out))
 
     def true_joules(self, positions: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -58,7 +58,7 @@ class Ground:
         """The non-negative least-squares fit of `rows` of the profile."""
         return BilinearModel.fit(
             self.positions[rows],
-            self.profile.joules[rows],
+            self.profile.amounts[rows],
             upper_bounds=self.structure.position_bounds,
             terms=terms(self.structure, kind),
         )
@@ -95,8 +95,8 @@ def _fit(plan: Plan, part: Part, base: Ground) -> dict[str, Any]:
     return {
         "unknowns": len(model.terms) + 1,
         "error": _short(base.error(model(base.positions[base.cut :]).numpy())),
-        "median_error": _short(base.error(float(np.median(base.profile.joules[: base.cut])))),
-        "dense_joules": _short(base.profile.dense_joules),
+        "median_error": _short(base.error(float(np.median(base.profile.amounts[: base.cut])))),
+        "dense_joules": _short(base.profile.dense_reading),
         "dense_estimate": _short(model(dense).item()),
         "ones_joules": _short(base.true_joules(ones[None].numpy())[0]),
         "ones_estimate": _short(model(ones).item()),
@@ -106,7 +106,7 @@ def _fit(plan: Plan, part: Part, base: Ground) -> dict[str, Any]:
 
 def _trained(plan: Plan, part: Part, base: Ground, rows: int, steps: int) -> dict[str, Any]:
     """The held-out error on the way of Adam, at iterations whose logarithms are evenly spaced."""
-    joules = base.profile.joules[:rows]
+    joules = base.profile.amounts[:rows]
     model = MlpModel(
         terms(base.structure, part.kind),
         base.structure.position_bounds,
@@ -139,7 +139,7 @@ def _depth(plan: Plan, part: Part, base: Ground) -> dict[str, Any]:
 def _budget(plan: Plan, part: Part, base: Ground) -> dict[str, Any]:
     """Noise-free joules against estimates near one budget; empty where no widths are."""
     model, structure = base.fit(part.kind, slice(base.cut)), base.structure
-    budget_joules = part.fraction * base.profile.dense_joules
+    budget_joules = part.fraction * base.profile.dense_reading
     draw = numpy_generator(plan.seed, part.name)
     sampled = {
         "multipliers": multiplier_widths(structure, model, budget_joules),

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 from bench.record import Measures, Record
 from bench.report.collect import Page, kept, share
-from bench.report.text import ABSENT, JouleUnit, escape, joule_unit, mean_std, percent, signed_percent, superscript
+from bench.report.text import ABSENT, Unit, escape, mean_std, percent, signed_percent, superscript, unit_for
 
 # Images in the test splits, for the sampling error of an accuracy on them.
 TEST_IMAGES = {"fashion-mnist": 10_000, "imagenet": 50_000}
 ABOVE = "▲"
-_TOLERANCE = 1e-9  # relative, as in the harness: sums in another order
+TOLERANCE = 1e-9  # relative, as in the harness: sums in another order
 
 
 @dataclass
@@ -33,37 +33,37 @@ class Notes:
         return [f"{superscript(number)} {text}" for number, text in enumerate(self.texts, start=1)]
 
 
-def page_unit(page: Page) -> JouleUnit:
-    """One joule unit for all tables and plots of a page."""
+def page_unit(page: Page) -> Unit:
+    """One unit for all tables and plots of a page."""
     values = [dense_reading(page)]
-    values += [budget.joules for budget in page.budgets.values()]
+    values += [budget.amount for budget in page.budgets.values()]
     for record in page.records:
         if record.measures is not None:
-            values += [record.measures.reading_joules, record.measures.estimate_joules]
-    return joule_unit(value for value in values if value is not None)
+            values += [record.measures.reading, record.measures.estimate]
+    return unit_for((value for value in values if value is not None), page.first.platform.unit)
 
 
 def dense_reading(page: Page) -> float | None:
-    """Joules per image of the dense network as the platform reads it, from any run that knows it."""
+    """Amount per image of the dense network as the platform reads it, from any run that knows it."""
     for budget in page.budgets.values():
-        return budget.dense_reading_joules
-    return next((m.reading_joules for _, m in kept(page.dense_runs)), None)
+        return budget.dense_reading
+    return next((m.reading for _, m in kept(page.dense_runs)), None)
 
 
 def dense_estimate(page: Page) -> float | None:
-    """Ê(dense) in joules per image."""
+    """Ê(dense) per image."""
     for budget in page.budgets.values():
-        return budget.dense_estimate_joules
-    return next((m.estimate_joules for _, m in kept(page.dense_runs)), None)
+        return budget.dense_estimate
+    return next((m.estimate for _, m in kept(page.dense_runs)), None)
 
 
 def estimates_off(page: Page) -> tuple[float, float] | None:
     """Least and largest Ê over reading, minus 1, of the compressed networks; None where there is none."""
-    offs = [m.estimate_joules / m.reading_joules - 1 for run, m in kept(page.records) if run.budget is not None]
+    offs = [m.estimate / m.reading - 1 for run, m in kept(page.records) if run.budget is not None]
     return (min(offs), max(offs)) if offs else None
 
 
-def joules_head(page: Page, unit: JouleUnit) -> str:
+def reading_head(page: Page, unit: Unit) -> str:
     """Column head of the platform's readings; simulated ones are never called measured."""
     return f"{page.first.platform.source} {unit.symbol}"
 
@@ -123,20 +123,20 @@ def shown_measures(runs: Iterable[Record]) -> list[Measures]:
     return [m for _, m in kept(runs)] or [run.measures for run in runs if run.measures is not None]
 
 
-def against_budget(readings: Sequence[float], budget_joules: float) -> str:
+def against_budget(readings: Sequence[float], budget: float) -> str:
     """How far the readings lie from the budget, marked when one is above it."""
     if not readings:
         return ABSENT
-    worst = max(readings) / budget_joules - 1
-    mean = math.fsum(readings) / len(readings) / budget_joules - 1
+    worst = max(readings) / budget - 1
+    mean = math.fsum(readings) / len(readings) / budget - 1
     text = signed_percent(mean, 2).removesuffix(" %")
-    return f"{text} {ABOVE}" if worst > _TOLERANCE else text
+    return f"{text} {ABOVE}" if worst > TOLERANCE else text
 
 
 def has_reading_above(page: Page) -> bool:
     """Whether a row of the page carries the mark for a reading above its budget."""
     return any(
-        record.budget and record.measures and record.measures.reading_joules > record.budget.joules * (1 + _TOLERANCE)
+        record.budget and record.measures and record.measures.reading > record.budget.amount * (1 + TOLERANCE)
         for record in page.records
     )
 

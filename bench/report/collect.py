@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from bench.names import slug
 from bench.record import RECORD_FILE, Budget, Measures, Record, load
 from methods.registry import BUILT_IN
 from shared.errors import BadInput
@@ -64,7 +65,7 @@ def file_name(record: Record) -> str:
 
 
 def page_name(record: Record) -> str:
-    """`<network>-<dataset>-<device>-<source>-<protocol>`. Raises BadInput when a part could not be a file's name."""
+    """See bench.names.slug. Raises BadInput when a part could not be a file's name."""
     parts = {
         "network": record.network.get("name"),
         "dataset": record.dataset,
@@ -75,8 +76,16 @@ def page_name(record: Record) -> str:
     for what, part in parts.items():
         if not isinstance(part, str) or not _NAME.fullmatch(part):
             raise BadInput(f"a {what} whose name is letters, digits and ._+-", repr(part), "naming it so")
-    source = record.platform.source
-    return f"{parts['network']}-{parts['dataset']}-{parts['device']}-{source}-{parts['protocol']}"
+    platform = record.platform
+    return slug(
+        str(parts["network"]),
+        record.dataset,
+        platform.name,
+        platform.source,
+        str(parts["protocol"]),
+        platform.unit,
+        record.energy_fit.kind,
+    )
 
 
 def rank(method: str) -> tuple[int, str]:
@@ -102,6 +111,11 @@ class Page:
         return self.first.platform.source == "simulated"
 
     @property
+    def amounts(self) -> str:
+        """What budgets and readings are in: "joules" or "seconds"."""
+        return {"J": "joules", "s": "seconds"}[self.first.platform.unit]
+
+    @property
     def ranks(self) -> bool:
         """Whether the protocol is meant to rank methods."""
         return all(bool(record.protocol.get("ranks", True)) for record in self.records)
@@ -120,7 +134,7 @@ class Page:
     def budgets(self) -> dict[str, Budget]:
         """Column label (the fraction) -> budget, tightest first as in the paper's Table 2."""
         found = {share(record): record.budget for record in self.records if record.budget is not None}
-        return dict(sorted(found.items(), key=lambda item: item[1].joules))
+        return dict(sorted(found.items(), key=lambda item: item[1].amount))
 
     @cached_property
     def dense_runs(self) -> tuple[Record, ...]:
@@ -155,7 +169,7 @@ def pages(records: Iterable[Record]) -> list[Page]:
         raise BadInput("at least one record", "none", "python -m bench run first")
     made = []
     for name, group in sorted(groups.items()):
-        ordered = sorted(group, key=lambda r: (rank(r.method), r.budget.joules if r.budget else 0.0, r.seed))
+        ordered = sorted(group, key=lambda r: (rank(r.method), r.budget.amount if r.budget else 0.0, r.seed))
         _check_runs(name, ordered)
         _check_agreement(name, ordered)
         made.append(Page(name, tuple(ordered)))
@@ -175,9 +189,9 @@ def _check_runs(name: str, records: Sequence[Record]) -> None:
     budgets = sorted((record.budget for record in records if record.budget), key=lambda budget: budget.fraction)
     for one, other in pairwise(budgets):
         same_column = f"{one.fraction:.6g}" == f"{other.fraction:.6g}"
-        if same_column and not math.isclose(one.joules, other.joules, rel_tol=_BUDGET_TOLERANCE):
-            figures = f"{one.joules:.6g} J and {other.joules:.6g} J for {one.fraction:.6g} of dense in {name}"
-            raise BadInput("one budget in joules per column", figures, "running them against one dense reading")
+        if same_column and not math.isclose(one.amount, other.amount, rel_tol=_BUDGET_TOLERANCE):
+            figures = f"{one.amount:.6g} and {other.amount:.6g} for {one.fraction:.6g} of dense in {name}"
+            raise BadInput("one budget per column", figures, "running them against one dense reading")
 
 
 def _aspects(records: Sequence[Record]) -> Iterable[tuple[str, list[Any]]]:

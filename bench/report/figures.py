@@ -44,7 +44,7 @@ def _accuracy(data: dict[str, Any]) -> tuple[Figure, str]:
     for axes, title, column in ((after, "After fine-tuning", 1), (before, "Before fine-tuning", 3)):
         axes.set_title(title, pad=17)
         axes.set_xlabel(data["x_label"])
-        axes.set_ylabel("top-1 test accuracy, %")
+        axes.set_ylabel(f"{data['score']} on test, %")
         for line in data["lines"]:
             _method_line(axes, line, column, method_style(line["method"], others))
         _dense_lines(axes, data["dense"], "after" if column == 1 else "before")
@@ -54,7 +54,7 @@ def _accuracy(data: dict[str, Any]) -> tuple[Figure, str]:
     lines = [line for line in after.get_lines() if not line.get_label().startswith("_")]
     columns = legend_columns([str(line.get_label()) for line in lines])
     figure.legend(handles=lines, loc="outside lower center", ncols=columns, handlelength=2.8, columnspacing=1.8)
-    return figure, "Top-1 test accuracy against joules per image"
+    return figure, f"{data['score']} on test against {data['x_label']}"
 
 
 def legend_columns(labels: list[str], most: int = 5, characters: int = 125) -> int:
@@ -163,7 +163,7 @@ def _trace(data: dict[str, Any]) -> tuple[Figure, str]:
 
 # (title, columns: the first drawn solid, the second dashed); a title of None takes the energy's label
 _TRACE_PANELS: tuple[tuple[str | None, tuple[str, ...]], ...] = (
-    (None, ("energy_joules",)),
+    (None, ("energy",)),
     ("φ and s (dashed), share", ("phi", "s")),
     ("dual y, mean over units", ("y",)),
     ("dual z", ("z",)),

@@ -30,8 +30,10 @@ def _published() -> dict[str, list[dict[str, Any]]]:
     return tomllib.loads(text)
 
 
-def claims(page: Page, dense_reading_joules: float | None) -> Claims | None:
+def claims(page: Page, dense_reading: float | None) -> Claims | None:
     """The paper's figures for this network, data set and platform, or None. Claimed and obtained share no column."""
+    if page.first.platform.unit != "J":
+        return None
     platform = page.first.platform.name
     network, dataset = page.first.network["name"], page.first.dataset
 
@@ -42,7 +44,7 @@ def claims(page: Page, dense_reading_joules: float | None) -> Claims | None:
     found = {kind: [entry for entry in entries if matches(entry)] for kind, entries in _published().items()}
     if not any(found.values()):
         return None
-    dense = next((_dense(entry, page, dense_reading_joules) for entry in found["dense"]), None)
+    dense = next((_dense(entry, page, dense_reading) for entry in found["dense"]), None)
     claimed = next(iter(found["table"]), None)
     return Claims(
         dense=dense,
@@ -52,9 +54,9 @@ def claims(page: Page, dense_reading_joules: float | None) -> Claims | None:
     )
 
 
-def _dense(entry: dict[str, Any], page: Page, reading_joules: float | None) -> str:
+def _dense(entry: dict[str, Any], page: Page, reading: float | None) -> str:
     platform = page.first.platform
-    obtained = ABSENT if reading_joules is None else f"{reading_joules:.4f}"
+    obtained = ABSENT if reading is None else f"{reading:.4f}"
     rows = [
         [f"{entry['metric']}, %", percent(entry["accuracy"]), percent(page.first.dense_accuracy), entry["place"]],
         ["joules per image", f"{entry['joules'][platform.name]:.4f}", obtained, entry["place"]],

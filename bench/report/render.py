@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,8 @@ from bench.report.cells import (
     dense_reading,
     estimates_off,
     has_reading_above,
-    joules_head,
     page_unit,
+    reading_head,
     sampling_error,
 )
 from bench.report.collect import Page, pages
@@ -68,10 +69,9 @@ def caption(page: Page) -> str:
     """One line that says what a table's numbers are: workload, platform and source, protocol, seeds."""
     first = page.first
     seeds = f"seed{'s' * (len(page.seeds) > 1)} {', '.join(map(str, page.seeds))}"
-    text = (
-        f"{first.network['name']} on {first.dataset}; {first.platform.name}, {first.platform.source} joules per image"
-    )
-    text += f"; protocol {first.protocol['name']}, {seeds}; top-1 in % after fine-tuning"
+    platform = f"{first.platform.name}, {first.platform.source} {page.amounts} per image"
+    text = f"{first.network['name']} on {first.dataset}; {platform}"
+    text += f"; protocol {first.protocol['name']}, {seeds}; {first.score} in % after fine-tuning"
     return text if page.ranks else text + ". It ranks nothing."
 
 
@@ -100,7 +100,7 @@ def page_text(page: Page, plots: set[str], traces: Sequence[tuple[str, str]], re
     sections = [
         {
             "fraction": fraction,
-            "joules": f"{unit.named(budget.joules)} per image",
+            "amount": f"{unit.named(budget.amount)} per image",
             "figures": tables.figures_table(page, fraction, unit, notes),
             "cost": tables.cost_table(page, fraction, notes),
         }
@@ -114,6 +114,9 @@ def page_text(page: Page, plots: set[str], traces: Sequence[tuple[str, str]], re
         .render(
             first=first,
             platform=first.platform,
+            amounts=page.amounts,
+            score=first.score,
+            readings=tables.readings_table(page, unit),
             protocol=first.protocol,
             fit=first.energy_fit,
             estimates_off=estimates_off(page),
@@ -125,7 +128,7 @@ def page_text(page: Page, plots: set[str], traces: Sequence[tuple[str, str]], re
             spread=", mean ± sample standard deviation over the seeds" if several else "",
             main_table=main,
             bars=_bars(page),
-            reading_head=joules_head(page, unit),
+            reading_head=reading_head(page, unit),
             above=has_reading_above(page),
             above_mark=ABOVE,
             sections=sections,
@@ -157,7 +160,7 @@ def index_text(made: Sequence[Page], *, learning_rates: Sequence[str], energy_mo
     learning_rates: names of the pages of grids. energy_models: name of the study's page, where there is one.
     """
     groups = []
-    for source in ("measured", "simulated"):
+    for source, amounts in product(("measured", "simulated"), ("joules", "seconds")):
         rows = [
             [
                 f"[{page.first.network['name']} on {page.first.dataset}, {page.first.platform.name}]({page.name}.md)",
@@ -168,10 +171,15 @@ def index_text(made: Sequence[Page], *, learning_rates: Sequence[str], energy_mo
                 str(sum(record.status == "miss" for record in page.records)),
             ]
             for page in made
-            if page.first.platform.source == source
+            if (page.first.platform.source, page.amounts) == (source, amounts)
         ]
         if rows:
-            groups.append((source, table(["Page", "protocol", "methods", "budgets", "seeds", "misses"], rows, left=4)))
+            groups.append(
+                (
+                    f"{source.capitalize()} {amounts}",
+                    table(["Page", "protocol", "methods", "budgets", "seeds", "misses"], rows, left=4),
+                )
+            )
     others = {"learning_rates": learning_rates, "energy_models": energy_models}
     return tidy(environment().get_template("index.md.jinja").render(groups=groups, **others))
 

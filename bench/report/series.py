@@ -15,11 +15,11 @@ from typing import Any
 from bench.record import Measures, Record
 from bench.report.cells import TEST_IMAGES, dense_reading
 from bench.report.collect import CONTROLS, Page, kept
-from bench.report.text import JouleUnit
+from bench.report.text import Unit
 
 TRACE_POINTS = 120
-# Columns of a method's trace that are drawn: Ê in joules, widths φ, bounds s, duals y and z, loss.
-TRACE_COLUMNS = ("energy_joules", "phi", "s", "y", "z", "loss")
+# Columns of a method's trace that are drawn: Ê, widths φ, bounds s, duals y and z, loss.
+TRACE_COLUMNS = ("energy", "phi", "s", "y", "z", "loss")
 
 
 def _rounded(value: float) -> float | None:
@@ -36,8 +36,8 @@ def _caption(page: Page) -> str:
     return "  ·  ".join(parts if page.ranks else [*parts, "ranks nothing"])
 
 
-def accuracy_data(page: Page, unit: JouleUnit) -> dict[str, Any] | None:
-    """Accuracy before and after fine-tuning against joules per image, a line per method; None without a finished run.
+def accuracy_data(page: Page, unit: Unit) -> dict[str, Any] | None:
+    """Accuracy before and after fine-tuning against the reading per image, a line per method; None without a run.
 
     A point is the mean over the seeds that kept the budget; its error is their sample standard deviation, or with one
     seed the binomial standard error of the test accuracy where the number of test images is known.
@@ -50,23 +50,24 @@ def accuracy_data(page: Page, unit: JouleUnit) -> dict[str, Any] | None:
             if measures:
                 after, error = _mean_and_error([m.accuracy_after for m in measures], page.first.dataset)
                 before, before_error = _mean_and_error([m.accuracy_before for m in measures], page.first.dataset)
-                joules = fmean(m.reading_joules for m in measures) / unit.joules
-                points.append([_rounded(v) for v in (joules, after, error, before, before_error)])
+                reading = fmean(m.reading for m in measures) / unit.size
+                points.append([_rounded(v) for v in (reading, after, error, before, before_error)])
         if points:
             style = {"method": method, "title": page.title(method), "control": method in CONTROLS}
             lines.append(style | {"points": points})
     if not lines:
         return None
-    reading = dense_reading(page)
+    of_dense = dense_reading(page)
     retrained = [m for _, m in kept(page.dense_runs)]
     return {
         "figure": "accuracy",
         "caption": _caption(page),
+        "score": page.first.score,
         "x_label": f"{page.first.platform.source} {unit.symbol} per image",
         "columns": [page.first.platform.source, "after", "error after", "before", "error before"],
-        "budgets": {fraction: _rounded(budget.joules / unit.joules) for fraction, budget in page.budgets.items()},
+        "budgets": {fraction: _rounded(budget.amount / unit.size) for fraction, budget in page.budgets.items()},
         "dense": {
-            "reading": None if reading is None else unit.named(reading),
+            "reading": None if of_dense is None else unit.named(of_dense),
             "delivered": _rounded(100 * page.first.dense_accuracy),
             "before": _rounded(100 * fmean(m.accuracy_before for m in retrained)) if retrained else None,
             "after": _rounded(100 * fmean(m.accuracy_after for m in retrained)) if retrained else None,
@@ -108,7 +109,7 @@ def _shares(measures: Measures) -> list[float]:
     return [width / bound for width, bound in zip(measures.widths, measures.upper_bounds, strict=True)]
 
 
-def trace_data(page: Page, method: str, unit: JouleUnit) -> dict[str, Any] | None:
+def trace_data(page: Page, method: str, unit: Unit) -> dict[str, Any] | None:
     """The course of `method`, one run per budget (its first seed), thinned to some 120 points; None if none has one."""
     courses = {}
     for fraction in page.budgets:
@@ -124,23 +125,23 @@ def trace_data(page: Page, method: str, unit: JouleUnit) -> dict[str, Any] | Non
         "caption": _caption(page),
         "title": page.title(method),
         "y_label": f"Ê, {unit.symbol} per image",
-        "budgets": {fraction: _rounded(page.budgets[fraction].joules / unit.joules) for fraction in courses},
+        "budgets": {fraction: _rounded(page.budgets[fraction].amount / unit.size) for fraction in courses},
         "courses": courses,
     }
 
 
-def _course(run: Record, unit: JouleUnit) -> dict[str, Any] | None:
+def _course(run: Record, unit: Unit) -> dict[str, Any] | None:
     """The drawn columns of a run: means over units for the vectors, φ and s as shares of the dense widths."""
     columns = {name: run.trace[name] for name in TRACE_COLUMNS if run.trace.get(name)}
-    length = len(columns.get("energy_joules", ()))
+    length = len(columns.get("energy", ()))
     iterations = run.trace.get("iteration", [])  # without it the rows are something else, such as AMC's episodes
     if not length or any(len(column) != length for column in (iterations, *columns.values())):
         return None
     rows = sorted({0, *range(length - 1, -1, -max(1, length // TRACE_POINTS))})
     course: dict[str, Any] = {"iteration": [iterations[i] for i in rows]}
     for name, column in columns.items():
-        if name == "energy_joules":
-            course[name] = [_number(column[i], unit.joules) for i in rows]
+        if name == "energy":
+            course[name] = [_number(column[i], unit.size) for i in rows]
         elif name in ("phi", "s"):
             if run.measures:
                 course[name] = [_share(column[i], run.measures.upper_bounds) for i in rows]

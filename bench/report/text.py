@@ -9,41 +9,42 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 ABSENT = "–"
-_PREFIXES = ((1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ"), (1e-9, "nJ"))
+_PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 SIGNIFICANT_DIGITS = 4
 
 
 @dataclass(frozen=True)
-class JouleUnit:
-    """One unit and one number of decimals for all joules of a page, so that its columns can be compared by eye."""
+class Unit:
+    """One unit and one number of decimals for all amounts of a page, so that its columns can be compared by eye."""
 
     symbol: str  # "mJ"
-    joules: float  # one of this unit in joules
+    size: float  # one of this unit in joules or seconds
     decimals: int
 
-    def __call__(self, joules: float | None) -> str:
-        """`joules` as a bare number in this unit."""
-        if joules is None or not math.isfinite(joules):
+    def __call__(self, amount: float | None) -> str:
+        """`amount` (joules or seconds) as a bare number in this unit."""
+        if amount is None or not math.isfinite(amount):
             return ABSENT
-        return f"{joules / self.joules:.{self.decimals}f}"
+        return f"{amount / self.size:.{self.decimals}f}"
 
-    def named(self, joules: float) -> str:
-        """`joules` with the unit behind it."""
-        return f"{self(joules)} {self.symbol}"
+    def named(self, amount: float) -> str:
+        """`amount` with the unit behind it."""
+        return f"{self(amount)} {self.symbol}"
 
 
-def joule_unit(values: Iterable[float]) -> JouleUnit:
-    """The unit in which the largest of `values` (joules) is at least 1, with the smallest at four significant digits.
+def unit_for(values: Iterable[float], base: str = "J") -> Unit:
+    """The unit in which the largest of `values` is at least 1, with the smallest at four significant digits.
 
-    Values that are not positive and finite are left out of the choice; without any it is mJ.
+    base: the unit of the values, "J" or "s". Values that are not positive and finite are left out of the choice;
+    without any it is a thousandth.
     """
     positive = [value for value in values if math.isfinite(value) and value > 0]
     if not positive:
-        return JouleUnit("mJ", 1e-3, 3)
-    factor, symbol = next((pair for pair in _PREFIXES if max(positive) >= pair[0]), _PREFIXES[-1])
+        return Unit(f"m{base}", 1e-3, 3)
+    factor, prefix = next((pair for pair in _PREFIXES if max(positive) >= pair[0]), _PREFIXES[-1])
     magnitude = math.floor(math.log10(min(positive) / factor))
-    return JouleUnit(symbol, factor, min(6, max(0, SIGNIFICANT_DIGITS - 1 - magnitude)))
+    return Unit(prefix + base, factor, min(6, max(0, SIGNIFICANT_DIGITS - 1 - magnitude)))
 
 
 def percent(value: float | None, decimals: int = 2) -> str:

@@ -29,7 +29,7 @@ from shared.training import Trainer
 class Search(NamedTuple):
     """What a stage's episodes found. skipped: layers that are not reconstructed."""
 
-    budget_joules: float
+    budget: float
     best: Strategy
     history: Sequence[Strategy]
     skipped: Sequence[str]
@@ -37,9 +37,9 @@ class Search(NamedTuple):
     @classmethod
     def restored(cls, kept: list[Any]) -> Search:
         """From a checkpoint, which has lists for tuples."""
-        budget_joules, best, history, skipped = kept
-        found = [Strategy(reward, tuple(widths), joules) for reward, widths, joules in [best, *history]]
-        return cls(budget_joules, found[0], found[1:], skipped)
+        budget, best, history, skipped = kept
+        found = [Strategy(reward, tuple(widths), energy) for reward, widths, energy in [best, *history]]
+        return cls(budget, found[0], found[1:], skipped)
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class AMC(Method):
         protocol = task.protocol
         lower = lower_bounds(task.structure.upper_bounds)
         try:  # before anything is spent; the stages before the last one have larger budgets
-            BoundedWidths(task.energy, task.budget_joules, lower=lower, upper=task.structure.upper_bounds)
+            BoundedWidths(task.energy, task.budget, lower=lower, upper=task.structure.upper_bounds)
         except BudgetTooSmallError as error:
             raise Infeasible(str(error)) from error
 
@@ -106,17 +106,17 @@ class AMC(Method):
 
         # The ECC paper does not tell the stages' budgets; equal factors, as the AMC paper's densities suggest.
         stages_left = stages - 1 - stage
-        budget_joules = task.budget_joules * (task.dense_energy_joules / task.budget_joules) ** (stages_left / stages)
+        budget = task.budget * (task.dense_energy / task.budget) ** (stages_left / stages)
         env = PruningEnv(
             candidates.structure,
             task.energy,
-            budget_joules,
+            budget,
             reward=lambda widths: task.search_accuracy(candidates.at(widths)),
             lower=lower_bounds(task.structure.upper_bounds),  # of the dense widths in every stage
         )
         with forked(task.seed, "amc", stage):
             Agent(env, episodes=_share(task.protocol.episodes, stages, stage), hidden=self.hidden).search()
-        return Search(budget_joules, env.best, env.history, candidates.skipped)
+        return Search(budget, env.best, env.history, candidates.skipped)
 
 
 def _stages(protocol: Protocol) -> int:
@@ -148,11 +148,11 @@ def _notes(task: Task, searches: list[Search]) -> dict[str, object]:
     return {
         "episodes": [len(search.history) for search in searches],
         "stages": len(searches),
-        "stage_budgets_joules": [search.budget_joules for search in searches],
+        "stage_budgets": [search.budget for search in searches],
         "best_widths": [list(search.best.widths) for search in searches],
         "first_reward": [search.history[0].reward for search in searches],
         "best_reward": [search.best.reward for search in searches],
-        "budget_unused_share": 1.0 - last.best.energy_joules / task.budget_joules,
+        "budget_unused_share": 1.0 - last.best.energy / task.budget,
         "reconstruction_skipped": list(last.skipped),
     }
 
@@ -163,5 +163,5 @@ def _trace(searches: list[Search]) -> dict[str, list[object]]:
     return {
         "stage": [stage for stage, _ in rows],
         "reward": [found.reward for _, found in rows],
-        "energy_joules": [found.energy_joules for _, found in rows],
+        "energy": [found.energy for _, found in rows],
     }

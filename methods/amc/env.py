@@ -36,13 +36,13 @@ class Strategy(NamedTuple):
 
     reward: float
     widths: tuple[int, ...]
-    energy_joules: float
+    energy: float
 
 
 class PruningEnv(gymnasium.Env[Observation, Observation]):
     """Chooses the width of every unit in turn; no episode ends above the budget.
 
-    structure: units and operations of the network to prune. energy: widths (n, units) or (units,) -> joules per image,
+    structure: units and operations of the network to prune. energy: widths (n, units) or (units,) -> Ê per image,
     not falling when a width grows. reward: the widths of a finished episode -> a number, the accuracy of the pruned
     network. lower: smallest widths, by default a fifth of the dense ones, rounded up.
 
@@ -63,7 +63,7 @@ class PruningEnv(gymnasium.Env[Observation, Observation]):
         network = build("mobilenet", width_multiplier=0.25, num_classes=10, in_channels=1, input_size=28)
         table = structure(network)
         energy = lambda widths: energy_model(table.positions(widths))
-        env = PruningEnv(table, energy, budget_joules, reward=lambda widths: sum(widths) / sum(table.upper_bounds))
+        env = PruningEnv(table, energy, budget, reward=lambda widths: sum(widths) / sum(table.upper_bounds))
         gymnasium.utils.env_checker.check_env(env)
     """
 
@@ -71,22 +71,22 @@ class PruningEnv(gymnasium.Env[Observation, Observation]):
         self,
         structure: Structure,
         energy: WidthEnergy,
-        budget_joules: float,
+        budget: float,
         reward: Callable[[tuple[int, ...]], float],
         *,
         lower: Sequence[int] | None = None,
     ) -> None:
         self.observation_space = spaces.Box(0.0, 1.0, (len(FEATURES),), np.float32)
         self.action_space = spaces.Box(0.0, 1.0, (1,), np.float32)
-        self.upper, self.budget_joules = structure.upper_bounds, budget_joules
+        self.upper, self.budget = structure.upper_bounds, budget
         try:
             self._bounds = BoundedWidths(
-                energy, budget_joules, lower=lower_bounds(self.upper) if lower is None else lower, upper=self.upper
+                energy, budget, lower=lower_bounds(self.upper) if lower is None else lower, upper=self.upper
             )
         except BudgetTooSmallError as error:
             raise Infeasible(str(error)) from error
         self._reward = reward
-        self._dense_joules = self._bounds.joules(self.upper)
+        self._dense_energy = self._bounds.energy(self.upper)
         self._table = _static_features(structure, energy)
         self._widths: list[int] = []
         self._finished = True
@@ -106,7 +106,7 @@ class PruningEnv(gymnasium.Env[Observation, Observation]):
         return self._observe(), {}
 
     def step(self, action: Observation) -> tuple[Observation, SupportsFloat, bool, bool, dict[str, Any]]:
-        """Decide the next unit; the last one's step carries the reward and `widths` and `energy_joules` in its info."""
+        """Decide the next unit; the last one's step carries the reward and `widths` and `energy` in its info."""
         if self._finished:
             raise gymnasium.error.ResetNeeded("expected a running episode, got a step after its end; try reset() first")
         self._widths.append(self._bounds.width(self._widths, float(np.asarray(action).item())))
@@ -114,9 +114,9 @@ class PruningEnv(gymnasium.Env[Observation, Observation]):
             return self._observe(), 0.0, False, False, {}
         self._finished = True
         widths = tuple(self._widths)
-        found = Strategy(float(self._reward(widths)), widths, self._bounds.joules(widths))
+        found = Strategy(float(self._reward(widths)), widths, self._bounds.energy(widths))
         self.history.append(found)
-        info = {"widths": widths, "energy_joules": found.energy_joules}
+        info = {"widths": widths, "energy": found.energy}
         return self._observe(), found.reward, True, False, info
 
     def _observe(self) -> Observation:
@@ -124,8 +124,8 @@ class PruningEnv(gymnasium.Env[Observation, Observation]):
         decided = len(self._widths)
         row = self._table[min(decided, len(self.upper) - 1)].copy()
         if decided:
-            now = self._bounds.joules([*self._widths, *self.upper[decided:]])
-            row[_REDUCED] = (self._dense_joules - now) / self._dense_joules
+            now = self._bounds.energy([*self._widths, *self.upper[decided:]])
+            row[_REDUCED] = (self._dense_energy - now) / self._dense_energy
             row[_ACTION] = self._widths[-1] / self.upper[decided - 1]
         return np.clip(row, 0.0, 1.0).astype(np.float32)
 
@@ -135,8 +135,8 @@ def _static_features(structure: Structure, energy: WidthEnergy) -> NDArray[np.fl
     units = len(structure.units)
     # Row u has the first u units at zero: what is left are the layers from unit u's consumer on, and the constant.
     switched = torch.tensor(structure.upper_bounds, dtype=torch.float64) * torch.ones(units + 1, units).triu()
-    joules = _array(energy(switched))
-    layers, rest = joules[:-1] - joules[1:], joules[1:] - joules[-1]
+    spent = _array(energy(switched))
+    layers, rest = spent[:-1] - spent[1:], spent[1:] - spent[-1]
     table = np.zeros((units, len(FEATURES)))
     for index, (unit, layer) in enumerate(zip(structure.units, _consumers(structure), strict=True)):
         linear = layer.kind == "linear"
@@ -151,7 +151,7 @@ def _static_features(structure: Structure, energy: WidthEnergy) -> NDArray[np.fl
     table[:, _ENERGY] = layers
     low, high = table.min(0), table.max(0)
     table = (table - low) / np.where(high > low, high - low, 1.0)
-    table[:, _REST] = rest / joules[0]
+    table[:, _REST] = rest / spent[0]
     table[:, _ACTION] = 1.0
     return table
 

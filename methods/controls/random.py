@@ -31,7 +31,7 @@ class Random(Method):
         """
         protocol, upper = task.protocol, task.structure.upper_bounds
         try:
-            bounds = BoundedWidths(task.energy, task.budget_joules, lower=lower_bounds(upper), upper=upper)
+            bounds = BoundedWidths(task.energy, task.budget, lower=lower_bounds(upper), upper=upper)
         except BudgetTooSmallError as error:
             raise Infeasible(str(error)) from error
         batches = task.calibration_batches(calibration_batches(protocol.batch_size))
@@ -54,7 +54,7 @@ class Random(Method):
             "first_reward": tries[0][0],
             "best_reward": accuracy,
             "reconstruction_skipped": list(candidates.skipped),
-            "budget_unused_share": 1.0 - bounds.joules(best) / task.budget_joules,
+            "budget_unused_share": 1.0 - bounds.energy(best) / task.budget,
         }
         return Outcome(model, notes, {"reward": [reward for reward, _ in tries]})
 

@@ -36,14 +36,14 @@ EPSILON = 1e-9  # the paper's 1e-3 sets its speed as well; here the schedule doe
 
 
 class Widths(NamedTuple):
-    """A point of the s step: s, upper bounds, y and slope = dE/ds, all (units,); energies in joules per image."""
+    """A point of the s step: s, upper bounds, y and slope = dE/ds, all (units,); energies in the budget's unit."""
 
     s: Tensor
     upper_bounds: Tensor
     y: Tensor
     slope: Tensor
-    excess_joules: float  # E(s) - budget
-    budget_joules: float
+    excess_energy: float  # E(s) - budget
+    budget: float
 
 
 @dataclass(frozen=True)
@@ -77,17 +77,17 @@ class ECC(Method):
         alive = active_channels(model, task.structure).cpu()
         s = phi = alive.sum(1).double()  # s = phi(W_dense)
         y, z = torch.zeros_like(s), 0.0
-        dense_joules = joules = float(task.energy(s))  # joules = E(s)
+        dense_energy = energy = float(task.energy(s))  # energy = E(s)
         trace, reached_at = Trace(task.ledger.limit), 0
 
         def state() -> State:
-            of_s = {"s": s, "y": y, "z": z, "joules": joules, "reached_at": reached_at}
+            of_s = {"s": s, "y": y, "z": z, "energy": energy, "reached_at": reached_at}
             return {"trainer": trainer.state(), "trace": trace.rows, "alive": alive} | of_s
 
         if kept := task.saved("iterations"):  # a run that was stopped
             trainer.restore(kept["trainer"])
-            alive, s, y, z, joules, reached_at = (
-                kept[name] for name in ("alive", "s", "y", "z", "joules", "reached_at")
+            alive, s, y, z, energy, reached_at = (
+                kept[name] for name in ("alive", "s", "y", "z", "energy", "reached_at")
             )
             trace.rows, phi = kept["trace"], alive.sum(1).double()
 
@@ -95,10 +95,10 @@ class ECC(Method):
             # The gradient step inside (7), W - alpha B^-1 grad, with Adam's momentum.
             loss = trainer.step()
             iteration = task.ledger.training_iterations
-            target = target_joules(iteration, task.ledger.limit, dense_joules, task.budget_joules)
+            target = target_energy(iteration, task.ledger.limit, dense_energy, task.budget)
 
             # Once phi = s and E(s) is on schedule, the operator and the steps below would change nothing.
-            if joules > target or bool((phi > s).any()):
+            if energy > target or bool((phi > s).any()):
                 a = finite(norms())
                 ranked = descending(a)
 
@@ -114,24 +114,24 @@ class ECC(Method):
                 alive &= keep
                 phi = alive.sum(1).double()
 
-                if joules > target:
+                if energy > target:
                     s, y, z = self.narrow(task, s, ranked, alpha, target)
-                    joules = float(task.energy(s))
+                    energy = float(task.energy(s))
                     reached_at = iteration
 
             if trace.due(iteration):
-                trace.add(iteration, loss, energy_joules=float(task.energy(phi)), phi=phi.int(), s=s, y=y, z=z)
+                trace.add(iteration, loss, energy=float(task.energy(phi)), phi=phi.int(), s=s, y=y, z=z)
             task.save("iterations", state)
 
         notes = {
             "widths": phi.int().tolist(),
-            "budget_unused_share": 1 - joules / task.budget_joules,
+            "budget_unused_share": 1 - energy / task.budget,
             "budget_reached_at_iteration": reached_at,
         }
         return Outcome(model, notes, trace.columns())
 
     def narrow(
-        self, task: Task, s: Tensor, ranked: Tensor, alpha: float, target_joules: float
+        self, task: Task, s: Tensor, ranked: Tensor, alpha: float, target_energy: float
     ) -> tuple[Tensor, Tensor, float]:
         """(s, y, z) after the s and dual steps that bring E(s) to the target; ranked: descending importances.
 
@@ -142,24 +142,24 @@ class ECC(Method):
         bounds = torch.tensor(task.structure.upper_bounds, dtype=torch.float64)
         shifts = torch.cat([torch.zeros(1, len(s)), torch.eye(len(s))])  # s itself, then one channel less of each unit
         y, z = channel_price(ranked, bound=s, step_size=alpha), 0.0
-        while float((energies := task.energy(s - shifts))[0]) > target_joules:
+        while float((energies := task.energy(s - shifts))[0]) > target_energy:
             slope = energies[0] - energies[1:]  # dE/ds: E is linear in every single width
-            excess = float(energies[0]) - task.budget_joules
-            chosen, z = self.choose(Widths(s, bounds, y, slope, excess, task.budget_joules))
+            excess = float(energies[0]) - task.budget
+            chosen, z = self.choose(Widths(s, bounds, y, slope, excess, task.budget))
             s = s - chosen.double()
             y = channel_price(ranked, bound=s, step_size=alpha)
         return s, y, z
 
     def choose(self, at: Widths) -> tuple[Tensor, float]:
         """Which units give up their next channel, bool (units,), and z: the direction of (10)."""
-        movable = (at.s > 1) & (at.slope > MARGIN * at.budget_joules)
+        movable = (at.s > 1) & (at.slope > MARGIN * at.budget)
         # Departure from (10): a channel that would leave budget unused stays while a smaller one can go instead; when
         # there is none, the smallest goes. So the schedule lands on the budget without adding channels back.
-        fitting = movable & (at.slope <= at.excess_joules + LANDING_TOLERANCE * at.budget_joules)
+        fitting = movable & (at.slope <= at.excess_energy + LANDING_TOLERANCE * at.budget)
         if not bool(fitting.any()):
             fitting = movable & (at.slope == at.slope[movable].min())
         rho = {"rho_1": self.rho_1, "rho_2": self.rho_2}
-        gradient = width_gradient(at.s, at.s, at.y, at.slope, at.excess_joules, **rho)  # (9), phi = s
+        gradient = width_gradient(at.s, at.s, at.y, at.slope, at.excess_energy, **rho)  # (9), phi = s
         # Departure from (12): z is the least that 3.3.3 allows, with no ascent to remember. So it is the price of a
         # joule now, and the gradient is positive for that unit alone whose next channel is the cheapest per joule.
         z = project_z(0.0, gradient, at.slope, fitting, EPSILON)
@@ -167,29 +167,29 @@ class ECC(Method):
         return torch.arange(len(at.s)) == cheapest, z
 
 
-def target_joules(iteration: int, limit: int, start_joules: float, end_joules: float) -> float:
+def target_energy(iteration: int, limit: int, start_energy: float, end_energy: float) -> float:
     """What E(s) may be after `iteration` (from 1) of `limit` iterations.
 
     It falls linearly from the end of the warm-up and reaches the budget, less a margin for rounding, one iteration
     before `LANDING_SHARE` of the limit: the operator follows one iteration later. A budget that the start meets, with
     equality as well, asks for nothing.
     """
-    if start_joules <= end_joules:
-        return end_joules
+    if start_energy <= end_energy:
+        return end_energy
     landing = max(1, int(LANDING_SHARE * limit) - 1)
     warm_up = min(WARM_UP_MOST, int(WARM_UP_SHARE * limit), landing - 1)
     progress = min(max((iteration - warm_up) / (landing - warm_up), 0.0), 1.0)
-    end = end_joules * (1 - MARGIN)
-    return end if progress == 1 else max(start_joules - progress * (start_joules - end), end)
+    end = end_energy * (1 - MARGIN)
+    return end if progress == 1 else max(start_energy - progress * (start_energy - end), end)
 
 
 def check_reachable(task: Task) -> None:
     """Raises Infeasible when one channel per unit is above the budget, or with fewer than two iterations."""
     least = float(task.energy(torch.ones(len(task.structure.units))))
-    if least > task.budget_joules * (1 - MARGIN):
-        got = f"{task.budget_joules:.6g} {task.energy_model.unit}"
+    if least > task.budget * (1 - MARGIN):
+        got = f"{task.budget:.6g} {task.energy_model.unit}"
         raise Infeasible(f"expected a budget of at least {least:.6g} (one channel per unit), got {got}; try more")
-    if task.ledger.limit < 2 and task.dense_energy_joules > task.budget_joules:
+    if task.ledger.limit < 2 and task.dense_energy > task.budget:
         raise Infeasible(f"expected at least 2 training iterations, got {task.ledger.limit}; try a longer protocol")
 
 

@@ -67,7 +67,7 @@ class ECCPaper(Method):
 
         # Algorithm 1 goes on while E(s) > budget or phi > s. The published code stops as soon as E(phi) <= budget, and
         # rightly: s = phi then meets (2b) and (2c).
-        while task.ledger.remaining and float(task.energy(phi)) > task.budget_joules:
+        while task.ledger.remaining and float(task.energy(phi)) > task.budget:
             loss = trainer.step()  # the gradient step inside (7): W - alpha B^-1 grad, with Adam's momentum
             a = finite(norms())
             ranked = descending(a)
@@ -79,33 +79,33 @@ class ECCPaper(Method):
             alive = exist & keep & (a > 0)
             phi = alive.sum(1).double()
 
-            excess = float(task.energy(s)) - task.budget_joules
+            excess = float(task.energy(s)) - task.budget
             if excess > 0:  # the projection of z would go on lowering s while phi lags behind; it has no reason to
                 slope = task.energy_model.gradient(task.structure.positions(s))[1:-1]
                 gradient = width_gradient(s, phi, y, slope, excess, rho_1=self.rho_1, rho_2=self.rho_2)  # (9)
                 z = project_z(z, gradient, slope, s > 1, EPSILON)  # 3.3.3
                 s = width_step(s, gradient + z * slope, s > 1, beta)  # (10)
-                excess = float(task.energy(s)) - task.budget_joules
+                excess = float(task.energy(s)) - task.budget
             # (11) by floor(s), as in the published code: phi is whole, so phi <= s is phi <= floor(s). By s itself the
             # unused fraction of a channel would pull y down again, and the price of the next channel would be lost.
             y = dual_step(y, phi, s.floor(), rho_1=self.rho_1)
             z = z_step(z, excess, rho_2=self.rho_2)  # (12)
 
             if trace.due(iteration := task.ledger.training_iterations):
-                trace.add(iteration, loss, energy_joules=float(task.energy(phi)), phi=phi.int(), s=s, y=y, z=z)
+                trace.add(iteration, loss, energy=float(task.energy(phi)), phi=phi.int(), s=s, y=y, z=z)
             task.save("iterations", state)
 
-        joules, reached_at = float(task.energy(phi)), task.ledger.training_iterations
-        if joules > task.budget_joules:
+        energy, reached_at = float(task.energy(phi)), task.ledger.training_iterations
+        if energy > task.budget:
             raise Infeasible(
-                f"expected the budget {task.budget_joules:.6g} within {reached_at} iterations at beta = {beta:.4g}, "
-                f"got {joules:.6g}; try more iterations or ecc"
+                f"expected the budget {task.budget:.6g} within {reached_at} iterations at beta = {beta:.4g}, "
+                f"got {energy:.6g}; try more iterations or ecc"
             )
         zero_channels(model, task.structure, exist & ~alive, trainer.optimizer)  # W*: its zeros are fixed from here on
         spend_remaining(task, trainer)
         notes = {
             "widths": phi.int().tolist(),
-            "budget_unused_share": 1 - joules / task.budget_joules,
+            "budget_unused_share": 1 - energy / task.budget,
             "budget_reached_at_iteration": reached_at,
             "beta": beta,
         }
@@ -118,7 +118,7 @@ class ECCPaper(Method):
         (ranked) stay as they are. With z projected some unit has a gradient of epsilon, so that s loses at least
         beta epsilon channels per iteration; changing importances only make it more.
         """
-        narrowed, _, _ = ECC(self.rho_1, self.rho_2).narrow(task, s, ranked, alpha, task.budget_joules)
+        narrowed, _, _ = ECC(self.rho_1, self.rho_2).narrow(task, s, ranked, alpha, task.budget)
         return float((s - narrowed).sum()) / (EPSILON * LANDING_SHARE * task.ledger.limit)
 
 

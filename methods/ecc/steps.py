@@ -2,7 +2,7 @@
 
 Yang, Zhu, Liu, "ECC: Platform-Independent Energy-Constrained Deep Neural Network Compression via a Bilinear Regression
 Model", CVPR 2019, section 3.3. All in float64 on the CPU: near 4,096 channels, steps of float32 are too coarse.
-Vectors are (units,): widths s, kept channels phi, dual y, slope dE/ds in joules per channel. Energies are joules.
+Vectors are (units,): widths s, kept channels phi, dual y, slope dE/ds per channel; energies in the budget's unit.
 """
 
 from __future__ import annotations

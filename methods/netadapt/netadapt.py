@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 
 from methods.contract import Infeasible, Method, Outcome, Properties, Task, spend_remaining
-from methods.netadapt.schedule import ADDITIVE, GEOMETRIC, Place, Schedule, Step, next_step, reachable_joules
+from methods.netadapt.schedule import ADDITIVE, GEOMETRIC, Place, Schedule, Step, next_step, reachable_energy
 from methods.netadapt.search import Search
 from methods.netadapt.table import LookupTable
 from shared.energy import BilinearModel
@@ -36,7 +36,8 @@ class NetAdapt(Method):
     Departures, each for the equal comparison. The last step aims at the budget, not below it: the widest candidates
     that keep within it compete, and what whole widths leave unused is told in the notes. All iterations are spent: a
     candidate's share is what is left over the candidates and steps to come, the remainder trains the result. Where the
-    published steps would leave a candidate less than the protocol's minimum, the steps are coarser. Candidates that
+    published steps would leave a candidate less than the protocol's minimum, the steps are coarser; where no unit alone
+    can do the published step, as in a network of many alike units, they are finer. Candidates that
     can't reach the target are dropped, as in the code of ECC. Channels go by the importance that all methods share.
     """
 
@@ -54,41 +55,40 @@ class NetAdapt(Method):
     def run(self, task: Task) -> Outcome:
         """Adapt a copy of the dense network to the budget; spends the ledger exactly.
 
-        Raises Infeasible when the smallest widths are above the budget, or no unit alone can reach a step's target.
+        Raises Infeasible when the smallest widths are above the budget, or no unit alone can save anything.
         """
-        budget, table = task.budget_joules, _table(task)
+        budget, table = task.budget, _table(task)
         bounds = task.structure.upper_bounds
         smallest = width_steps = self.width_steps(bounds)
-        if (least := table.joules(task.structure, smallest)) > budget:
-            raise Infeasible(f"the smallest widths {smallest} take {least:.6g} J, above the budget of {budget:.6g} J")
+        if (least := table.energy(task.structure, smallest)) > budget:
+            raise Infeasible(
+                f"the smallest widths {smallest} take {least:.6g} {table.unit}, above the budget of {budget:.6g}"
+            )
         search = Search(task.copy_of_dense(), task.structure, task.ledger.remaining)
         if kept := task.saved("search"):  # a run that was stopped
             search.restore(kept)
         elif self.per_joule:
             search.start_accuracy = task.search_accuracy(search.network)
-        dense_joules = table.joules(task.structure, bounds)
+        dense_energy = table.energy(task.structure, bounds)
         minimum = task.protocol.minimum_short_term_iterations
-        while (joules := table.joules(search.units, widths := search.units.upper_bounds)) > budget:
-            at = Place(dense_joules, joules, budget, tuple(search.trace["target_joules"]))
-            reachable = reachable_joules(table, search.units, width_steps)
+        while (energy := table.energy(search.units, widths := search.units.upper_bounds)) > budget:
+            at = Place(dense_energy, energy, budget, tuple(search.trace["target_energy"]))
+            reachable = reachable_energy(table, search.units, width_steps)
             step = next_step(self.schedule, at, reachable, search.iterations, minimum)
             if step is None:
-                raise Infeasible(
-                    f"no unit alone can lower the energy from {joules:.6g} J to NetAdapt's next target "
-                    f"{max(self.schedule.target(at), budget):.6g} J at widths {widths}"
-                )
-            saved = {unit: joules - reachable[unit][width] for unit, width in step.candidates.items()}
+                raise Infeasible(f"no unit alone can lower the energy from {energy:.6g} {table.unit} at widths {widths}")
+            saved = {unit: energy - reachable[unit][width] for unit, width in step.candidates.items()}
             self.compete(task, search, step, saved)
             search.advance(step, table, task.ledger.remaining)
         long_term = task.ledger.remaining
         spend_remaining(task, task.trainer(search.network), "long term")
-        return Outcome(search.network, self.notes(task, search, dense_joules, long_term), search.trace)
+        return Outcome(search.network, self.notes(task, search, dense_energy, long_term), search.trace)
 
     def width_steps(self, dense_widths: tuple[int, ...]) -> tuple[int, ...]:
         """What divides the widths that are tried, by unit."""
         return tuple(max(1, min(self.width_step, width // 8)) for width in dense_widths)
 
-    def compete(self, task: Task, search: Search, step: Step, saved_joules: dict[int, float]) -> None:
+    def compete(self, task: Task, search: Search, step: Step, saved_energy: dict[int, float]) -> None:
         """Train and judge a step's candidates on their own; `search.best` is the best one, the first among equals."""
         bounds, accuracies = search.units.upper_bounds, search.accuracies
         norms, start = importance(search.network, search.units), search.network.state_dict()
@@ -96,7 +96,7 @@ class NetAdapt(Method):
 
         def value(unit: int) -> float:  # the larger, the better
             drop = search.start_accuracy - accuracies[unit] + DROP_GUARD
-            return -drop / saved_joules[unit] if self.per_joule else accuracies[unit]
+            return -drop / saved_energy[unit] if self.per_joule else accuracies[unit]
 
         for unit, width in step.candidates.items():
             if unit in accuracies:  # judged before the run was stopped
@@ -112,25 +112,26 @@ class NetAdapt(Method):
                 search.best, candidate, search.best_unit = candidate, search.best, unit
             task.save("search", search.state)
 
-    def notes(self, task: Task, search: Search, dense_joules: float, long_term: int) -> dict[str, Any]:
+    def notes(self, task: Task, search: Search, dense_energy: float, long_term: int) -> dict[str, Any]:
         """What the schedule came to, for the record."""
         trace, units = search.trace, search.units
         short_term = trace["short_term_iterations"]
-        published = self.schedule.published_steps(Place(dense_joules, dense_joules, task.budget_joules))
+        published = self.schedule.published_steps(Place(dense_energy, dense_energy, task.budget))
         judged = [sum(accuracy is not None for accuracy in row) for row in trace["accuracy"]]
-        joules = float(task.energy(torch.tensor(units.upper_bounds)))
+        energy = float(task.energy(torch.tensor(units.upper_bounds)))
         return {
             "steps": len(short_term),
             "steps_of_the_paper_schedule": int(published) if math.isfinite(published) else None,  # never gets there
             "coarser_steps": sum(trace["coarser"]),  # than the paper's, which the iterations do not suffice for
-            **self.schedule.notes(dense_joules, trace["target_joules"], trace["joules"]),
+            "finer_steps": sum(trace["finer"]),  # than the paper's, which no unit alone can do
+            **self.schedule.notes(dense_energy, trace["target_energy"], trace["energy"]),
             "candidates": sum(judged),
             "candidates_dropped": len(units.units) * len(judged) - sum(judged),  # could not reach their step's target
             "short_term_iterations_least": min(short_term, default=0),
             "short_term_iterations_most": max(short_term, default=0),
             "surviving_iterations": sum(short_term) + long_term,
             "long_term_iterations": long_term,
-            "budget_unused_share": 1.0 - joules / task.budget_joules,
+            "budget_unused_share": 1.0 - energy / task.budget,
         }
 
     def search_samples(self, protocol: Protocol, structure: Structure) -> int:

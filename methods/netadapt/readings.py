@@ -16,10 +16,12 @@ from dataclasses import replace
 import numpy as np
 
 from methods.netadapt.table import POINTS, Entry, Floats, LookupTable, term_grid
+from shared.cache import content_key
 from shared.networks import Operation, Structure
+from shared.networks.operations import priced
 from shared.platforms import SimulatedPlatform
 
-# One operation whose channels are position 0 (inputs) and position 1 (outputs), widths (n, 2) -> joules per image (n,)
+# One operation whose channels are position 0 (inputs) and position 1 (outputs), widths (n, 2) -> amounts per image (n,)
 Readings = Callable[[Operation, Floats], Floats]
 
 
@@ -33,19 +35,19 @@ def table_from_platform(
     images = batch or platform.inference_batch(structure.operations, structure.position_bounds)
 
     def readings(operation: Operation, widths: Floats) -> Floats:
-        return platform.measure([operation], widths, images).joules
+        return platform.measure([operation], widths, images)
 
     entries = read_entries(structure, readings, points)
-    return LookupTable(entries, structure.position_bounds, platform.source, platform.name, images)
+    return LookupTable(entries, structure.position_bounds, platform.source, platform.name, images, platform.unit)
 
 
 def read_entries(structure: Structure, readings: Readings, points: int = POINTS) -> tuple[Entry, ...]:
     """Entries of a table, one for all operations on the same positions: their readings add up.
 
-    Operations that differ in name alone are read once. Depthwise convolutions, and all that hands channels on, are read
-    on the diagonal, where input and output width are equal.
+    Operations that the platform prices alike are read once. Depthwise convolutions, and all that hands channels on, are
+    read on the diagonal, where input and output width are equal.
     """
-    known: dict[tuple[Operation, bytes], Floats] = {}
+    known: dict[str, Floats] = {}
     entries: dict[tuple[int, ...], Entry] = {}
     for operation in structure.operations:
         term = (operation.inputs.position, operation.outputs.position)
@@ -58,10 +60,10 @@ def read_entries(structure: Structure, readings: Readings, points: int = POINTS)
             inputs=replace(operation.inputs, position=0),
             outputs=replace(operation.outputs, position=1),
         )
-        key = (alone, widths.tobytes())
+        key = content_key(priced(alone), widths.tobytes())
         if key not in known:
             known[key] = readings(alone, widths.reshape(-1, 2)).reshape(widths.shape[:-1])
         before = entries.get(positions, Entry(positions, grids, np.zeros(widths.shape[:-1])))
         names = (*before.operations, operation.name)
-        entries[positions] = replace(before, joules=before.joules + known[key], operations=names)
+        entries[positions] = replace(before, energy=before.energy + known[key], operations=names)
     return tuple(entries.values())

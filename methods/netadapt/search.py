@@ -13,7 +13,7 @@ from shared.candidates import at_widths
 from shared.checkpoints import State
 from shared.networks import Structure, active_channels, compact
 
-COLUMNS = ("target_joules", "joules", "unit", "accuracy", "short_term_iterations", "widths", "coarser")
+COLUMNS = ("target_energy", "energy", "unit", "accuracy", "short_term_iterations", "widths", "coarser", "finer")
 
 
 class Search:
@@ -41,10 +41,10 @@ class Search:
         # the zeroed channels go at once: later candidates train and are judged on a smaller network
         widths = active_channels(self.best, self.units).sum(dim=1).clamp(min=1).tolist()  # what `compact` makes of it
         self.network, self.units = compact(self.best, self.units), self.units.at(widths)
-        joules = table.joules(self.units, widths)
+        energy = table.energy(self.units, widths)
         accuracies = [self.accuracies.get(unit) for unit in range(len(widths))]  # None where there was no candidate
-        row = (step.target_joules, joules, self.best_unit, accuracies, step.short_term_iterations, widths, step.coarser)
-        for name, value in zip(COLUMNS, row, strict=True):
+        row = (step.target_energy, energy, self.best_unit, accuracies, step.short_term_iterations, widths)
+        for name, value in zip(COLUMNS, (*row, step.coarser, step.finer), strict=True):
             self.trace[name].append(value)
         self._begin(iterations)
 

@@ -1,4 +1,4 @@
-"""NetAdapt's lookup table: joules per group of operations on a grid of (input width, output width).
+"""NetAdapt's lookup table: energy per group of operations on a grid of (input width, output width).
 
 Yang et al., "NetAdapt: Platform-Aware Neural Network Adaptation for Mobile Applications", ECCV 2018: a network costs
 what its layers' entries add up to. `from_model` fills one from the energy model that all methods share, in
@@ -29,13 +29,13 @@ class Entry:
     """Joules of one group of operations by the positions that decide them: input and output width of a convolution, one
     width for a depthwise one, none for what never changes.
 
-    joules: one axis per position in `positions`, on the rising widths in `grids`. operations: names, none for a term of
+    energy: one axis per position in `positions`, on the rising widths in `grids`. operations: names, none for a term of
     an energy model.
     """
 
     positions: tuple[int, ...]
     grids: tuple[Floats, ...]
-    joules: Floats
+    energy: Floats
     operations: tuple[str, ...] = ()
 
     def at(self, rows: Floats) -> Floats:
@@ -47,7 +47,7 @@ class Entry:
             weight = np.ones(rows.shape[:-1])
             for (_, _, share), side in zip(places, corner, strict=True):
                 weight *= share if side else 1 - share
-            total += weight * self.joules[index]
+            total += weight * self.energy[index]
         return total
 
 
@@ -85,16 +85,16 @@ class LookupTable:
             positions, grids, widths = term_grid(term, counts, position_bounds, points)
             rows = np.tile(empty, (*widths.shape[:-1], 1))  # (*grid, p)
             rows[..., list(term)] = widths
-            joules = model(rows.reshape(-1, len(empty))).numpy().reshape(rows.shape[:-1]) - constant
-            entries.append(Entry(positions, grids, joules))
+            energy = model(rows.reshape(-1, len(empty))).numpy().reshape(rows.shape[:-1]) - constant
+            entries.append(Entry(positions, grids, energy))
         return cls(tuple(entries), position_bounds, "energy model", platform, None, model.unit)
 
     @property
     def size(self) -> int:
-        """How many joules it holds."""
-        return sum(entry.joules.size for entry in self.entries)
+        """How many amounts it holds."""
+        return sum(entry.energy.size for entry in self.entries)
 
-    def joules(self, structure: Structure, widths: Sequence[int]) -> float:
+    def energy(self, structure: Structure, widths: Sequence[int]) -> float:
         """The total of one network."""
         return float(self(structure.positions(widths)))
 

@@ -1,4 +1,4 @@
-"""A lookup table as a JSON file that names what its joules are of."""
+"""A lookup table as a JSON file that names what its amounts are of."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _Entry(_Strict):
     operations: tuple[str, ...]
     positions: tuple[int, ...]
     grids: tuple[tuple[Finite, ...], ...]  # widths along each of the positions
-    joules: tuple[Finite, ...]  # at every grid point, the last position's widths vary fastest
+    energy: tuple[Finite, ...]  # at every grid point, the last position's widths vary fastest
 
 
 class _File(_Strict):
@@ -53,7 +53,7 @@ def save(table: LookupTable, path: Path) -> None:
                 operations=entry.operations,
                 positions=entry.positions,
                 grids=tuple(tuple(grid.tolist()) for grid in entry.grids),
-                joules=tuple(entry.joules.ravel().tolist()),
+                energy=tuple(entry.energy.ravel().tolist()),
             )
             for entry in table.entries
         ),
@@ -86,7 +86,7 @@ def load(path: Path) -> LookupTable:
             Entry(
                 entry.positions,
                 tuple(np.array(grid) for grid in entry.grids),
-                np.array(entry.joules).reshape([len(grid) for grid in entry.grids]),
+                np.array(entry.energy).reshape([len(grid) for grid in entry.grids]),
                 entry.operations,
             )
             for entry in file.entries
@@ -110,4 +110,4 @@ def _wrong(entry: _Entry, position_bounds: tuple[int, ...]) -> str | None:
         if not grid or (grid[0], grid[-1]) != (1, bound) or bool((np.diff(grid) <= 0).any()):
             return f"a grid {grid} that does not rise from 1 to {bound}"
     points = int(np.prod([len(grid) for grid in entry.grids]))
-    return None if points == len(entry.joules) else f"{len(entry.joules)} joules for {points} grid points"
+    return None if points == len(entry.energy) else f"{len(entry.energy)} values for {points} grid points"

@@ -1,6 +1,7 @@
-"""Energy models: joules as a differentiable function of a network's widths, and the profiles they are fitted to."""
+"""Energy models: joules or seconds as a differentiable function of a network's widths, and profiles to fit them to."""
 
 from shared.energy.bilinear import BilinearModel
+from shared.energy.collecting import collect
 from shared.energy.profiles import EnergyFit, Profile, fit, profile
 
-__all__ = ["BilinearModel", "EnergyFit", "Profile", "fit", "profile"]
+__all__ = ["BilinearModel", "EnergyFit", "Profile", "collect", "fit", "profile"]

@@ -1,4 +1,4 @@
-"""Widths that an energy budget allows."""
+"""Widths that an energy budget allows; budgets are in the energy model's unit."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor
 
 from shared.networks.units import Structure
 
-Energy = Callable[[Tensor], Tensor]  # positions (n, p) or (p,) -> joules (n,) or ()
+Energy = Callable[[Tensor], Tensor]  # positions (n, p) or (p,) -> estimates (n,) or ()
 
 
 class BudgetTooSmallError(ValueError):
     """Even one channel per unit is above the budget."""
 
 
-def uniform_widths(structure: Structure, energy_model: Energy, budget_joules: float) -> tuple[int, ...]:
+def uniform_widths(structure: Structure, energy_model: Energy, budget: float) -> tuple[int, ...]:
     """The widths max(1, round(c * m)), halves rounded up, for the largest multiplier m <= 1 within the budget.
 
     `energy_model` must not fall when a width grows; it is asked for one row some dozen times.
@@ -34,12 +34,12 @@ def uniform_widths(structure: Structure, energy_model: Energy, budget_joules: fl
         return (bounds * multipliers[step] + 0.5).floor().clamp(min=1.0)
 
     def fits(step: int) -> bool:
-        return float(energy_model(structure.positions(widths(step)))) <= budget_joules
+        return float(energy_model(structure.positions(widths(step)))) <= budget
 
     if not fits(0):
         least = float(energy_model(structure.positions(widths(0))))
         raise BudgetTooSmallError(
-            f"expected a budget of at least {least:.6g} J (one channel per unit), got {budget_joules:.6g} J; try more"
+            f"expected a budget of at least {least:.6g} (one channel per unit), got {budget:.6g}; try more"
         )
     low, high = 0, len(multipliers)  # fits(low), not fits(high)
     while high - low > 1:
@@ -48,7 +48,7 @@ def uniform_widths(structure: Structure, energy_model: Energy, budget_joules: fl
     return tuple(int(width) for width in widths(low))
 
 
-def largest_width(energy_model: Energy, positions: Tensor, index: int, budget_joules: float) -> float:
+def largest_width(energy_model: Energy, positions: Tensor, index: int, budget: float) -> float:
     """The real number w at which the estimate meets the budget when position `index` is w and the others stay.
 
     positions: (p,). The bilinear model is linear in each width, so two evaluations give w up to rounding: ask it again
@@ -60,5 +60,5 @@ def largest_width(energy_model: Energy, positions: Tensor, index: int, budget_jo
     rows[0, index], rows[1, index] = 0.0, scale
     rest, whole = energy_model(rows).tolist()
     if whole == rest:
-        return math.inf if rest <= budget_joules else -math.inf
-    return float((budget_joules - rest) / (whole - rest) * scale)
+        return math.inf if rest <= budget else -math.inf
+    return float((budget - rest) / (whole - rest) * scale)

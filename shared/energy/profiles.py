@@ -1,4 +1,4 @@
-"""Profiles, the joules of many width vectors on a platform, and the energy model fitted to one.
+"""Profiles, the joules (or seconds) of many width vectors on a platform, and the energy model fitted to one.
 
 Yang, Zhu, Liu, CVPR 2019, section 4.2: 10,000 width vectors, each width uniform between 1 and its upper bound, 8,000 of
 them to fit and 2,000 to judge. Neither depends on a run's seed; every method gets the same.
@@ -9,12 +9,14 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shared.cache import atomic_write, cache_dir, content_key
 from shared.energy.bilinear import BilinearModel
+from shared.energy.terms import terms
 from shared.errors import BadInput
 from shared.networks import Structure
 from shared.platforms import SimulatedPlatform
@@ -27,17 +29,19 @@ DENSE_TRIALS = 10  # readings behind the dense joules, to which budgets and the 
 class Profile:
     """Readings of one network on one platform. `key` is a hash of all that they depend on.
 
-    widths: (samples, units) whole numbers; joules: (samples,) per image at `batch`; dense_joules: the dense network's.
+    widths: (samples, units) whole numbers; amounts: (samples,) per image at `batch`, in `unit`; dense_reading: of the
+    dense network; noise: mean relative half width of the readings' intervals, None where readings have none.
     The last `test_samples` rows are for judging: rows are alike, so any cut is a random one.
     """
 
     widths: NDArray[np.int32]
-    joules: NDArray[np.float64]
-    dense_joules: float
+    amounts: NDArray[np.float64]
+    dense_reading: float
     test_samples: int
     batch: int
-    source: str
+    unit: Literal["J", "s"]
     key: str
+    noise: float | None = None
 
 
 @dataclass(frozen=True)
@@ -69,37 +73,43 @@ def profile(
     """
     if not 0 < test_samples < samples:
         raise BadInput(f"from 1 to {samples - 1} test samples out of {samples}", test_samples, "a fifth of all samples")
-    what = (platform.name, platform.source, platform.calibration, structure.fingerprint, batch, samples, seed)
+    what = (platform.name, platform.unit, platform.calibration, structure.fingerprint, batch, samples, seed)
     key = content_key("profile", DENSE_TRIALS, *what)
     path = cache_dir() / "profiles" / f"{key}.npz"
     arrays = _read(path, samples, len(structure.units))
     if arrays is None:
-        upper_bounds = np.array(structure.upper_bounds)
-        widths = numpy_generator(seed, "profile").integers(1, upper_bounds + 1, size=(samples, upper_bounds.size))
-        joules = platform.measure(structure.operations, structure.positions(widths), batch).joules
+        widths = uniform_rows(structure, samples, seed)
+        amounts = platform.measure(structure.operations, structure.positions(widths), batch)
         dense = [structure.position_bounds]
-        trials = [platform.measure(structure.operations, dense, batch, trial=k).joules for k in range(DENSE_TRIALS)]
-        arrays = {"widths": widths.astype(np.int32), "joules": joules, "dense_joules": np.asarray(np.mean(trials))}
+        trials = [platform.measure(structure.operations, dense, batch, trial=k) for k in range(DENSE_TRIALS)]
+        arrays = {"widths": widths.astype(np.int32), "amounts": amounts, "dense_reading": np.asarray(np.mean(trials))}
         buffer = io.BytesIO()
-        np.savez(buffer, widths=arrays["widths"], joules=joules, dense_joules=arrays["dense_joules"])
+        np.savez(buffer, widths=arrays["widths"], amounts=amounts, dense_reading=arrays["dense_reading"])
         atomic_write(path, buffer.getvalue())
     return Profile(
         arrays["widths"],
-        arrays["joules"],
-        float(arrays["dense_joules"]),
+        arrays["amounts"],
+        float(arrays["dense_reading"]),
         test_samples=test_samples,
         batch=batch,
-        source=platform.source,
+        unit=platform.unit,
         key=key,
     )
 
 
-def fit(profile: Profile, structure: Structure) -> EnergyFit:
-    """The bilinear model of the profile's training rows, judged on the others and at the dense network."""
+def uniform_rows(structure: Structure, samples: int, seed: int) -> NDArray[np.int64]:
+    """Width vectors (samples, units), each width uniform from 1 to its upper bound; fewer are the first of more."""
+    bounds = np.array(structure.upper_bounds)
+    return numpy_generator(seed, "profile").integers(1, bounds + 1, size=(samples, bounds.size))
+
+
+def fit(profile: Profile, structure: Structure, kind: str = "bilinear") -> EnergyFit:
+    """The model of `kind` (see shared.energy.terms) of the training rows, judged on the rest and at dense."""
     positions = structure.positions(profile.widths).numpy()
     cut = -profile.test_samples
-    training, held_out = profile.joules[:cut], profile.joules[cut:]
-    model = BilinearModel.fit(positions[:cut], training, upper_bounds=structure.position_bounds)
+    training, held_out = profile.amounts[:cut], profile.amounts[cut:]
+    bounds, pairs = structure.position_bounds, terms(structure, kind)
+    model = BilinearModel.fit(positions[:cut], training, upper_bounds=bounds, terms=pairs, unit=profile.unit)
 
     def error(estimate: NDArray[np.float64] | float) -> float:
         return float(np.mean(np.abs(estimate - held_out) / held_out))
@@ -110,7 +120,7 @@ def fit(profile: Profile, structure: Structure) -> EnergyFit:
         model,
         relative_error=relative_error,
         skill=relative_error / error(float(np.median(training))),
-        dense_relative_error=dense / profile.dense_joules - 1,
+        dense_relative_error=dense / profile.dense_reading - 1,
     )
 
 
@@ -118,9 +128,9 @@ def _read(path: Path, samples: int, units: int) -> dict[str, np.ndarray] | None:
     """The arrays of a cached profile; None when the file is missing, damaged or of other shapes."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ("widths", "joules", "dense_joules")}
+            arrays = {name: file[name] for name in ("widths", "amounts", "dense_reading")}
     except Exception:  # damage shows as a dozen kinds of error, from a missing file to a false checksum
         return None
-    shapes = {"widths": (samples, units), "joules": (samples,), "dense_joules": ()}
+    shapes = {"widths": (samples, units), "amounts": (samples,), "dense_reading": ()}
     sound = all(arrays[name].shape == shape for name, shape in shapes.items())
     return arrays if sound else None

@@ -20,16 +20,16 @@ BAND = 0.02  # how far from the budget an estimate may lie to count as near it
 GRID = 4_000  # multipliers that are tried
 
 
-def multiplier_widths(structure: Structure, energy_model: Energy, budget_joules: float) -> Widths:
+def multiplier_widths(structure: Structure, energy_model: Energy, budget: float) -> Widths:
     """Every uniform multiplier's widths whose estimate is within BAND of the budget, each once."""
     bounds = np.array(structure.upper_bounds)
     multipliers = np.arange(1, GRID + 1)[:, None] / GRID
     widths = np.unique(np.maximum(1, np.floor(bounds * multipliers + 0.5)).astype(np.int64), axis=0)
-    return widths[np.abs(_estimates(structure, energy_model, widths) / budget_joules - 1) <= BAND]
+    return widths[np.abs(_estimates(structure, energy_model, widths) / budget - 1) <= BAND]
 
 
 def random_widths(
-    structure: Structure, energy_model: Energy, budget_joules: float, *, count: int, generator: np.random.Generator
+    structure: Structure, energy_model: Energy, budget: float, *, count: int, generator: np.random.Generator
 ) -> Widths:
     """Up to `count` width vectors with estimates at most BAND below the budget, none above it.
 
@@ -46,10 +46,10 @@ def random_widths(
 
     for _ in range(60):  # halvings, past which a float64 has no digits left
         middle = (low + high) / 2
-        fits = _estimates(structure, energy_model, widths(middle)) <= budget_joules
+        fits = _estimates(structure, energy_model, widths(middle)) <= budget
         low, high = np.where(fits, middle, low), np.where(fits, high, middle)
     found = widths(low)
-    return found[_near(_estimates(structure, energy_model, found), budget_joules)]
+    return found[_near(_estimates(structure, energy_model, found), budget)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,20 +57,20 @@ class WorstCase:
     """The widths (units,) whose joules lie furthest above their estimate, among those that the search has seen."""
 
     widths: Widths
-    estimate_joules: float
+    estimate: float
     joules: float
 
     @property
     def excess(self) -> float:
         """(joules - estimate) / estimate."""
-        return self.joules / self.estimate_joules - 1
+        return self.joules / self.estimate - 1
 
 
 def worst_case(
     structure: Structure,
     energy_model: Energy,
     true_joules: Callable[[NDArray[np.float64]], Joules],
-    budget_joules: float,
+    budget: float,
     *,
     climbers: int,
     proposals: int,
@@ -89,9 +89,9 @@ def worst_case(
     def excess(widths: Widths) -> Joules:
         estimates = _estimates(structure, energy_model, widths)
         joules = true_joules(structure.positions(widths).numpy())
-        return np.where(_near(estimates, budget_joules), joules / estimates - 1, -np.inf)
+        return np.where(_near(estimates, budget), joules / estimates - 1, -np.inf)
 
-    current = random_widths(structure, energy_model, budget_joules, count=climbers, generator=generator)
+    current = random_widths(structure, energy_model, budget, count=climbers, generator=generator)
     if not len(current):
         return None
     best = excess(current)
@@ -106,7 +106,7 @@ def worst_case(
             changes = generator.random(len(moved)) < share
             moved[rows, unit] = np.where(changes, drawn, moved[rows, unit])
         last = generator.integers(bounds.size, size=len(moved))
-        moved[rows, last] = _width_at(structure, energy_model, moved, last, budget_joules)
+        moved[rows, last] = _width_at(structure, energy_model, moved, last, budget)
         values = excess(moved).reshape(len(current), proposals)
         chosen = values.argmax(axis=1)
         better = values.max(axis=1) > best
@@ -119,14 +119,14 @@ def worst_case(
 
 
 def _width_at(
-    structure: Structure, energy_model: Energy, widths: Widths, unit: NDArray[np.int64], budget_joules: float
+    structure: Structure, energy_model: Energy, widths: Widths, unit: NDArray[np.int64], budget: float
 ) -> Widths:
     """The largest width (n,) of each row's `unit` within the budget, of a model that is linear in every width."""
     rows, bounds = np.arange(len(widths)), np.array(structure.upper_bounds)[unit]
     least, most = widths.copy(), widths.copy()
     least[rows, unit], most[rows, unit] = 0, bounds
     rest, dense = _estimates(structure, energy_model, least), _estimates(structure, energy_model, most)
-    share = np.divide(budget_joules - rest, dense - rest, out=np.ones_like(rest), where=dense > rest)
+    share = np.divide(budget - rest, dense - rest, out=np.ones_like(rest), where=dense > rest)
     return np.clip(np.floor(share * bounds), 1, bounds).astype(np.int64)
 
 
@@ -134,5 +134,5 @@ def _estimates(structure: Structure, energy_model: Energy, widths: Widths) -> Jo
     return energy_model(structure.positions(widths)).detach().numpy()
 
 
-def _near(estimates: Joules, budget_joules: float) -> NDArray[np.bool_]:
-    return (estimates <= budget_joules) & (estimates >= (1 - BAND) * budget_joules)
+def _near(estimates: Joules, budget: float) -> NDArray[np.bool_]:
+    return (estimates <= budget) & (estimates >= (1 - BAND) * budget)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -85,6 +85,20 @@ class Reading:
     idle_watts: tuple[float, float] | None
     flags: tuple[str, ...]
     sensor: dict[str, object]
+
+    def per(self, count: int) -> Reading:
+        """The same for one of the `count` images that a run takes at once."""
+        low, high = self.interval
+        idle_subtracted = None if self.idle_subtracted is None else self.idle_subtracted / count
+        return replace(
+            self,
+            amount=self.amount / count,
+            idle_subtracted=idle_subtracted,
+            interval=(low / count, high / count),
+            spread=self.spread / count,
+            quantum=self.quantum / count,
+            seconds=self.seconds / count,
+        )
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ class MeterError(Exception):
     """A sensor that is missing, refuses, or answers nonsense: what was expected, what was got, what to try."""
 
     def __init__(self, expected: str, got: object, hint: str) -> None:
+        self.expected, self.got, self.hint = expected, got, hint
         super().__init__(f"expected {expected}, got {got}; try {hint}")
 
 

@@ -1,5 +1,7 @@
-"""Hardware platforms: what is asked for joules. Here the simulated ones, calibrated to published dense figures."""
+"""Hardware platforms, what is asked for joules and seconds: simulated ones and those of this machine."""
 
-from shared.platforms.platform import Reading, SimulatedPlatform, get, names
+from shared.platforms.choosing import Platform, choose, devices
+from shared.platforms.measured import MeasuredPlatform, Subject
+from shared.platforms.simulated import SimulatedPlatform, get, names
 
-__all__ = ["Reading", "SimulatedPlatform", "get", "names"]
+__all__ = ["MeasuredPlatform", "Platform", "SimulatedPlatform", "Subject", "choose", "devices", "get", "names"]

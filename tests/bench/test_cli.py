@@ -81,6 +81,16 @@ def test_help_needs_no_torch(tmp_path: Path) -> None:
         ("--budgets", "0"),
         ("--budgets", "abc"),
         ("--budgets", "2"),
+        ("--budgets", "3.2ms"),
+        ("--metric", "latency", "--budgets", "0.01J"),
+        ("--metric", "seconds"),
+        ("--metric", "seconds", "--budgets", "0.4"),
+        ("--meter", "nope"),
+        ("--meter", "nvmlx"),
+        ("--device", "cpu", "--meter", "sim"),
+        ("--device", "cpu", "--meter", "replay:"),
+        ("--device", "cpu", "--meter", "clock"),
+        ("--energy-model", "nope"),
         ("--seeds", "x"),
         ("--seeds", "1.5"),
         ("--protocol", "nope"),
@@ -141,31 +151,27 @@ def test_a_cache_that_cannot_be_written_is_refused(
 @pytest.mark.parametrize(
     ("option", "value", "planned"),
     [
-        *(("--meter", value, True) for value in ("nvml", "ina3221", "rapl", "clock", "replay:readings.csv")),
-        ("--metric", "latency", True),
         ("--compute", "cuda:1", True),
         ("--executor", "ray", True),
-        *(("--meter", value, False) for value in ("nope", "replay:", "nvmlx")),
-        ("--metric", "seconds", False),
         ("--compute", "cuda", False),
         ("--executor", "", False),
     ],
 )
 def test_values_of_options_that_are_to_come_are_told_from_wrong_ones(option: str, value: str, planned: bool) -> None:
-    given = {"metric": "energy", "meter": "sim", "compute": "cpu", "executor": "local"} | {option[2:]: value}
+    given = {"compute": "cpu", "executor": "local"} | {option[2:]: value}
     with pytest.raises(BadInput, match=f"expected {option} ") as caught:
         options.check_built(**given)
     assert repr(value) in str(caught.value) and ("not built yet" in str(caught.value)) == planned
 
 
-def test_options_of_which_one_value_is_built(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_as_the_simulator_needs_them(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     built = ("--meter", "sim", "--metric", "energy", "--compute", "cpu", "--executor", "local")
     arguments = ("plan", "--methods", "uniform", "--protocol", "smoke")
     code, out, error = command(*arguments, *built)
     assert code == 0 and "uniform-0.4-s0" in out, error
     for name in ("plan", "run"):
-        code, out, error = command(name, *arguments[1:], "--meter", "nvml")
+        code, out, error = command(name, *arguments[1:], "--executor", "ray")
         assert code == 2 and out == "" and "not built yet" in error and len(error.splitlines()) == 1
     assert not list(tmp_path.iterdir())
 

@@ -181,7 +181,7 @@ class CountsTwice(Good):
 
 class Stumbles(Good):
     def prune(self, task: Task) -> nn.Module:
-        if task.budget_joules < 0.4 * task.dense_energy_joules:
+        if task.budget < 0.4 * task.dense_energy:
             raise ZeroDivisionError("no channels")
         return super().prune(task)
 

@@ -23,7 +23,7 @@ def timings(ground: Ground, in_cache: Path, monkeypatch: pytest.MonkeyPatch) -> 
         timed.append(given)
         return STEP_S, FORWARD_S
 
-    monkeypatch.setattr(plan, "lay_ground", lambda request: ground)
+    monkeypatch.setattr(plan, "lay_ground", lambda request, say: ground)
     monkeypatch.setattr(cost.harness, "unit_costs", unit_costs)
     cost._prices.cache_clear()
     yield timed

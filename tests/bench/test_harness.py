@@ -26,7 +26,7 @@ from shared.networks import compact, importance, zero_channels
 
 def shrink(task: Task, network: torch.nn.Module) -> None:
     """Keep the most important channels of uniform widths."""
-    widths = uniform_widths(task.structure, task.energy_model, task.budget_joules)
+    widths = uniform_widths(task.structure, task.energy_model, task.budget)
     order = importance(network, task.structure).argsort(dim=1, descending=True, stable=True)
     dead = torch.zeros(order.shape, dtype=torch.bool)
     for unit, width in enumerate(widths):
@@ -191,7 +191,7 @@ class SwapsTheLedgerByForce(Toy):
         vars(task)["ledger"] = Ledger(task.ledger.limit)
         task.trainer(outcome.network).step()
         vars(task)["ledger"].training_iterations = task.ledger.limit
-        vars(task)["budget_joules"] = math.inf
+        vars(task)["budget"] = math.inf
         return Outcome(task.copy_of_dense())
 
 
@@ -209,7 +209,7 @@ def execute(
 
     def run(method: type[Method]) -> harness.Result:
         monkeypatch.setattr(registry, "get", lambda name: method())
-        joules = 0.5 * ground.dense_reading_joules
+        joules = 0.5 * ground.dense_reading
         job = Job("toy", Budget(0.5, joules), seed=0)
         return harness.execute(job, "key", ground, weights, live(weights.network), lambda *_: None, "command")
 
@@ -221,7 +221,7 @@ def test_a_method_that_keeps_the_rules(execute: Callable[[type[Method]], harness
     record = result.record
     assert record.status == "ok" and record.reason is None and result.weights is not None
     assert record.measures is not None and record.budget is not None and record.cost is not None
-    assert record.measures.estimate_joules <= record.budget.joules
+    assert record.measures.estimate <= record.budget.amount
     assert record.cost.training_iterations == ground.protocol.iterations
     assert record.cost.fine_tune_iterations == ground.protocol.fine_tune_iterations
     assert record.network["widths"] == list(record.measures.widths)
@@ -304,7 +304,7 @@ def test_a_cut_network_is_judged_as_the_zeroed_one(execute: Callable[[type[Metho
 
 
 def test_a_failure_outside_the_run_is_a_miss_too(ground: Ground, weights: DenseWeights) -> None:
-    job = Job("uniform", Budget(0.5, 0.5 * ground.dense_reading_joules), seed=0)
+    job = Job("uniform", Budget(0.5, 0.5 * ground.dense_reading), seed=0)
     result = harness.failed(job, "key", ground, weights, "died", "command")
     assert (result.record.status, result.record.reason, result.record.measures) == ("miss", "died", None)
     assert to_json(Record.model_validate_json(to_json(result.record))) == to_json(result.record)

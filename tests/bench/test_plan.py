@@ -17,7 +17,7 @@ from shared.errors import BadInput
 
 @pytest.fixture(autouse=True)
 def _ground(ground: Ground, in_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "lay_ground", lambda request: ground)
+    monkeypatch.setattr(plan, "lay_ground", lambda request, say: ground)
 
 
 def test_jobs_are_the_product_and_the_dense_control_has_no_budget() -> None:
@@ -29,11 +29,11 @@ def test_jobs_are_the_product_and_the_dense_control_has_no_budget() -> None:
 
 
 def test_fractions_are_of_the_dense_reading_and_joules_are_taken_as_they_are(ground: Ground) -> None:
-    joules = 0.5 * ground.dense_reading_joules
+    joules = 0.5 * ground.dense_reading
     by_fraction = plan.make(Request(methods="uniform", protocol="smoke", budgets="0.5")).jobs[0].budget
     by_joules = plan.make(Request(methods="uniform", protocol="smoke", budgets=f"{joules!r}J")).jobs[0].budget
     assert by_fraction is not None and by_joules is not None
-    assert by_fraction.joules == by_joules.joules == pytest.approx(joules)
+    assert by_fraction.amount == by_joules.amount == pytest.approx(joules)
     assert by_joules.fraction == pytest.approx(0.5)
 
 
@@ -43,7 +43,7 @@ def test_repeated_items_count_once(budgets: str) -> None:
 
 
 def test_the_same_budget_as_fraction_and_in_joules_counts_once(ground: Ground) -> None:
-    both = f"0.5,{0.5 * ground.dense_reading_joules!r}J"
+    both = f"0.5,{0.5 * ground.dense_reading!r}J"
     assert len(plan.make(Request(methods="uniform", protocol="smoke", budgets=both)).jobs) == 1
 
 
@@ -106,8 +106,8 @@ def test_the_ends_of_the_printed_range_can_be_asked_for(
     factor: float, ground: Ground, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With other joules of the dense network too, since rounding to nearest goes inwards half of the time."""
-    other = replace(ground, dense_reading_joules=factor * ground.dense_reading_joules)
-    monkeypatch.setattr(plan, "lay_ground", lambda request: other)
+    other = replace(ground, profile=replace(ground.profile, dense_reading=factor * ground.dense_reading))
+    monkeypatch.setattr(plan, "lay_ground", lambda request, say: other)
     with pytest.raises(BadInput) as caught:
         plan.make(Request(methods="uniform", protocol="smoke", budgets="0.0001"))
     found = re.search(
@@ -115,8 +115,8 @@ def test_the_ends_of_the_printed_range_can_be_asked_for(
     )
     assert found is not None
     low, high, least, most = found.groups()
-    assert float(low) == pytest.approx(other.floor_joules, rel=1e-3)
-    assert float(high) == pytest.approx(other.top_joules, rel=1e-3)
+    assert float(low) == pytest.approx(other.floor, rel=1e-3)
+    assert float(high) == pytest.approx(other.top, rel=1e-3)
     for budget in (f"{low}J", f"{float(high) * (1 - 1e-12)!r}J", least, repr(float(most) * (1 - 1e-12))):
         assert len(plan.make(Request(methods="uniform", protocol="smoke", budgets=budget)).jobs) == 1
 

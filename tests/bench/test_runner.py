@@ -30,6 +30,10 @@ class DeadlyIndex(Deadly, int):
     """Of a batch."""
 
 
+class Begun(Exception):
+    """The jobs that were about to start."""
+
+
 def test_a_job_that_kills_its_worker_is_a_miss_and_the_others_go_on(
     in_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -53,10 +57,15 @@ def test_a_job_that_kills_its_worker_is_a_miss_and_the_others_go_on(
     assert [record.key for record in again] == [record.key for record in records]
     assert [record.measures for record in again] == [record.measures for record in records]
 
-    monkeypatch.setattr(runner, "_work", lambda _plan, _weights, _store, waiting, *_, **__: dict.fromkeys(waiting))
+    def begun(_plan: Plan, _weights: Any, waiting: list[Job], *_: Any, **__: Any) -> None:
+        raise Begun(waiting)
+
+    monkeypatch.setattr(runner, "_work", begun)
     longer = replace(made, ground=replace(made.ground, protocol=replace(made.ground.protocol, iterations=61)))
-    assert runner.run(longer, store, jobs=1, fresh=False, command="", console=console) == [None, None]
-    assert runner.run(made, store, jobs=1, fresh=True, command="", console=console) == [None, None]
+    for changed, fresh in ((longer, False), (made, True)):
+        with pytest.raises(Begun) as caught:
+            runner.run(changed, store, jobs=1, fresh=fresh, command="", console=console)
+        assert caught.value.args == (list(made.jobs),)  # all of it is to be done again
 
 
 def test_a_worker_that_dies_over_the_logits_takes_no_run_along(

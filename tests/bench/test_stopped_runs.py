@@ -25,7 +25,7 @@ def execute(ground: Ground, weights: DenseWeights, monkeypatch: pytest.MonkeyPat
     """A run of ECC with a folder for its states, interrupted when a step has reached a share of its iterations."""
     monkeypatch.setattr(harness, "unit_costs", lambda *_: (0.06, 0.0002))
     monkeypatch.setattr(harness, "_phase", lambda folder, name: Checkpoints(folder and folder / name, every_s=0.0))
-    job = Job("ecc", Budget(0.5, 0.5 * ground.dense_reading_joules), seed=0)
+    job = Job("ecc", Budget(0.5, 0.5 * ground.dense_reading), seed=0)
 
     def run(folder: Path | None, stop: tuple[str, float] | None) -> Result:
         told: list[tuple[str, float]] = []

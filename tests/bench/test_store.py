@@ -21,7 +21,7 @@ from shared.errors import BadInput
 
 @pytest.fixture(scope="module")
 def result(ground: Ground, weights: DenseWeights) -> harness.Result:
-    job = Job("uniform", Budget(0.5, 0.5 * ground.dense_reading_joules), seed=0)
+    job = Job("uniform", Budget(0.5, 0.5 * ground.dense_reading), seed=0)
     return harness.execute(job, "key", ground, weights, live(weights.network), lambda *_: None, "command")
 
 

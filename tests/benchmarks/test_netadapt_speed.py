@@ -63,7 +63,7 @@ def make_task() -> Callable[[], Task]:
             network=network,
             structure=table,
             energy_model=model,
-            budget_joules=0.96,
+            budget=0.96,
             protocol=PROTOCOL,
             seed=0,
             ledger=Ledger(PROTOCOL.iterations),

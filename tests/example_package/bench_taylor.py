@@ -21,7 +21,7 @@ class Taylor(Method):
         trainer = task.trainer(network)  # each step() is one training iteration, paid from the ledger
         alive = active_channels(network, table)  # bool (units, channels)
         scores = torch.zeros(alive.shape)
-        start, end = task.dense_energy_joules, task.budget_joules
+        start, end = task.dense_energy, task.budget
         pruning = int(PRUNING_SHARE * task.ledger.limit)
         if kept := task.saved("pruning"):  # a run that was stopped goes on
             trainer.restore(kept["trainer"])
@@ -38,13 +38,13 @@ class Taylor(Method):
         spend_remaining(task, trainer)
         return Outcome(network, notes={"widths": alive.sum(1).tolist()})
 
-    def without_the_cheapest(self, task, alive, scores, target_joules):
+    def without_the_cheapest(self, task, alive, scores, target_energy):
         """`alive` after removing the channels of least score per joule until Ê is within the target."""
         alive = alive.clone()
-        while float(task.energy(widths := alive.sum(1))) > target_joules:
+        while float(task.energy(widths := alive.sum(1))) > target_energy:
             saved = task.energy_model.gradient(task.structure.positions(widths))[1:-1]  # joules per channel and unit
             price = torch.where(alive & (widths > 1)[:, None], scores / saved.clamp(min=1e-30)[:, None], torch.inf)
             if price.min() == torch.inf:
-                raise Infeasible(f"one channel per unit is above the budget of {task.budget_joules:.4g} J")
+                raise Infeasible(f"one channel per unit is above the budget of {task.budget:.4g}")
             alive.view(-1)[price.argmin()] = False
         return alive

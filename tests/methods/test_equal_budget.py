@@ -33,7 +33,7 @@ def test_ledger_is_spent_to_the_last_iteration(name: str, iterations: int, tiny_
     assert task.ledger.training_iterations == iterations
     assert task.ledger.search_samples <= method.search_samples(task.protocol, task.structure)
     estimate = float(task.energy_model(task.structure.positions(active_widths(outcome.network))))
-    assert estimate <= task.budget_joules or not method.compresses
+    assert estimate <= task.budget or not method.compresses
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -51,7 +51,7 @@ def make(
     A `reason` makes it a miss without measures. `changes` replace whole fields.
     """
     joules = DENSE_JOULES * (fraction or 1.0)
-    budget = {"joules": joules, "dense_reading_joules": DENSE_JOULES, "dense_estimate_joules": 1.01 * DENSE_JOULES}
+    budget = {"amount": joules, "dense_reading": DENSE_JOULES, "dense_estimate": 1.01 * DENSE_JOULES}
     wave = [min(1.0, (fraction or 1.0) ** 0.5 * (1 + 0.3 * math.sin(i + len(method)))) for i in range(len(BOUNDS))]
     widths = tuple(max(1, round(bound * part)) for bound, part in zip(BOUNDS, wave, strict=True))
     network = {"name": "mobilenet", "num_classes": 10, "width_multiplier": 0.25, "input_size": 28}
@@ -62,11 +62,14 @@ def make(
         "paper": f"The paper of {method}",
         "network": network | {"widths": list(widths)},
         "dataset": "fashion-mnist",
+        "score": "top-1 accuracy",
         "platform": Platform(
             name="1080ti",
             source="simulated",
+            unit="J",
             meter="simulator",
             calibration="v1 0123abcd",
+            host=None,
             inference_batch=64,
             input_shape=(1, 28, 28),
         ),
@@ -81,13 +84,17 @@ def make(
         else Measures(
             widths=widths,
             upper_bounds=BOUNDS,
-            estimate_joules=0.995 * joules,
-            reading_joules=reading_share * joules,
+            estimate=0.995 * joules,
+            reading=reading_share * joules,
+            interval=None,
+            flags=(),
             parameters=54_321,
             macs=1_234_567,
             accuracy_before=after - 0.05,
             accuracy_after=after,
         ),
+        "repair": None,
+        "dense_again": None,
         "cost": Cost(
             training_iterations=800,
             search_samples=50_000 if method in ("netadapt", "amc") else 0,
@@ -100,7 +107,7 @@ def make(
             forward_s_per_image=0.0002,
         ),
         "energy_fit": EnergyFit(
-            kind="bilinear", relative_error=0.031, skill=0.123, dense_relative_error=-0.014, samples=10_000
+            kind="bilinear", relative_error=0.031, skill=0.123, dense_relative_error=-0.014, samples=10_000, noise=None
         ),
         "fingerprints": {"dataset": "d1", "dense_weights": "w1", "profile": "p1", "energy_model": "e1", "code": "c1"},
         "notes": {"reached budget at": 640},
@@ -126,7 +133,7 @@ def course(joules: float, length: int = 800) -> dict[str, list[Any]]:
     width = [math.sqrt(end) + (1 - math.sqrt(end)) * share for share in shares]
     return {
         "iteration": list(range(length)),
-        "energy_joules": [joules + (dense - joules) * share for share in shares],
+        "energy": [joules + (dense - joules) * share for share in shares],
         "phi": [[math.ceil(w * bound) for bound in BOUNDS] for w in width],
         "s": [[w * bound for bound in BOUNDS] for w in width],
         "y": [[10 * (1 - share) * (1 + math.sin(i + k) / 9) for k in range(14)] for i, share in enumerate(shares)],

@@ -96,9 +96,9 @@ def test_a_run_that_is_there_twice_is_refused(make_record: Make) -> None:
         pages([make_record(key="first"), make_record(key="second")])
 
 
-def test_a_column_has_one_budget_in_joules(make_record: Make) -> None:
-    other = Budget(fraction=0.35, joules=0.005, dense_reading_joules=0.0142857, dense_estimate_joules=0.0143)
-    with pytest.raises(BadInput, match="one budget in joules per column"):
+def test_a_column_has_one_budget(make_record: Make) -> None:
+    other = Budget(fraction=0.35, amount=0.005, dense_reading=0.0142857, dense_estimate=0.0143)
+    with pytest.raises(BadInput, match=r"one budget per column, got 0\.004375 and 0\.005 for 0\.35 of dense"):
         pages([make_record("ecc"), make_record("amc", budget=other)])
 
 

@@ -96,8 +96,8 @@ def test_plots_carry_the_records_numbers(drawn: dict[str, bytes], quick_runs: li
     assert set(points) == {"ecc", "netadapt", "amc", "uniform"} and len(points["amc"]) == 1  # its miss is not drawn
     for run in quick_runs:
         if run.budget and run.measures:
-            nearest = min(points[run.method], key=lambda p: abs(p[0] - 1e3 * run.measures.reading_joules))
-            assert nearest[0] == pytest.approx(1e3 * run.measures.reading_joules)
+            nearest = min(points[run.method], key=lambda p: abs(p[0] - 1e3 * run.measures.reading))
+            assert nearest[0] == pytest.approx(1e3 * run.measures.reading)
             assert nearest[1] == pytest.approx(100 * run.measures.accuracy_after)
             p = run.measures.accuracy_after
             assert nearest[2] == pytest.approx(100 * math.sqrt(p * (1 - p) / 10_000))
@@ -125,7 +125,7 @@ def test_trace_is_thinned_and_normalised(quick_runs: list[Record]) -> None:
     assert course["iteration"][0] == 0 and course["iteration"][-1] == 799
     for row in (0, 17, -1):
         i = course["iteration"][row]
-        assert course["energy_joules"][row] == pytest.approx(1e3 * run.trace["energy_joules"][i])
+        assert course["energy"][row] == pytest.approx(1e3 * run.trace["energy"][i])
         shares = [w / c for w, c in zip(run.trace["phi"][i], run.measures.upper_bounds, strict=True)]
         assert course["phi"][row] == pytest.approx(statistics.fmean(shares))
         assert course["y"][row] == pytest.approx(statistics.fmean(run.trace["y"][i]))
@@ -141,11 +141,11 @@ def test_traces_that_can_not_be_drawn_are_left_out(make_record: Make) -> None:
 
     assert data({}) is None
     assert data({"reward": [1, 2]}) is None
-    assert data({"energy_joules": [1.0, 2.0], "reward": [1, 2]}) is None  # episodes, not iterations
-    assert data({"iteration": [1, 2], "energy_joules": [1.0, 2.0], "loss": [1.0]}) is None
+    assert data({"energy": [1.0, 2.0], "reward": [1, 2]}) is None  # episodes, not iterations
+    assert data({"iteration": [1, 2], "energy": [1.0, 2.0], "loss": [1.0]}) is None
     odd_columns = {"phi": [[1], "x"], "s": [None, [None] * 14], "z": [math.inf, None]}
-    odd = data({"iteration": [1, 2], "energy_joules": [0.01, math.nan], **odd_columns})
-    assert odd["courses"]["0.35"]["energy_joules"] == [10.0, None]
+    odd = data({"iteration": [1, 2], "energy": [0.01, math.nan], **odd_columns})
+    assert odd["courses"]["0.35"]["energy"] == [10.0, None]
     assert odd["courses"]["0.35"]["phi"] == odd["courses"]["0.35"]["z"] == [None, None]
     assert ElementTree.fromstring(draw(odd)).tag == f"{SVG}svg"
 

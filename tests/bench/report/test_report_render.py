@@ -46,7 +46,8 @@ def test_a_page_and_its_plots_lie_side_by_side(rendered: Path) -> None:
 def test_first_lines_say_platform_source_protocol_and_seeds(rendered: Path) -> None:
     title, _, platform, protocol, seeds, _, alert, ranks = rendered.read_text().splitlines()[:8]
     assert title == "# mobilenet on fashion-mnist: 1080ti, simulated, protocol quick"
-    assert "**simulated**" in platform and "none from a meter" in platform and "inference batch 64" in platform
+    assert "**simulated**" in platform and "none of the joules on this page comes from a meter" in platform
+    assert "Joules are per image, at input 1×28×28 and inference batch 64." in platform
     assert "800 training and 300 fine-tuning iterations of batch 64" in protocol
     assert seeds == "- **Seeds** 0."
     assert alert == "> [!IMPORTANT]" and "ranks nothing" in ranks
@@ -181,5 +182,5 @@ def test_what_runs_noted_is_shown_and_long_notes_are_left_to_the_record(make_rec
 def test_the_energy_note_tells_how_far_the_estimates_of_this_page_are_off(make_record: Make) -> None:
     run = make_record()
     assert run.measures is not None
-    off = signed_percent(run.measures.estimate_joules / run.measures.reading_joules - 1)
+    off = signed_percent(run.measures.estimate / run.measures.reading - 1)
     assert f"is between {off} and {off} off the reading" in text_of([run])

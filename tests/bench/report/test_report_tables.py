@@ -40,7 +40,7 @@ def main(records: list[Record]) -> tuple[list[list[str]], Notes]:
 def test_main_table_of_one_seed(quick_runs: list[Record]) -> None:
     found, notes = main(quick_runs)
     assert found == [
-        ["Top-1 in % at budget", "0.25 = 3.125 mJ", "0.35 = 4.375 mJ", "dense = 12.500 mJ"],
+        ["top-1 accuracy in % at budget", "0.25 = 3.125 mJ", "0.35 = 4.375 mJ", "dense = 12.500 mJ"],
         ["Dense, as delivered", "–", "–", "92.34"],
         ["Dense, same iterations", "–", "–", "92.51"],
         ["ECC", "86.86", "89.34", "–"],
@@ -145,7 +145,7 @@ def test_unequal_iterations_are_seen(make_record: Make) -> None:
 def test_dense_control_as_delivered_and_retrained(quick_runs: list[Record], make_record: Make) -> None:
     page = page_of(quick_runs)
     found = by_name(tables.dense_table(page, page_unit(page), Notes()))
-    assert {name: row["top-1, %"] for name, row in found.items()} == {
+    assert {name: row["top-1 accuracy, %"] for name, row in found.items()} == {
         "as delivered": "92.34",
         "after the same iterations": "87.51",
         "and the same fine-tuning": "92.51",
@@ -173,7 +173,7 @@ def test_sampling_error_is_that_of_a_binomial(make_record: Make) -> None:
 
 
 def test_figures_that_are_no_numbers_become_dashes(make_record: Make) -> None:
-    measures = make_record().measures.model_copy(update={"accuracy_after": math.nan, "estimate_joules": math.inf})
+    measures = make_record().measures.model_copy(update={"accuracy_after": math.nan, "estimate": math.inf})
     found, _ = main([make_record(measures=measures)])
     assert found[-1] == ["ECC", "–", "–"]
 

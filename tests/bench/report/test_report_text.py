@@ -16,7 +16,6 @@ from bench.report.text import (
     ABSENT,
     count,
     escape,
-    joule_unit,
     mean_std,
     percent,
     seconds,
@@ -24,6 +23,7 @@ from bench.report.text import (
     span,
     superscript,
     table,
+    unit_for,
 )
 
 MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
@@ -34,7 +34,7 @@ FACTORS = {"J": 1.0, "mJ": 1e-3, "µJ": 1e-6, "nJ": 1e-9}
 @settings(deadline=None)
 @given(st.lists(JOULES, min_size=1, max_size=8))
 def test_joules_read_back_within_half_a_last_digit(values: list[float]) -> None:
-    unit = joule_unit(values)
+    unit = unit_for(values)
     for value in values:
         read = float(unit(value)) * FACTORS[unit.symbol]
         assert abs(read - value) <= (0.5 + 1e-6) * 10**-unit.decimals * FACTORS[unit.symbol] + 1e-12 * value
@@ -42,8 +42,8 @@ def test_joules_read_back_within_half_a_last_digit(values: list[float]) -> None:
 
 @settings(deadline=None)
 @given(st.lists(JOULES, min_size=1, max_size=8))
-def test_joule_unit_suits_the_largest_and_shows_four_digits_of_the_smallest(values: list[float]) -> None:
-    unit = joule_unit(values)
+def test_unit_suits_the_largest_and_shows_four_digits_of_the_smallest(values: list[float]) -> None:
+    unit = unit_for(values)
     largest, smallest = (extreme(values) / FACTORS[unit.symbol] for extreme in (max, min))
     assert 1 <= largest * (1 + 1e-12) < 1e3 * (1 + 1e-9) or unit.symbol == "J"
     digits = unit(min(values)).replace(".", "").lstrip("0")
@@ -61,13 +61,22 @@ def test_joule_unit_suits_the_largest_and_shows_four_digits_of_the_smallest(valu
     ],
 )
 def test_joules_with_their_unit(values: list[float], text: str) -> None:
-    assert joule_unit(values).named(values[-1]) == text
+    assert unit_for(values).named(values[-1]) == text
 
 
-def test_joule_unit_ignores_what_is_no_energy() -> None:
-    assert joule_unit([math.nan, -1.0, 0.0, math.inf, 0.002]).symbol == "mJ"
-    assert joule_unit([]).symbol == "mJ"
-    assert joule_unit([1.0])(math.nan) == joule_unit([1.0])(None) == ABSENT
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [([0.0031], "3.100 ms"), ([1.5, 0.02], "0.02000 s"), ([2e-4, 1.5e-4], "150.0 µs"), ([], None)],
+)
+def test_seconds_with_their_unit(values: list[float], text: str | None) -> None:
+    unit = unit_for(values, "s")
+    assert unit.symbol == "ms" if text is None else unit.named(values[-1]) == text
+
+
+def test_unit_ignores_what_is_no_amount() -> None:
+    assert unit_for([math.nan, -1.0, 0.0, math.inf, 0.002]).symbol == "mJ"
+    assert unit_for([]).symbol == "mJ"
+    assert unit_for([1.0])(math.nan) == unit_for([1.0])(None) == ABSENT
 
 
 @settings(deadline=None)

@@ -50,21 +50,21 @@ def test_stages_share_episodes_and_iterations(
     share = episodes // played
     assert notes["stages"] == played
     assert notes["episodes"] == [share] * (played - 1) + [episodes - share * (played - 1)]
-    assert notes["stage_budgets_joules"] == pytest.approx([0.4 ** ((i + 1) / played) for i in range(played)])
+    assert notes["stage_budgets"] == pytest.approx([0.4 ** ((i + 1) / played) for i in range(played)])
 
     # every episode of a stage is within the stage's budget, and the result is the last stage's best one
     trace = outcome.trace
-    assert len(trace["stage"]) == len(trace["reward"]) == len(trace["energy_joules"]) == episodes
-    for stage, joules in zip(trace["stage"], trace["energy_joules"], strict=True):
-        assert joules <= notes["stage_budgets_joules"][stage]
+    assert len(trace["stage"]) == len(trace["reward"]) == len(trace["energy"]) == episodes
+    for stage, joules in zip(trace["stage"], trace["energy"], strict=True):
+        assert joules <= notes["stage_budgets"][stage]
     last = [i for i, stage in enumerate(trace["stage"]) if stage == played - 1]
     assert notes["best_reward"][-1] == max(trace["reward"][i] for i in last)
     assert notes["first_reward"][-1] == trace["reward"][last[0]]
     widths = active_widths(outcome.network)
     assert list(widths) == notes["best_widths"][-1]
     energy = float(task.energy(torch.tensor(widths)))
-    assert energy <= task.budget_joules
-    assert notes["budget_unused_share"] == pytest.approx(1 - energy / task.budget_joules)
+    assert energy <= task.budget
+    assert notes["budget_unused_share"] == pytest.approx(1 - energy / task.budget)
     assert notes["reconstruction_skipped"] == []
 
     # widths only shrink, and no stage goes below a fifth of the dense ones
@@ -162,7 +162,7 @@ def test_same_seed_is_bit_identical_and_global_generators_stay(small_task: Calla
     assert first.notes == second.notes and first.trace == second.trace
     assert torch.equal(logits(first), logits(second))
     other = SMALL.run(small_task(iterations=6, episodes=10, seed=4))
-    assert other.trace["energy_joules"] != first.trace["energy_joules"]
+    assert other.trace["energy"] != first.trace["energy"]
 
 
 def test_dense_network_is_left_as_it_was(small_task: Callable[..., Any]) -> None:
@@ -185,7 +185,7 @@ def test_unreachable_budget_is_infeasible_before_anything_is_spent(small_task: C
 def test_runs_on_mobilenet(small_task: Callable[..., Any]) -> None:
     task = small_task(budget_fraction=0.3, iterations=2, episodes=4, network="mobilenet")
     outcome = SMALL.run(task)
-    assert float(task.energy(torch.tensor(active_widths(outcome.network)))) <= task.budget_joules
+    assert float(task.energy(torch.tensor(active_widths(outcome.network)))) <= task.budget
 
 
 def test_is_described_for_the_tables() -> None:

@@ -20,7 +20,7 @@ from shared.rng import forked
 UNITS = 3
 
 
-def environment(budget_joules: float = 120.0, watch: Callable[[], object] = lambda: None) -> PruningEnv:
+def environment(budget: float = 120.0, watch: Callable[[], object] = lambda: None) -> PruningEnv:
     """Three units of 40 channels; the reward is best at half the channels everywhere. watch: called with each one."""
     layers = [nn.Conv2d(1, 40, 1), *(nn.Conv2d(40, 40, 1) for _ in range(UNITS - 1)), nn.Conv2d(40, 2, 1)]
     model = nn.Sequential(*layers)
@@ -30,7 +30,7 @@ def environment(budget_joules: float = 120.0, watch: Callable[[], object] = lamb
         watch()
         return 1.0 - sum(abs(width - 20) for width in widths) / 60
 
-    return PruningEnv(structure(model), lambda widths: widths.sum(-1), budget_joules, reward)
+    return PruningEnv(structure(model), lambda widths: widths.sum(-1), budget, reward)
 
 
 def test_settings_table() -> None:
@@ -160,7 +160,7 @@ def test_warm_up_is_uniform_and_learning_explores_around_the_actor() -> None:
 
 def test_stored_action_is_the_agents_and_not_the_bounded_one() -> None:
     with forked(0, "test"):
-        env = environment(budget_joules=60.0)
+        env = environment(budget=60.0)
         agent = Agent(env, episodes=8, hidden=(32, 32))
         agent.search()
     chosen = np.floor(recorded_actions(agent) * 40 + 0.5)

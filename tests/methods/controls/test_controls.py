@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from methods.contract import Infeasible, Task
+from methods.controls import magnitude
 from methods.controls.dense import Dense
-from methods.controls.magnitude import Magnitude, greedy_widths
+from methods.controls.magnitude import Magnitude
 from methods.controls.uniform import Uniform
 from shared.energy.budget import uniform_widths
 from shared.networks import active_channels, active_widths, importance
@@ -28,9 +29,9 @@ def test_dense_trains_and_removes_nothing(tiny_task) -> None:  # type: ignore[no
 def test_uniform_keeps_the_most_important_channels(tiny_task) -> None:  # type: ignore[no-untyped-def]
     task = tiny_task(iterations=0)  # untrained, so that the kept weights are those of the dense network
     network = Uniform().run(task).network
-    widths = uniform_widths(task.structure, task.energy_model, task.budget_joules)
+    widths = uniform_widths(task.structure, task.energy_model, task.budget)
     assert active_widths(network) == widths
-    assert estimate(task, list(widths)) <= task.budget_joules
+    assert estimate(task, list(widths)) <= task.budget
     assert task.ledger.energy_queries > 0
     norms = importance(task.network, task.structure)[0]  # of the stem's channels
     kept = sorted(norms[:12].argsort(descending=True)[: widths[0]].tolist())
@@ -41,13 +42,13 @@ def test_uniform_keeps_the_most_important_channels(tiny_task) -> None:  # type: 
 @given(seed=st.integers(0, 1000), fraction=st.floats(0.15, 0.99))
 def test_magnitude_against_a_greedy_search_channel_by_channel(tiny_task, seed: int, fraction: float) -> None:  # type: ignore[no-untyped-def]
     """Oracle: every remaining channel priced by the model's difference before each removal."""
-    task = tiny_task(budget_fraction=fraction)
+    task = tiny_task(budget_fraction=fraction, iterations=0)
     bounds = task.structure.upper_bounds
     norms = torch.zeros(len(bounds), max(bounds))
     for row, bound in zip(norms, bounds, strict=True):
         row[:bound] = torch.rand(bound, generator=torch.Generator().manual_seed(seed + bound)) ** 3
     alive = [list(range(bound)) for bound in bounds]
-    while estimate(task, [len(channels) for channels in alive]) > task.budget_joules:
+    while estimate(task, [len(channels) for channels in alive]) > task.budget:
         widths, prices = [len(channels) for channels in alive], {}
         for unit, channels in enumerate(alive):
             one_less = [*widths[:unit], widths[unit] - 1, *widths[unit + 1 :]]
@@ -56,18 +57,25 @@ def test_magnitude_against_a_greedy_search_channel_by_channel(tiny_task, seed: i
                 prices |= {(unit, channel): float(norms[unit, channel]) / saving for channel in channels}
         unit, channel = min(prices, key=lambda entry: prices[entry])
         alive[unit].remove(channel)
-    assert list(greedy_widths(task, norms)) == [len(channels) for channels in alive]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(magnitude, "importance", lambda network, structure: norms)
+        network = Magnitude().run(task).network
+    assert active_widths(network) == tuple(len(channels) for channels in alive)
+    assert torch.equal(network.stem.weight, task.network.stem.weight[alive[0]])
 
 
 def test_magnitude_removes_those_channels(tiny_task) -> None:  # type: ignore[no-untyped-def]
     task = tiny_task(iterations=0)
-    network = Magnitude().run(task).network
-    widths = greedy_widths(task, importance(task.network, task.structure))
-    assert active_widths(network) == widths
-    assert bool(active_channels(network).any(dim=1).all())
+    outcome = Magnitude().run(task)
+    widths = active_widths(outcome.network)
+    assert outcome.notes["widths"] == list(widths)
+    assert bool(active_channels(outcome.network).any(dim=1).all())
+    norms = importance(task.network, task.structure)[0]  # of the stem's channels
+    kept = sorted(norms[:12].argsort(descending=True)[: widths[0]].tolist())
+    assert torch.equal(outcome.network.stem.weight, task.network.stem.weight[kept])
     one_more = [[*widths[:unit], widths[unit] + 1, *widths[unit + 1 :]] for unit in range(len(widths))]
-    assert estimate(task, list(widths)) <= task.budget_joules
-    assert any(estimate(task, row) > task.budget_joules for row in one_more)
+    assert estimate(task, list(widths)) <= task.budget
+    assert any(estimate(task, row) > task.budget for row in one_more)
 
 
 @pytest.mark.parametrize("method", [Uniform, Magnitude])

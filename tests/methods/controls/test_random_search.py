@@ -31,8 +31,8 @@ def test_spends_exactly_and_stays_within_the_budget(tiny_task: Callable[..., Any
     assert list(widths) == outcome.notes["widths"]
     assert all(low <= width for low, width in zip(lower_bounds(task.structure.upper_bounds), widths, strict=True))
     energy = float(task.energy(torch.tensor(widths)))
-    assert energy <= task.budget_joules
-    assert outcome.notes["budget_unused_share"] == pytest.approx(1 - energy / task.budget_joules)
+    assert energy <= task.budget
+    assert outcome.notes["budget_unused_share"] == pytest.approx(1 - energy / task.budget)
     assert all(torch.equal(task.network.state_dict()[name], tensor) for name, tensor in before.items())
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from methods.ecc import ecc, paper
-from methods.ecc.ecc import ECC, target_joules
+from methods.ecc.ecc import ECC, target_energy
 from methods.ecc.paper import ECCPaper
 from methods.ecc.prox import channel_price, descending, keep_channels, trim_dual
 from methods.ecc.steps import EPSILON, dual_step, project_z, width_gradient, width_step, z_step
@@ -32,7 +32,7 @@ class Still:
     """A network whose importances never change: the task of the methods, as far as their dynamics look at it."""
 
     importance: torch.Tensor
-    budget_joules: float
+    budget: float
     energy_model: BilinearModel
     iterations: int = 200
     structure: SimpleNamespace = field(init=False)
@@ -65,8 +65,8 @@ def alexnet(budget_fraction, *, seed=0, iterations=200, bounds=NARROW):
     chain = tuple((j, j + 1) for j in range(len(COEFFICIENTS)))
     coefficients = torch.tensor(COEFFICIENTS, dtype=torch.float64)
     model = BilinearModel(torch.tensor(INTERCEPT).double(), coefficients, chain, (3.0, *map(float, bounds), 1000.0))
-    dense_joules = INTERCEPT + sum(COEFFICIENTS)
-    return Still(importance, budget_fraction * dense_joules, model, iterations)
+    dense_energy = INTERCEPT + sum(COEFFICIENTS)
+    return Still(importance, budget_fraction * dense_energy, model, iterations)
 
 
 def run_ecc(still, method=None):
@@ -77,7 +77,7 @@ def run_ecc(still, method=None):
     for iteration in range(1, still.iterations + 1):
         y = channel_price(ranked, bound=s, step_size=ALPHA)
         keep = keep_channels(still.importance, bound=s, dual=y, rho=method.rho_1, step_size=ALPHA)
-        target = target_joules(iteration, still.iterations, start, still.budget_joules)
+        target = target_energy(iteration, still.iterations, start, still.budget)
         if float(still.energy(s)) > target:
             s, y, _ = method.narrow(still, s, ranked, ALPHA, target)
         path.append((iteration, s))
@@ -90,17 +90,17 @@ def run_paper(still, iterations):
     s, z, path = still.dense, 0.0, []
     y = torch.zeros_like(s)
     beta = ECCPaper().beta(still, s, ranked, ALPHA)
-    while float(still.energy(s)) > still.budget_joules and len(path) < iterations:
+    while float(still.energy(s)) > still.budget and len(path) < iterations:
         y = trim_dual(y, ranked, bound=s, step_size=ALPHA)
         keep = keep_channels(still.importance, bound=s, dual=y, rho=10.0, step_size=ALPHA) & (still.importance > 0)
         phi = keep.sum(1).double()
         slope = still.energy_model.gradient(still.structure.positions(s))[1:-1]
-        gradient = width_gradient(s, phi, y, slope, float(still.energy(s)) - still.budget_joules, **rho)
+        gradient = width_gradient(s, phi, y, slope, float(still.energy(s)) - still.budget, **rho)
         z = project_z(z, gradient, slope, s > 1, EPSILON)
         assert (gradient + z * slope)[s > 1].max() >= EPSILON * (1 - 1e-6)
         s = width_step(s, gradient + z * slope, s > 1, beta)
         y = dual_step(y, phi, s.floor(), rho_1=10.0)
-        z = z_step(z, float(still.energy(s)) - still.budget_joules, rho_2=10.0)
+        z = z_step(z, float(still.energy(s)) - still.budget, rho_2=10.0)
         path.append((s, phi))
     return path
 
@@ -111,10 +111,8 @@ def test_runs_take_the_path_that_is_examined_here(make, tiny_task, monkeypatch):
     task = tiny_task(0.4, iterations=80, learning_rate=ALPHA)
     model = task.energy_model  # in the paper's hundredths of a joule, on which the speed of a constant beta depends
     small = replace(model, intercept=model.intercept / 32, coefficients=model.coefficients / 32)
-    task = replace(task, energy_model=small, budget_joules=task.budget_joules / 32)
-    still = Still(
-        alexnet(0.4, bounds=task.structure.upper_bounds).importance, task.budget_joules, small, task.ledger.limit
-    )
+    task = replace(task, energy_model=small, budget=task.budget / 32)
+    still = Still(alexnet(0.4, bounds=task.structure.upper_bounds).importance, task.budget, small, task.ledger.limit)
     for module in (ecc, paper):
         monkeypatch.setattr(module, "ChannelNorms", lambda *_: lambda: still.importance)
     trace = make().run(task).trace
@@ -128,13 +126,13 @@ def greedy(still):
     """Importance lost when the channel that costs the least importance per joule goes first, until the budget holds."""
     order = [sorted(row[row > 0].tolist()) for row in still.importance]
     s, lost = still.dense, 0.0
-    while float(joules := still.energy(s)) > still.budget_joules:
+    while float(energy := still.energy(s)) > still.budget:
         candidates = []
         for unit in (s > 1).nonzero().flatten().tolist():
             smaller = s.clone()
             smaller[unit] -= 1
             weakest = order[unit][int(still.dense[unit] - s[unit])]
-            candidates.append((weakest / float(joules - still.energy(smaller)), weakest, unit))
+            candidates.append((weakest / float(energy - still.energy(smaller)), weakest, unit))
         _, weakest, unit = min(candidates)
         s[unit] -= 1
         lost += weakest
@@ -148,14 +146,14 @@ def test_lands_on_the_budget_close_to_greedy(fraction, iterations):
     path, keep = run_ecc(still)
     energies = [float(still.energy(s)) for _, s in path]
     assert energies == sorted(energies, reverse=True)
-    assert 0.995 * still.budget_joules <= energies[-1] <= still.budget_joules
+    assert 0.995 * still.budget <= energies[-1] <= still.budget
     landed = next(iteration for iteration, s in path if torch.equal(s, path[-1][1]))
     assert landed <= max(1, 0.8 * iterations)
     assert torch.equal(keep.sum(1).double(), path[-1][1])  # the operator kept s channels
     lost = float(still.importance[~keep].sum())
     assert lost <= 1.05 * greedy(still)
     uniform = 0.0  # the same energy with the same share of every unit
-    share = (still.budget_joules / float(still.energy(still.dense))) ** 0.5
+    share = (still.budget / float(still.energy(still.dense))) ** 0.5
     for row in still.importance:
         alive = descending(row[row > 0])
         uniform += float(alive[round(share * len(alive)) :].sum())
@@ -182,7 +180,7 @@ def test_literal_updates_fall_monotonically_and_reach_the_budget():
     path = run_paper(still, 400)
     energies = [float(still.energy(s)) for s, _ in path]
     assert all(later < earlier for earlier, later in pairwise(energies))
-    assert energies[-1] <= still.budget_joules
+    assert energies[-1] <= still.budget
     for (s, _), (_, phi) in pairwise(path):  # the trim: phi >= floor(s) at each operator
         assert bool((phi >= s.floor()).all())
 

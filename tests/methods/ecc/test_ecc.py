@@ -13,18 +13,18 @@ from hypothesis import strategies as st
 
 from methods.contract import Infeasible
 from methods.ecc import ECC, ECCPaper, UniformGradual
-from methods.ecc.ecc import target_joules
+from methods.ecc.ecc import target_energy
 from shared.energy.budget import uniform_widths
 from shared.networks import active_channels, active_widths, compact
 
 ALL = [ECC, ECCPaper, UniformGradual]
 
 
-def in_unit(task, joules):
+def in_unit(task, energy):
     """The same task with energies of another size: `joules` for the dense network instead of 1."""
     model = task.energy_model
-    scaled = replace(model, intercept=model.intercept * joules, coefficients=model.coefficients * joules)
-    return replace(task, energy_model=scaled, budget_joules=task.budget_joules * joules)
+    scaled = replace(model, intercept=model.intercept * energy, coefficients=model.coefficients * energy)
+    return replace(task, energy_model=scaled, budget=task.budget * energy)
 
 
 def run(make, task):
@@ -45,9 +45,9 @@ def test_ends_within_the_budget_and_spends_the_ledger(make, network, tiny_task):
     widths = active_widths(outcome.network)
     assert list(widths) == outcome.notes["widths"]
     assert min(widths) >= 1 and widths != task.structure.upper_bounds
-    joules = float(task.energy(torch.tensor(widths)))
-    assert joules <= task.budget_joules
-    assert outcome.notes["budget_unused_share"] == pytest.approx(1 - joules / task.budget_joules)
+    energy = float(task.energy(torch.tensor(widths)))
+    assert energy <= task.budget
+    assert outcome.notes["budget_unused_share"] == pytest.approx(1 - energy / task.budget)
     if make is not ECCPaper:  # a constant beta promises no time
         assert 0.6 * 30 <= outcome.notes["budget_reached_at_iteration"] <= 0.8 * 30
 
@@ -59,7 +59,7 @@ def test_lands_on_the_budget_in_any_number_of_iterations(make, iterations, tiny_
     outcome = run(make, task)
     assert task.ledger.remaining == 0
     widths = torch.tensor(active_widths(outcome.network))
-    assert float(task.energy(widths)) <= task.budget_joules
+    assert float(task.energy(widths)) <= task.budget
     assert outcome.notes["budget_reached_at_iteration"] <= max(1, 0.8 * iterations)
 
 
@@ -74,15 +74,15 @@ def test_leaves_little_of_the_budget_unused(tiny_task):
 def test_trace_shows_bounds_that_hold_and_an_energy_that_falls(make, tiny_task):
     task = tiny_task(0.5, iterations=250)
     trace = run(make, task).trace
-    assert set(trace) == {"iteration", "loss", "energy_joules", "phi", "s", "y", "z"}
+    assert set(trace) == {"iteration", "loss", "energy", "phi", "s", "y", "z"}
     rows = len(trace["iteration"])
     assert rows <= 101 and all(len(column) == rows for column in trace.values())
     if make is ECCPaper:
         return
     assert trace["iteration"][-1] == 250
-    assert trace["energy_joules"] == sorted(trace["energy_joules"], reverse=True)
+    assert trace["energy"] == sorted(trace["energy"], reverse=True)
     assert all(bool((earlier >= later).all()) for earlier, later in pairwise(map(torch.tensor, trace["s"])))
-    assert trace["energy_joules"] == pytest.approx(task.energy(torch.tensor(trace["phi"])).tolist(), rel=1e-5)
+    assert trace["energy"] == pytest.approx(task.energy(torch.tensor(trace["phi"])).tolist(), rel=1e-5)
     assert min(trace["z"]) >= 0 and min(min(y) for y in trace["y"]) >= 0 and min(trace["loss"]) > 0
     assert trace["phi"][-1] == trace["s"][-1]
     for phi, s in zip(trace["phi"], trace["s"], strict=True):  # floor(s) channels at least: s follows, phi comes after
@@ -170,18 +170,18 @@ def test_the_unit_of_energy_does_not_matter(tiny_task):
 def test_uniform_gradual_ends_at_the_widths_of_uniform(fraction, tiny_task):
     task = tiny_task(fraction, iterations=30)
     outcome = run(UniformGradual, task)
-    expected = uniform_widths(task.structure, task.energy_model, task.budget_joules)
+    expected = uniform_widths(task.structure, task.energy_model, task.budget)
     assert active_widths(outcome.network) == expected
     # on its way too: the widths for the energy that it has
     for s in outcome.trace["s"]:
-        joules = float(task.energy(torch.tensor(s)))
-        assert uniform_widths(task.structure, task.energy_model, joules * (1 + 1e-9)) == tuple(map(int, s))
+        energy = float(task.energy(torch.tensor(s)))
+        assert uniform_widths(task.structure, task.energy_model, energy * (1 + 1e-9)) == tuple(map(int, s))
 
 
 @given(st.integers(2, 300_000), st.floats(0.1, 10), st.floats(0.05, 1.5))
 def test_schedule_starts_at_dense_and_lands_before_eight_tenths(limit, dense, fraction):
     budget = dense * fraction
-    at = lambda iteration: target_joules(iteration, limit, dense, budget)  # noqa: E731
+    at = lambda iteration: target_energy(iteration, limit, dense, budget)  # noqa: E731
     landing = max(1, int(0.8 * limit) - 1)
     assert at(landing) <= budget and at(limit) <= budget
     some = [at(1 + (limit - 1) * step // 20) for step in range(21)]

@@ -65,8 +65,8 @@ def with_network(task: Task, network: nn.Module, coefficients: list[float]) -> T
         terms,
         tuple(map(float, anatomy.position_bounds)),
     )
-    budget = task.budget_joules * float(model(anatomy.positions(anatomy.upper_bounds)))  # of the toy network's 1 J
-    return replace(task, network=network, structure=anatomy, energy_model=model, budget_joules=budget)
+    budget = task.budget * float(model(anatomy.positions(anatomy.upper_bounds)))  # of the toy network's 1 J
+    return replace(task, network=network, structure=anatomy, energy_model=model, budget=budget)
 
 
 @pytest.fixture(scope="session")

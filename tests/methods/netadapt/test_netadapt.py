@@ -32,7 +32,7 @@ def test_every_step_shrinks_one_unit_to_its_largest_width_within_the_target(watc
     task, trace = watched.task, watched.outcome.trace
     before = task.structure.upper_bounds
     assert len(trace["widths"]) > 3
-    for target, unit, widths in zip(trace["target_joules"], trace["unit"], trace["widths"], strict=True):
+    for target, unit, widths in zip(trace["target_energy"], trace["unit"], trace["widths"], strict=True):
         assert [index for index in range(len(widths)) if widths[index] != before[index]] == [unit]
         assert widths[unit] < before[unit]
         one_more = [*widths[:unit], widths[unit] + 1, *widths[unit + 1 :]]
@@ -42,13 +42,13 @@ def test_every_step_shrinks_one_unit_to_its_largest_width_within_the_target(watc
 
 def test_energy_falls_strictly_and_ends_within_the_budget(watched) -> None:  # type: ignore[no-untyped-def]
     task, trace = watched.task, watched.outcome.trace
-    joules = [task.dense_energy_joules, *trace["joules"]]
-    assert all(after < before for before, after in itertools.pairwise(joules))
-    assert trace["target_joules"][-1] == task.budget_joules
+    energy = [task.dense_energy, *trace["energy"]]
+    assert all(after < before for before, after in itertools.pairwise(energy))
+    assert trace["target_energy"][-1] == task.budget
     final = estimate(task, active_widths(watched.outcome.network))
-    assert final <= task.budget_joules
-    assert final == pytest.approx(joules[-1], rel=1e-12)
-    assert watched.outcome.notes["budget_unused_share"] == pytest.approx(1 - final / task.budget_joules)
+    assert final <= task.budget
+    assert final == pytest.approx(energy[-1], rel=1e-12)
+    assert watched.outcome.notes["budget_unused_share"] == pytest.approx(1 - final / task.budget)
 
 
 def test_candidates_keep_their_zeros_through_training(watched) -> None:  # type: ignore[no-untyped-def]
@@ -116,7 +116,7 @@ def test_published_schedule_where_iterations_allow_it(tiny_task) -> None:  # typ
     task = tiny_task(budget_fraction=0.5, iterations=11, minimum_short_term_iterations=0)
     outcome = NetAdapt().run(task)
     assert outcome.notes["steps"] == outcome.notes["steps_of_the_paper_schedule"] == 17
-    assert outcome.trace["target_joules"] == pytest.approx([0.96**step for step in range(1, 17)] + [0.5])
+    assert outcome.trace["target_energy"] == pytest.approx([0.96**step for step in range(1, 17)] + [0.5])
     assert 0 in outcome.trace["short_term_iterations"]  # without a minimum, candidates may be judged as they are
     assert task.ledger.remaining == 0
 
@@ -128,10 +128,10 @@ def test_targets_that_whole_channels_have_met_already_are_left_out(tiny_task) ->
     outcome = NetAdapt().run(task)
     assert outcome.trace["unit"] == [0] * 7
     channel = (0.98 + 1e-4) / 12
-    joules = [1 - count * channel for count in range(8)]
-    assert outcome.trace["joules"] == pytest.approx(joules[1:])
-    following = [next(step for step in range(1, 18) if 0.96**step < before) for before in joules[:-2]]
-    assert outcome.trace["target_joules"] == pytest.approx([0.96**step for step in following] + [0.5])
+    energy = [1 - count * channel for count in range(8)]
+    assert outcome.trace["energy"] == pytest.approx(energy[1:])
+    following = [next(step for step in range(1, 18) if 0.96**step < before) for before in energy[:-2]]
+    assert outcome.trace["target_energy"] == pytest.approx([0.96**step for step in following] + [0.5])
 
 
 def test_candidates_that_cannot_reach_the_target_are_dropped_and_counted(tiny_task) -> None:  # type: ignore[no-untyped-def]
@@ -140,7 +140,7 @@ def test_candidates_that_cannot_reach_the_target_are_dropped_and_counted(tiny_ta
     missing = sum(score is None for scores in outcome.trace["accuracy"] for score in scores)
     assert outcome.notes["candidates_dropped"] == missing > 0
     for target, scores, before in zip(
-        outcome.trace["target_joules"],
+        outcome.trace["target_energy"],
         outcome.trace["accuracy"],
         [task.structure.upper_bounds, *outcome.trace["widths"]],
         strict=False,
@@ -161,19 +161,27 @@ def test_a_budget_above_the_dense_network_only_trains(tiny_task) -> None:  # typ
 def test_a_budget_below_one_channel_per_unit_is_infeasible_at_once(tiny_task) -> None:  # type: ignore[no-untyped-def]
     task = tiny_task(budget_fraction=0.1)
     with pytest.raises(
-        Infeasible, match=r"the smallest widths \(1, 1, 1, 1\) take 0\.12\d+ J, above the budget of 0\.1 J"
+        Infeasible, match=r"the smallest widths \(1, 1, 1, 1\) take 0\.12\d+ J, above the budget of 0\.1$"
     ):
         NetAdapt().run(task)
     assert task.ledger.training_iterations == 0
 
 
-def test_no_unit_that_reaches_the_target_alone_is_infeasible(tiny_task) -> None:  # type: ignore[no-untyped-def]
+def test_where_no_unit_reaches_the_target_alone_steps_are_finer(tiny_task) -> None:  # type: ignore[no-untyped-def]
     """Two terms of 2 % each are all that one unit can lower, a little less than a step of 4 %."""
     task = tiny_task(budget_fraction=0.95)
     task = replace(task, energy_model=chain_model(task, 0.9, [0.02] * 5))
-    assert estimate(task, (1, 1, 1, 1)) < task.budget_joules
-    with pytest.raises(Infeasible, match="no unit alone can lower the energy from 1 J"):
-        NetAdapt().run(task)
+    assert estimate(task, (1, 1, 1, 1)) < task.budget
+    outcome = NetAdapt().run(task)
+    assert estimate(task, active_widths(outcome.network)) <= task.budget
+    assert outcome.notes["finer_steps"] == sum(outcome.trace["finer"]) > 0
+
+
+def test_a_budget_that_no_unit_can_come_nearer_is_infeasible(tiny_task) -> None:  # type: ignore[no-untyped-def]
+    task = tiny_task(budget_fraction=0.95)
+    flat = chain_model(task, 1.0, [0.0] * 5)
+    with pytest.raises(Infeasible, match=r"the smallest widths .* take 1 J, above the budget"):
+        NetAdapt().run(replace(task, energy_model=flat))
 
 
 def test_two_runs_are_the_same_bit_for_bit(tiny_task) -> None:  # type: ignore[no-untyped-def]

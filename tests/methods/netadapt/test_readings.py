@@ -69,13 +69,34 @@ def test_equal_operations_are_read_once_and_diagonals_only_on_the_diagonal(struc
     assert float(whole) == pytest.approx(len(anatomy.operations))  # each counts, read or reused
 
 
+def test_dilations_which_the_simulator_does_not_price_are_read_once(structures: dict) -> None:
+    """ERFNet's readings are as many as those of the same network undilated."""
+    dilated = structures["erfnet"]
+    undilated = replace(
+        dilated, operations=tuple(replace(op, padding=(0, 0), dilation=(1, 1)) for op in dilated.operations)
+    )
+    assert len({op.dilation for op in dilated.operations}) > 1
+
+    def asked(anatomy: Structure) -> list[bytes]:
+        seen: list[bytes] = []
+
+        def readings(operation: Operation, widths: Floats) -> Floats:
+            seen.append(widths.tobytes())
+            return np.ones(len(widths))
+
+        read_entries(anatomy, readings, 2)
+        return seen
+
+    assert asked(dilated) == asked(undilated)
+
+
 @pytest.mark.parametrize("device", platforms.names())
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_a_platform_fills_a_table_and_counts_its_readings(structures: dict, name: str, device: str) -> None:
     platform, anatomy = platforms.get(device), structures[name]
     table = table_from_platform(platform, anatomy, BATCHES[name])
     assert (table.source, table.platform, table.batch, table.unit) == ("simulated", device, BATCHES[name], "J")
-    grid_points = sum(entry.joules.size * len(entry.operations) for entry in table.entries)
+    grid_points = sum(entry.energy.size * len(entry.operations) for entry in table.entries)
     assert 0 < platform.queries < grid_points
     # on its grid the table is the sum of the single readings, noise aside: here the dense network and all ones
     rows = anatomy.positions([anatomy.upper_bounds, [1] * len(anatomy.units)])

@@ -9,7 +9,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from methods.netadapt.schedule import ADDITIVE, GEOMETRIC, Place, Reachable, next_step, reachable_joules, widest
+from methods.netadapt.schedule import ADDITIVE, GEOMETRIC, Place, Reachable, next_step, reachable_energy, widest
 from methods.netadapt.table import LookupTable
 from shared.energy import BilinearModel
 from shared.networks.units import Structure, Unit
@@ -33,7 +33,7 @@ class Case:
 
     def reachable(self, width_step: int = 1) -> Reachable:
         table = LookupTable.from_model(self.model, self.structure.position_bounds)
-        return reachable_joules(table, self.structure.at(self.widths), [width_step] * len(self.widths))
+        return reachable_energy(table, self.structure.at(self.widths), [width_step] * len(self.widths))
 
 
 @st.composite
@@ -47,8 +47,8 @@ def cases(draw: st.DrawFn) -> Case:
     constant = torch.tensor(draw(st.floats(0, 1)), dtype=torch.float64)
     model = BilinearModel(constant, coefficients, terms, tuple(map(float, structure.position_bounds)))
     widths = tuple(draw(st.integers(1, bound)) for bound in bounds)
-    joules = float(model(structure.positions(widths)))
-    return Case(structure, model, widths, Place(joules, joules, joules * draw(st.floats(0.05, 0.999))))
+    energy = float(model(structure.positions(widths)))
+    return Case(structure, model, widths, Place(energy, energy, energy * draw(st.floats(0.05, 0.999))))
 
 
 def test_steps_of_the_geometric_schedule() -> None:
@@ -65,12 +65,12 @@ def test_steps_of_the_geometric_schedule() -> None:
 def test_steps_of_the_additive_schedule(dense: float, now: float, share: float, done: int) -> None:
     """Oracle: the reductions taken off one after the other; what they leave after 2,000 steps they leave for ever."""
     place = Place(dense, dense * now, dense * now * share, (1.0,) * done)
-    left, counted = place.joules, 0
-    assume(left - place.budget_joules > 1e-6 * dense or left == place.budget_joules)
-    while left > place.budget_joules and counted < 2_000:
+    left, counted = place.energy, 0
+    assume(left - place.budget > 1e-6 * dense or left == place.budget)
+    while left > place.budget and counted < 2_000:
         left -= 0.025 * dense * 0.96 ** (done + counted)
         counted += 1
-        assume(abs(left - place.budget_joules) > 1e-6 * dense)  # where rounding decides, either count is right
+        assume(abs(left - place.budget) > 1e-6 * dense)  # where rounding decides, either count is right
     assert ADDITIVE.published_steps(place) == (counted if counted < 2_000 else math.inf)
 
 
@@ -110,21 +110,24 @@ def test_coarser_steps_arrive_and_keep_their_proportions(schedule, share: float,
 def test_candidate_widths_are_the_largest_that_reach_the_target(case: Case, schedule, width_step: int) -> None:  # type: ignore[no-untyped-def]
     reachable = case.reachable(width_step)
     step = next_step(schedule, case.place, reachable, iterations=10**9, minimum=1)
-    dense, budget = case.place.dense_joules, case.place.budget_joules
+    dense, budget = case.place.dense_energy, case.place.budget
     target = max(budget, 0.96 * dense if schedule is GEOMETRIC else 0.975 * dense)
     if sum(map(len, reachable)) == 1:  # one smaller width is left in all: this step is the last
         target = budget
+    if step is not None and step.finer:
+        assert all(min(values, default=math.inf) > target * (1 - 1e-12) for values in map(dict.values, reachable))
+        return
     for unit, width in enumerate(case.widths):
-        joules = case.alone(unit)
+        energy = case.alone(unit)
         smaller = [other for other in range(1, width) if other % width_step == 0]
-        fitting = [other for other in smaller if joules[other - 1] <= target * (1 - 1e-12)]
+        fitting = [other for other in smaller if energy[other - 1] <= target * (1 - 1e-12)]
         chosen = step.candidates.get(unit) if step is not None else None
         assert chosen == (max(fitting) if fitting else None)
         if chosen is not None:
-            assert joules[chosen - 1] <= target
-            assert chosen + width_step >= width or target < joules[chosen + width_step - 1] * (1 + 1e-9)
+            assert energy[chosen - 1] <= target
+            assert chosen + width_step >= width or target < energy[chosen + width_step - 1] * (1 + 1e-9)
     if step is not None:
-        assert step.target_joules == pytest.approx(target, rel=1e-12)
+        assert step.target_energy == pytest.approx(target, rel=1e-12)
         assert not step.coarser
 
 
@@ -136,9 +139,9 @@ def test_the_most_steps_that_leave_every_candidate_its_minimum(
     minimum: int,
 ) -> None:
     """Oracle: every number of steps from one to that of the published schedule, tried from scratch."""
-    joules = [case.alone(unit)[:-1] for unit in range(len(case.widths))]
-    dense, budget = case.place.dense_joules, case.place.budget_joules
-    finest = sum(map(len, joules))  # more steps than widths can't be
+    energy = [case.alone(unit)[:-1] for unit in range(len(case.widths))]
+    dense, budget = case.place.dense_energy, case.place.budget
+    finest = sum(map(len, energy))  # more steps than widths can't be
     likely = math.log(budget / dense) / math.log(0.96) if schedule is GEOMETRIC else (dense - budget) / 0.025 / dense
     finest = min(finest, max(1, math.ceil(likely - 1e-9)))
     options = {}
@@ -149,12 +152,12 @@ def test_the_most_steps_that_leave_every_candidate_its_minimum(
             shares = [0.96**n for n in range(steps)]
             target = dense * 0.975 if steps == finest else dense - (dense - budget) * shares[0] / sum(shares)
         target = max(budget, target) if steps > 1 else budget
-        count = sum(any(value <= target * (1 - 1e-12) for value in values) for values in joules)
+        count = sum(any(value <= target * (1 - 1e-12) for value in values) for values in energy)
         if count:
             options[steps] = (target, iterations // (count * steps))
     step = next_step(schedule, case.place, case.reachable(), iterations, minimum)
     if not options:
-        assert step is None
+        assert step is None or step.finer
         return
     generous = [steps for steps, (_, short_term) in options.items() if short_term >= minimum]
     expected = max(generous) if generous else min(options)
@@ -162,14 +165,40 @@ def test_the_most_steps_that_leave_every_candidate_its_minimum(
     assert step.steps_left == expected
     assert step.coarser == (expected < finest)
     assert step.short_term_iterations == options[expected][1]
-    assert step.target_joules == pytest.approx(options[expected][0], rel=1e-12)
-    assert expected > 1 or step.target_joules == budget
+    assert step.target_energy == pytest.approx(options[expected][0], rel=1e-12)
+    assert expected > 1 or step.target_energy == budget
+
+
+@given(case=cases(), iterations=st.integers(0, 500), minimum=st.integers(0, 9))
+def test_where_no_unit_can_do_a_step_it_is_as_fine_as_the_iterations_allow(
+    case: Case, iterations: int, minimum: int
+) -> None:
+    """Oracle: all numbers of candidates, tried one by one, on energies that one unit alone can hardly change."""
+    whole = case.place.energy
+    saving = [{width: 1 - 0.01 * (1 - value / whole) for width, value in row.items()} for row in case.reachable()]
+    scale = max((1 - value for values in saving for value in values.values()), default=0.0)
+    assume(0 < scale < 0.02)
+    step = next_step(GEOMETRIC, Place(1.0, 1.0, 0.9), saving, iterations, minimum)
+    most = sorted((1 - min(values.values()) for values in saving if values), reverse=True)
+    most = [saved for saved in most if saved > 1e-12]
+    enough = [k for k in range(1, len(most) + 1) if k * math.ceil(0.1 / most[k - 1] - 1e-12) * minimum <= iterations]
+    chosen = max(enough, default=1)
+    assert step is not None and step.finer and not step.coarser
+    assert step.target_energy == pytest.approx(1 - most[chosen - 1], rel=1e-9)
+    assert len(step.candidates) >= chosen  # more where two units save the same
+    for unit, width in step.candidates.items():
+        assert saving[unit][width] <= step.target_energy
+        assert all(saving[unit][other] > step.target_energy * (1 - 1e-12) for other in saving[unit] if other > width)
+
+
+def test_nothing_to_save_is_no_step() -> None:
+    assert next_step(GEOMETRIC, Place(1.0, 1.0, 0.5), [{1: 1.0}, {}], 100, 1) is None
 
 
 @pytest.mark.parametrize("schedule", [GEOMETRIC, ADDITIVE])
 def test_a_budget_by_a_rounding_error_below_takes_one_step(schedule) -> None:  # type: ignore[no-untyped-def]
     step = next_step(schedule, Place(1.0, 1.0, 1.0 - 1e-15), [{3: 0.5, 4: 0.9}, {1: 1.0}], 10, 0)
-    assert step is not None and step.target_joules == 1.0 - 1e-15
+    assert step is not None and step.target_energy == 1.0 - 1e-15
     assert step.candidates == {0: 4} and step.steps_left == 1 and not step.coarser
 
 
@@ -181,12 +210,12 @@ def test_widths_are_multiples_and_small_units_stay_whole() -> None:
     ones = torch.ones(7, dtype=torch.float64)
     model = BilinearModel(ones[0], ones, terms, tuple(map(float, bounds)))
     table = LookupTable.from_model(model, bounds)
-    assert [list(row) for row in reachable_joules(table, structure, [8] * 6)] == [[], [], [], [8], [8, 16], [8, 16]]
-    by_channel = [list(row) for row in reachable_joules(table, structure, [1] * 6)]
+    assert [list(row) for row in reachable_energy(table, structure, [8] * 6)] == [[], [], [], [8], [8, 16], [8, 16]]
+    by_channel = [list(row) for row in reachable_energy(table, structure, [1] * 6)]
     assert by_channel == [list(range(1, bound)) for bound in structure.upper_bounds]
-    mixed = [list(row) for row in reachable_joules(table, structure, [1, 1, 3, 8, 9, 12])]
+    mixed = [list(row) for row in reachable_energy(table, structure, [1, 1, 3, 8, 9, 12])]
     assert mixed == [[], [1, 2, 3, 4, 5, 6], [3, 6], [8], [9, 18], [12]]
-    row = reachable_joules(table, structure, [8] * 6)[4]
+    row = reachable_energy(table, structure, [8] * 6)[4]
     assert row[16] == pytest.approx(float(model(structure.positions((1, 7, 8, 9, 16, 24)))))
 
 

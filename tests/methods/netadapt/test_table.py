@@ -54,20 +54,20 @@ def test_table_is_filled_on_its_grid_alone() -> None:
     table = LookupTable.from_model(spy, (3, 33, 65, 10), points=5)
     assert table.size == sum(len(rows) if rows.ndim > 1 else 1 for rows in asked)
     constant, first, middle, last = table.entries
-    assert constant.positions == () and constant.joules == float(model.intercept)
+    assert constant.positions == () and constant.energy == float(model.intercept)
     assert (first.positions, middle.positions, last.positions) == ((1,), (1, 2), (2,))  # the ends are fixed
     narrow, wide = middle.grids
     assert narrow.tolist() == [1, 9, 17, 25, 33] and wide.tolist() == [1, 17, 33, 49, 65]
     expected = float(model.coefficients[1]) * np.outer(narrow / 33, wide / 65)
-    np.testing.assert_allclose(middle.joules, expected, rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(middle.energy, expected, rtol=1e-12, atol=1e-15)
 
 
 def test_interpolation_between_and_on_grid_points() -> None:
     grid, other = np.array([1.0, 3.0, 7.0]), np.array([2.0, 4.0])
-    joules = np.array([[1.0, 5.0], [2.0, -1.0], [8.0, 3.0]])  # not bilinear
-    entry = Entry((0, 1), (grid, other), joules)
+    energy = np.array([[1.0, 5.0], [2.0, -1.0], [8.0, 3.0]])  # not bilinear
+    entry = Entry((0, 1), (grid, other), energy)
     on_grid = np.array([[x, y] for x in grid for y in other])
-    np.testing.assert_array_equal(entry.at(on_grid), joules.ravel())
+    np.testing.assert_array_equal(entry.at(on_grid), energy.ravel())
     # (6, 2.5): three quarters of the way from 3 to 7, a quarter of the way from 2 to 4
     expected = 0.25 * (0.75 * 2 + 0.25 * -1) + 0.75 * (0.75 * 8 + 0.25 * 3)
     np.testing.assert_allclose(entry.at(np.array([6.0, 2.5])), expected, rtol=1e-14)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from shared import energy, networks, platforms
+from shared.energy.terms import KINDS, terms
 from shared.errors import BadInput
 from shared.networks import Structure
 
@@ -52,7 +53,7 @@ def test_mobilenet_errors_are_in_the_papers_region(device: str) -> None:
 def test_widths_are_uniform_from_one_to_the_upper_bound(small: Structure) -> None:
     profile = energy.profile(platforms.get("tx2"), small, 16)
     bounds = np.array(small.upper_bounds)
-    assert profile.widths.shape == (10_000, len(bounds)) and profile.joules.shape == (10_000,)
+    assert profile.widths.shape == (10_000, len(bounds)) and profile.amounts.shape == (10_000,)
     np.testing.assert_array_equal(profile.widths.min(axis=0), 1)
     np.testing.assert_array_equal(profile.widths.max(axis=0), bounds)
     mean_error = (profile.widths.mean(axis=0) - (bounds + 1) / 2) / np.sqrt((bounds**2 - 1) / 12 / 10_000)
@@ -64,11 +65,11 @@ def test_widths_are_uniform_from_one_to_the_upper_bound(small: Structure) -> Non
 def test_profile_holds_the_platforms_readings(small: Structure) -> None:
     platform = platforms.get("1080ti")
     profile = energy.profile(platform, small, 64, samples=50, test_samples=10)
-    again = platforms.get("1080ti").measure(small.operations, small.positions(profile.widths), 64).joules
-    np.testing.assert_array_equal(profile.joules, again)
+    again = platforms.get("1080ti").measure(small.operations, small.positions(profile.widths), 64)
+    np.testing.assert_array_equal(profile.amounts, again)
     dense = platform.true_joules(small.operations, [small.position_bounds], 64)[0]
-    assert profile.dense_joules == pytest.approx(dense, rel=4 * platform.parameters.reading_noise / np.sqrt(10))
-    assert (profile.source, profile.batch, profile.test_samples) == ("simulated", 64, 10)
+    assert profile.dense_reading == pytest.approx(dense, rel=4 * platform.parameters.reading_noise / np.sqrt(10))
+    assert (profile.unit, profile.noise, profile.batch, profile.test_samples) == ("J", None, 64, 10)
 
 
 def test_second_profile_comes_from_the_cache_unread_anew(small: Structure) -> None:
@@ -77,8 +78,8 @@ def test_second_profile_comes_from_the_cache_unread_anew(small: Structure) -> No
     second = energy.profile(platform, small, 4, samples=30, test_samples=6)
     assert platform.queries == 0 and second.key == first.key
     np.testing.assert_array_equal(second.widths, first.widths)
-    np.testing.assert_array_equal(second.joules, first.joules)
-    assert second.dense_joules == first.dense_joules and second.widths.dtype == first.widths.dtype
+    np.testing.assert_array_equal(second.amounts, first.amounts)
+    assert second.dense_reading == first.dense_reading and second.widths.dtype == first.widths.dtype
 
 
 def test_key_changes_with_everything_a_profile_depends_on(small: Structure) -> None:
@@ -94,6 +95,7 @@ def test_key_changes_with_everything_a_profile_depends_on(small: Structure) -> N
             ("tx2", small, 1, 20, 1),
         ]
     ]
+    keys.append(energy.profile(platforms.get("tx2", "s"), small, 1, samples=20, test_samples=5, seed=0).key)
     assert len(set(keys)) == len(keys)
 
 
@@ -115,13 +117,13 @@ def test_a_damaged_cache_file_is_made_anew(damage: str, small: Structure, cache_
         place = whole.index(b"PK\x01\x02") + 10
         path.write_bytes(whole[:place] + b"\x63" + whole[place + 1 :])
     elif damage == "other shapes":
-        np.savez(path, widths=first.widths[:5], joules=first.joules[:5], dense_joules=first.dense_joules)
+        np.savez(path, widths=first.widths[:5], amounts=first.amounts[:5], dense_reading=first.dense_reading)
     else:
-        np.savez(path, widths=np.array([{}], dtype=object), joules=first.joules, dense_joules=first.dense_joules)
+        np.savez(path, widths=np.array([{}], dtype=object), amounts=first.amounts, dense_reading=first.dense_reading)
     platform = platforms.get("tx2")
     again = energy.profile(platform, small, 4, samples=30, test_samples=6)
     assert platform.queries > 0
-    np.testing.assert_array_equal(again.joules, first.joules)
+    np.testing.assert_array_equal(again.amounts, first.amounts)
     assert path.read_bytes() == whole
 
 
@@ -129,18 +131,28 @@ def test_errors_of_a_fit_are_those_of_its_held_out_rows(small: Structure) -> Non
     profile = energy.profile(platforms.get("tx2"), small, 256, samples=300, test_samples=100)
     fit = energy.fit(profile, small)
     estimates = [fit.model(small.positions(row)).item() for row in profile.widths[200:].tolist()]
-    median = sorted(profile.joules[:200])[99:101]
-    errors = [abs(e - j) / j for e, j in zip(estimates, profile.joules[200:], strict=True)]
-    idle_errors = [abs(sum(median) / 2 - j) / j for j in profile.joules[200:]]
+    median = sorted(profile.amounts[:200])[99:101]
+    errors = [abs(e - j) / j for e, j in zip(estimates, profile.amounts[200:], strict=True)]
+    idle_errors = [abs(sum(median) / 2 - j) / j for j in profile.amounts[200:]]
     assert fit.relative_error == pytest.approx(sum(errors) / 100, rel=1e-12)
     assert fit.skill == pytest.approx(sum(errors) / sum(idle_errors), rel=1e-12)
     dense = fit.model.intercept.item() + fit.model.coefficients.sum().item()
-    assert fit.dense_relative_error == pytest.approx(dense / profile.dense_joules - 1, rel=1e-9)
+    assert fit.dense_relative_error == pytest.approx(dense / profile.dense_reading - 1, rel=1e-9)
     assert fit.model.upper_bounds == tuple(small.position_bounds)
     same = energy.BilinearModel.fit(
-        small.positions(profile.widths[:200]), profile.joules[:200], upper_bounds=small.position_bounds
+        small.positions(profile.widths[:200]), profile.amounts[:200], upper_bounds=small.position_bounds
     )
     assert torch.equal(same.coefficients, fit.model.coefficients)
+
+
+def test_a_fit_has_the_terms_of_its_kind_and_the_unit_of_its_profile(small: Structure) -> None:
+    profile = energy.profile(platforms.get("tx2", "s"), small, 256, samples=300, test_samples=100)
+    assert profile.unit == "s" and profile.noise is None
+    for kind in KINDS:
+        model = energy.fit(profile, small, kind).model
+        assert model.unit == "s" and model.terms == terms(small, kind)
+    with pytest.raises(BadInput, match="a kind of energy model, got 'cubic'"):
+        energy.fit(profile, small, "cubic")
 
 
 @pytest.mark.parametrize(("samples", "test_samples"), [(10, 10), (10, 0), (1, 1), (10, -1)])

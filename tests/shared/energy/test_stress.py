@@ -137,5 +137,5 @@ def test_the_climb_finds_a_planted_worst_case(mobilenet: tuple[Structure, Biline
     start, found, again = search(0), search(150), search(150)
     assert found.excess > 0.4 > 1.2 * start.excess  # 0.5 can't be had at this budget
     assert found.excess == pytest.approx(surcharge(table.positions(found.widths[None]).numpy())[0], rel=1e-9)
-    assert (1 - BAND) * 0.3 <= found.estimate_joules <= 0.3
+    assert (1 - BAND) * 0.3 <= found.estimate <= 0.3
     assert found.widths.tolist() == again.widths.tolist()

@@ -70,3 +70,42 @@ def test_a_process_that_dies_holding_it_frees_it(tmp_path: Path) -> None:
         other.wait()
     with device_lock("gpu:0", "b", folder=tmp_path):
         assert str(os.getpid()) in (tmp_path / "gpu%3A0.holder").read_text()
+
+
+def test_those_who_share_keep_out_only_who_wants_it_alone(tmp_path: Path) -> None:
+    with (
+        device_lock("cpu", "training a", shared=True, folder=tmp_path),
+        device_lock("cpu", "training b", shared=True, folder=tmp_path),
+        pytest.raises(MeterError, match=rf"cpu held by process {os.getpid()} \(training [ab]\)"),
+        device_lock("cpu", "reading", folder=tmp_path),
+    ):
+        pytest.fail("read beside a training")
+    with (
+        device_lock("cpu", "reading", folder=tmp_path),
+        pytest.raises(MeterError, match="reading"),
+        device_lock("cpu", "training", shared=True, folder=tmp_path),
+    ):
+        pytest.fail("trained beside a reading")
+    assert not list(tmp_path.glob("*user*"))
+
+
+def test_a_training_that_died_is_in_nobodys_way(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLD.replace('ecc",', 'ecc", shared=True,'), str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        with pytest.raises(MeterError, match=f"process {other.pid}"), device_lock("gpu:0", "b", folder=tmp_path):
+            pytest.fail("two at a time")
+        other.kill()
+        other.wait()
+    with device_lock("gpu:0", "b", folder=tmp_path):
+        pass
+
+
+def test_waiting_for_who_goes_in_time(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None and other.stdin is not None and other.stdout.readline() == "held\n"
+        other.stdin.close()  # it ends now, some time after
+        with device_lock("gpu:0", "b", wait_s=60.0, folder=tmp_path):
+            pass

@@ -86,13 +86,13 @@ def test_readings_repeat_within_a_trial_and_differ_between_trials() -> None:
     rows = many_rows(table, 50)
     first, again = platforms.get("tx2"), platforms.get("tx2")
     reading = first.measure(table.operations, rows, 4)
-    assert reading.source == "simulated"
-    np.testing.assert_array_equal(again.measure(table.operations, rows[::-1], 4).joules[::-1], reading.joules)
+    assert first.source == "simulated"
+    np.testing.assert_array_equal(again.measure(table.operations, rows[::-1], 4)[::-1], reading)
     others = [
-        again.measure(table.operations, rows, 4, trial=1).joules,
-        platforms.get("1080ti").measure(table.operations, rows, 4).joules,
-        again.measure(table.operations, rows, 8).joules,
-        again.measure(table.operations[:-1], rows, 4).joules,
+        again.measure(table.operations, rows, 4, trial=1),
+        platforms.get("1080ti").measure(table.operations, rows, 4),
+        again.measure(table.operations, rows, 8),
+        again.measure(table.operations[:-1], rows, 4),
     ]
     truths = [
         first.true_joules(table.operations, rows, 4),
@@ -100,7 +100,7 @@ def test_readings_repeat_within_a_trial_and_differ_between_trials() -> None:
         first.true_joules(table.operations, rows, 8),
         first.true_joules(table.operations[:-1], rows, 4),
     ]
-    noise = reading.joules / truths[0]
+    noise = reading / truths[0]
     for joules, truth in zip(others, [truths[0], *truths[1:]], strict=True):
         assert (joules / truth != noise).all()
 
@@ -110,7 +110,7 @@ def test_noise_is_normal_with_the_sigma_of_the_data_file(device: str) -> None:
     table, platform = small_mobilenet(), platforms.get(device)
     rows = many_rows(table, 2000)
     truth = platform.true_joules(table.operations, rows, 64)
-    errors = np.array([platform.measure(table.operations, rows, 64, trial=t).joules / truth - 1 for t in range(4)])
+    errors = np.array([platform.measure(table.operations, rows, 64, trial=t) / truth - 1 for t in range(4)])
     sigma = platform.parameters.reading_noise
     assert 0.005 < sigma < 0.05
     assert scipy.stats.kstest(errors.ravel() / sigma, "norm").pvalue > 1e-3
@@ -126,6 +126,21 @@ def test_readings_are_counted_and_the_truth_is_not() -> None:
     platform.measure(table.operations, rows[:1], 2, trial=3)
     assert platform.queries == 8
     assert platforms.get("1080ti").queries == 0
+
+
+def test_amounts_are_in_the_platform_s_unit() -> None:
+    """Seconds with the same relative noise as joules, and the same batch to infer at."""
+    table, rows = small_mobilenet(), many_rows(small_mobilenet(), 7)
+    joules, seconds = platforms.get("tx2"), platforms.get("tx2", "s")
+    assert (joules.unit, seconds.unit) == ("J", "s")
+    truth = joules.simulate(table.operations, rows, 2)
+    np.testing.assert_array_equal(joules.true(table.operations, rows, 2), truth.joules)
+    np.testing.assert_array_equal(seconds.true(table.operations, rows, 2), truth.seconds)
+    read = seconds.measure(table.operations, rows, 2) / truth.seconds - 1
+    np.testing.assert_allclose(read, joules.measure(table.operations, rows, 2) / truth.joules - 1, rtol=1e-9)
+    assert (np.abs(read) > 0).all()
+    sizes = [one.inference_batch(table.operations, table.position_bounds) for one in (joules, seconds)]
+    assert sizes[0] == sizes[1]
 
 
 @pytest.mark.parametrize("device", ["1080ti", "tx2"])

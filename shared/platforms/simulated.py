@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from shared.cache import content_key
 from shared.errors import BadInput
-from shared.networks.operations import Operation
+from shared.networks.operations import Operation, priced
 from shared.platforms import parameters
 from shared.platforms.kernels import Array
 from shared.platforms.noise import row_normals
@@ -23,24 +22,19 @@ LARGEST_BATCH = 65_536
 STILL_FALLING = 0.9  # what a doubled batch must at most multiply a figure by to count as lowering it
 
 
-@dataclass(frozen=True)
-class Reading:
-    """What a meter said: joules per image (n,), and what kind of meter it was."""
-
-    joules: Array
-    source: str
-
-
 class SimulatedPlatform:
     """A chip that exists as a data file. Its joules are simulated: calibrated to six published dense figures, no more.
 
-    `calibration` identifies the constants and formulas, `queries` counts the readings that `measure` has given.
+    unit: of what `measure` and `true` say, "J" or "s". `calibration` identifies the constants and formulas, `queries`
+    counts the readings that `measure` has given.
     """
 
-    source = "simulated"
+    source: Literal["simulated"] = "simulated"
+    meter = "simulator"
+    host = None
 
-    def __init__(self, path: Path) -> None:
-        self.name = path.stem
+    def __init__(self, path: Path, unit: Literal["J", "s"] = "J") -> None:
+        self.name, self.unit = path.stem, unit
         self.parameters, self.entries = parameters.load(path)
         self.calibration = parameters.version(self.entries)
         self.queries = 0
@@ -48,6 +42,11 @@ class SimulatedPlatform:
     def simulate(self, operations: Sequence[Operation], positions: ArrayLike, batch: int) -> Simulation:
         """Joules with their causes and seconds, per image and without noise, for each row of `positions` (n, p)."""
         return simulate(tuple(operations), _checked_positions(positions), _checked_batch(batch), self.parameters)
+
+    def true(self, operations: Sequence[Operation], positions: ArrayLike, batch: int) -> Array:
+        """Noise-free amounts per image (n,) in the platform's unit: for final scoring and tests, never for a method."""
+        amounts = self.true_joules if self.unit == "J" else self.true_seconds
+        return amounts(operations, positions, batch)
 
     def true_joules(self, operations: Sequence[Operation], positions: ArrayLike, batch: int) -> Array:
         """Noise-free joules per image (n,): for final scoring and tests, never for a method."""
@@ -57,18 +56,18 @@ class SimulatedPlatform:
         """Noise-free seconds per image (n,): for final scoring and tests, never for a method."""
         return self.simulate(operations, positions, batch).seconds
 
-    def measure(self, operations: Sequence[Operation], positions: ArrayLike, batch: int, *, trial: int = 0) -> Reading:
-        """One noisy reading per row of `positions` (n, p), each counted in `queries`.
+    def measure(self, operations: Sequence[Operation], positions: ArrayLike, batch: int, *, trial: int = 0) -> Array:
+        """One noisy reading per row of `positions` (n, p): amounts per image (n,), each counted in `queries`.
 
         A reading is the true value times 1 + sigma * a standard normal number, which stands for what differs from run
         to run (clocks, temperature, sensor). It depends on platform, operations, batch, widths and `trial` alone: the
         same trial reads the same again, and averaging over trials approaches the true value.
         """
-        joules = self.true_joules(operations, positions, batch)
+        amounts = self.true(operations, positions, batch)
         seed = int(content_key("reading", self.name, _fingerprint(tuple(operations)), batch, trial), 16)
         factors = 1 + self.parameters.reading_noise * row_normals(seed, _checked_positions(positions))
-        self.queries += joules.size
-        return Reading(joules * factors, self.source)
+        self.queries += amounts.size
+        return amounts * factors
 
     def inference_batch(self, operations: Sequence[Operation], position_bounds: Sequence[int]) -> int:
         """The smallest power of two from which on doubling the batch lowers the all-ones share by less than a tenth.
@@ -95,11 +94,11 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in parameters.FOLDER.glob("*.toml")))
 
 
-def get(name: str) -> SimulatedPlatform:
+def get(name: str, unit: Literal["J", "s"] = "J") -> SimulatedPlatform:
     """A fresh platform with its own count of queries; raises BadInput for an unknown name."""
     if name not in names():
         raise BadInput("a simulated platform", repr(name), " or ".join(names()))
-    return SimulatedPlatform(parameters.FOLDER / f"{name}.toml")
+    return SimulatedPlatform(parameters.FOLDER / f"{name}.toml", unit)
 
 
 def _checked_positions(positions: ArrayLike) -> Array:
@@ -120,4 +119,4 @@ def _checked_batch(batch: int) -> int:
 
 @lru_cache(maxsize=32)
 def _fingerprint(operations: tuple[Operation, ...]) -> str:
-    return content_key([dataclasses.asdict(operation) for operation in operations])
+    return content_key([priced(operation) for operation in operations])

@@ -1,0 +1,144 @@
+"""A profile on hardware: it saves as it goes, goes on where it stopped, and ends when more readings would not help.
+
+About a hundred readings already fit the bilinear model of a network like MobileNet, and each takes seconds: so rows
+are read in blocks until the held-out error has settled, at most as many as the protocol asks for.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.cache import atomic_write, cache_dir, content_key
+from shared.energy.bilinear import BilinearModel
+from shared.energy.profiles import Profile, uniform_rows
+from shared.networks import Structure
+from shared.platforms import MeasuredPlatform, Subject
+
+BLOCK = 10  # rows that are read in turns with the dense network
+FEWEST = 100  # rows
+FOLDS = 5  # a fifth of the rows is held out, each in its turn
+SETTLED_BLOCKS, SETTLED = 5, 0.05  # the error has settled when its last five values lie this close to their mean,
+SMALL = 1e-3  # or are all below this
+Say = Callable[[str], None]
+
+
+class Progress(NamedTuple):
+    """What is read so far: amounts (n,), both ends of their intervals, and the dense network's beside each block."""
+
+    amounts: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    dense: NDArray[np.float64]
+    batch: int
+
+
+def collect(
+    platform: MeasuredPlatform,
+    subject: Subject,
+    *,
+    samples: int,
+    seed: int = 0,
+    say: Say = lambda _: None,
+) -> Profile:
+    """Read up to `samples` uniform width vectors, those of `profile` in its order, or take them from the cache.
+
+    The last fifth of the rows is for judging. Raises MeterError when the sensor fails; what is read by then is kept.
+    """
+    structure = subject.structure
+    what = (platform.name, platform.calibration, platform.short.name, structure.fingerprint, samples, seed)
+    key = content_key("measured profile", BLOCK, FEWEST, *what)
+    path = cache_dir() / "profiles" / f"{key}.npz"
+    rows = uniform_rows(structure, samples, seed)
+    known = _read(path) or _started(platform, subject, say)
+    ends = _ends(structure, len(known.amounts))[-SETTLED_BLOCKS:]
+    errors = [held_out_error(structure, rows[:n], known.amounts[:n]) for n in ends]
+    began_s, before = time.monotonic(), len(known.amounts)
+    while len(known.amounts) < samples and not has_settled(errors):
+        n = len(known.amounts)
+        block = [structure.upper_bounds, *map(tuple, rows[n : min(n + BLOCK, samples)])]
+        dense, *readings = platform.read(subject, block, known.batch, platform.short)
+        known = Progress(
+            np.append(known.amounts, [reading.amount for reading in readings]),
+            np.append(known.low, [reading.interval[0] for reading in readings]),
+            np.append(known.high, [reading.interval[1] for reading in readings]),
+            np.append(known.dense, dense.amount),
+            known.batch,
+        )
+        _write(path, known)
+        n = len(known.amounts)
+        errors += [held_out_error(structure, rows[:n], known.amounts)] if n in _ends(structure, n) else []
+        each_s = (time.monotonic() - began_s) / (n - before)
+        say(f"profile: {n} of at most {samples} networks read, {each_s * (samples - n) / 60:.0f} min for all of them")
+    n = len(known.amounts)
+    half_widths = (known.high - known.low) / 2
+    return Profile(
+        rows[:n].astype(np.int32),
+        known.amounts,
+        float(np.median(known.dense)),
+        test_samples=n // FOLDS,
+        batch=known.batch,
+        unit=platform.unit,
+        key=content_key(key, known.amounts.tolist()),
+        noise=float(np.mean(half_widths / known.amounts)),
+    )
+
+
+def held_out_error(structure: Structure, rows: NDArray[np.int64], amounts: NDArray[np.float64]) -> float:
+    """Mean |estimate - reading| / reading of the bilinear model, each fifth of the rows judged by the other four."""
+    positions = structure.positions(rows).numpy()
+    fold = np.arange(len(rows)) % FOLDS
+    errors = np.empty(len(rows))
+    for held in range(FOLDS):
+        out = fold == held
+        model = BilinearModel.fit(positions[~out], amounts[~out], upper_bounds=structure.position_bounds)
+        errors[out] = np.abs(model(positions[out]).numpy() / amounts[out] - 1)
+    return float(errors.mean())
+
+
+def has_settled(errors: list[float]) -> bool:
+    """Whether the last held-out errors, one for each block from FEWEST rows on, are small or alike."""
+    if len(errors) < SETTLED_BLOCKS:
+        return False
+    last = np.array(errors[-SETTLED_BLOCKS:])
+    alike = np.abs(last - last.mean()).max() <= SETTLED * last.mean()
+    return bool(alike or last.max() <= SMALL)
+
+
+def _ends(structure: Structure, rows: int) -> range:
+    """After how many rows the error is taken: from FEWEST on, or from enough for a fit on four fifths, every block."""
+    unknowns = len(structure.position_bounds)
+    fewest = max(FEWEST, 2 * BLOCK * math.ceil(unknowns * FOLDS / (FOLDS - 1) / BLOCK))
+    return range(fewest, rows + 1, BLOCK)
+
+
+def _started(platform: MeasuredPlatform, subject: Subject, say: Say) -> Progress:
+    batch = platform.inference_batch(subject)
+    say(f"profile: inference batch {batch}")
+    none = np.empty(0)
+    return Progress(none, none, none, none, batch)
+
+
+def _write(path: Path, known: Progress) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, **known._asdict())
+    atomic_write(path, buffer.getvalue())
+
+
+def _read(path: Path) -> Progress | None:
+    """What an earlier process has read; None when there is nothing, or damage."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            known = Progress(**{name: file[name] for name in Progress._fields})
+    except Exception:  # damage shows as a dozen kinds of error, from a missing file to a false checksum
+        return None
+    blocks = math.ceil(len(known.amounts) / BLOCK)
+    sound = len(known.amounts) == len(known.low) == len(known.high) and len(known.dense) == blocks
+    return known._replace(batch=int(known.batch)) if sound else None

@@ -1,0 +1,107 @@
+"""Which platform answers for `--device`, `--metric` and `--meter`: hardware with a sensor, or a simulation of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from shared.errors import BadInput
+from shared.meters import ClockMeter, Meter, MeterError, RaplMeter, ReplayMeter
+from shared.meters.ina3221 import INA3221Meter, SysfsRail
+from shared.meters.nvml import NvmlMeter
+from shared.meters.nvml_devices import cuda_device
+from shared.meters.nvml_library import Library
+from shared.meters.nvml_wheels import missing_code
+from shared.platforms import simulated
+from shared.platforms.measured import MeasuredPlatform
+
+Platform = simulated.SimulatedPlatform | MeasuredPlatform
+
+HERE = {"cpu": "the processor of this machine", "local": "the GPU of this machine"}
+MODELS = {"1080ti": "GTX 1080 Ti", "tx2": "Jetson TX2"}  # as the driver and the board's device tree name them
+UNITS: dict[str, Literal["J", "s"]] = {"energy": "J", "latency": "s"}
+METERS = ("auto", "nvml", "ina3221:RAIL", "rapl", "clock", "sim", "replay:FILE")
+
+
+def devices() -> tuple[str, ...]:
+    """All devices: the simulated ones, which may be here as well, then those of this machine."""
+    return (*simulated.names(), *HERE)
+
+
+def choose(device: str, metric: str = "energy", meter: str = "auto", *, root: Path = Path("/")) -> Platform:
+    """The platform that is asked. `meter` auto takes the real sensor where this machine is that very model.
+
+    root: of the file system. Raises BadInput for unknown names, for a device that is not here, for a sensor whose
+    trial read fails, and for a meter that does not tell the metric.
+    """
+    if device not in devices():
+        raise BadInput(f"a device out of {', '.join(devices())}", repr(device), "python -m bench devices")
+    if metric not in UNITS:
+        raise BadInput(f"--metric {' or '.join(UNITS)}", repr(metric), "--metric energy")
+    kind, _, detail = meter.partition(":")
+    if kind not in [known.partition(":")[0] for known in METERS]:
+        raise BadInput(f"a meter out of {', '.join(METERS)}", repr(meter), "--meter auto")
+    can_simulate = device in simulated.names()
+    if kind == "sim" and not can_simulate:
+        raise BadInput(f"a simulated device for --meter sim ({', '.join(simulated.names())})", device, "--meter auto")
+    if kind == "sim" or (kind == "auto" and can_simulate and not _is_here(device, root)):
+        return simulated.get(device, UNITS[metric])
+    place = "cpu" if device == "cpu" else _gpu(device)
+    try:
+        sensor = _sensor(device, metric, kind, detail, root)
+    except MeterError as error:
+        raise BadInput(error.expected, error.got, error.hint) from None
+    if sensor.unit != UNITS[metric]:
+        right = "clock" if metric == "latency" else "rapl" if device == "cpu" else "nvml"
+        raise BadInput(f"a meter that tells --metric {metric}", f"--meter {meter}", f"--meter {right} or auto")
+    return MeasuredPlatform(device, sensor, device=place)
+
+
+def _is_here(device: str, root: Path) -> bool:
+    """Whether this machine is, or holds, the model that `device` names."""
+    if device == "tx2":
+        return MODELS[device] in _board(root)
+    return torch.cuda.is_available() and MODELS[device] in torch.cuda.get_device_name(0)
+
+
+def _board(root: Path) -> str:
+    try:
+        return (root / "proc/device-tree/model").read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def _gpu(device: str) -> str:
+    """Torch's name of the GPU. Raises BadInput where torch can't use one."""
+    if not torch.cuda.is_available():
+        model = MODELS.get(device, "NVIDIA GPU")
+        hint = "--meter sim" if device in simulated.names() else "--device cpu --metric latency"
+        raise BadInput(f"a {model} that torch can use", "none", f"python -m bench devices, or {hint}")
+    if why := missing_code(torch.cuda.get_arch_list(), torch.cuda.get_device_capability(0)):
+        raise BadInput("a torch with code for this GPU", why, "the wheel it names")
+    return "cuda:0"
+
+
+def _sensor(device: str, metric: str, kind: str, detail: str, root: Path) -> Meter:
+    if kind == "auto":
+        jetson = "Jetson" in _board(root)
+        joules = "rapl" if device == "cpu" else "ina3221" if jetson else "nvml"
+        kind = "clock" if metric == "latency" else joules
+    match kind:
+        case "clock":
+            return ClockMeter()
+        case "rapl":
+            if device != "cpu":
+                raise MeterError("--device cpu for --meter rapl", device, "--meter nvml")
+            return RaplMeter(root=root / "sys/class/powercap")
+        case "nvml":
+            if device == "cpu":
+                raise MeterError("a GPU for --meter nvml", device, "--device local, or --meter rapl")
+            return NvmlMeter(cuda_device(Library()))
+        case "ina3221":
+            if device == "cpu":
+                raise MeterError("a Jetson for --meter ina3221", device, "--device local, or --meter rapl")
+            return INA3221Meter(SysfsRail(detail, str(root / "sys")))
+    return ReplayMeter(Path(detail))

@@ -1,0 +1,136 @@
+"""Hardware that is there: networks run on it while a meter reads."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import nn
+
+from shared.cache import content_key
+from shared.host import processor
+from shared.memory import keep_freed_memory
+from shared.meters import Clock, MachineClock, Meter, Reading, Settings, device_lock, measure_all
+from shared.meters.clock import ClockMeter
+from shared.meters.measuring import FULL, SHORT
+from shared.networks import Structure
+from shared.platforms.simulated import STILL_FALLING
+
+# A clock needs no windows of seconds: it resolves every run, and medians are safe from interruptions.
+CLOCK_FULL = Settings(
+    "clock", 8, window_s=0.25, runs=32, warmup_s=0.1, cool_down_s=0.02, idle_s=0.0, target=0.01, limit_s=20.0
+)
+CLOCK_SHORT = Settings(
+    "clock, short", 4, window_s=0.03, runs=8, warmup_s=0.01, cool_down_s=0.0, idle_s=0.0, target=0.02, limit_s=1.0
+)
+LARGEST_BATCH = 256
+WAIT_S = 7 * 24 * 3600.0  # for trainings of ours on the device; they tell their own time to go
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network to be read: its dense structure, and how to build it at any widths, with any weights."""
+
+    structure: Structure
+    build: Callable[[tuple[int, ...]], nn.Module]
+
+
+class MeasuredPlatform:
+    """A processor or a GPU of this machine, and the meter that reads it.
+
+    name: as `--device` calls it. device: where torch runs networks, "cpu" or "cuda:0". A processor runs them on one
+    thread that stays on one core. unit: the meter's. calibration: a hash of what decides readings beside the network
+    (host class, device, torch, meter, scope). settings: for readings that count, and for a profile's. queries: given.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        meter: Meter,
+        *,
+        device: str = "cpu",
+        clock: Clock | None = None,
+        settings: tuple[Settings, Settings] | None = None,
+    ) -> None:
+        self.name, self.sensor, self.device = name, meter, torch.device(device)
+        self.source: Literal["measured", "simulated"] = "simulated" if meter.simulated else "measured"
+        self.meter, self.unit = f"{meter.name} ({meter.scope})", meter.unit
+        self.clock = clock or MachineClock()
+        chip = processor() if device == "cpu" else torch.cuda.get_device_name(self.device)
+        cores = os.cpu_count()
+        self.host = f"{chip}, one thread of {cores} cores" if device == "cpu" else chip
+        self.calibration = content_key(self.host, torch.__version__, meter.name, meter.scope)[:12]
+        clocked = meter.method == "clock"
+        self.full, self.short = settings or ((CLOCK_FULL, CLOCK_SHORT) if clocked else (FULL, SHORT))
+        self.queries = 0
+
+    def read(self, subject: Subject, widths: Sequence[Sequence[int]], batch: int, settings: Settings) -> list[Reading]:
+        """One reading per image for each row of `widths`, taken in turns so that a drift meets all alike.
+
+        Waits until nothing of ours computes on the device. Raises MeterError when the sensor fails.
+        """
+        with device_lock(str(self.device), f"reading {self.name}", wait_s=WAIT_S), self._pinned():
+            works = {str(row): self._work(subject, tuple(map(int, kept)), batch) for row, kept in enumerate(widths)}
+            readings = measure_all(works, self.sensor, settings, self.clock)
+        self.queries += len(readings)
+        return [readings[name].per(batch) for name in works]
+
+    def inference_batch(self, subject: Subject) -> int:
+        """The first power of two that two doublings in a row each quicken by less than a tenth, per dense image.
+
+        Below it a small network costs little but launches. Found by the clock, whatever the meter. At most
+        LARGEST_BATCH. (Simulated platforms look at the share that all-ones widths take; on processors those run on
+        slow paths of their own.)
+        """
+        timed = MeasuredPlatform(self.name, ClockMeter(self.clock), device=str(self.device), clock=self.clock)
+
+        def seconds(batch: int) -> float:
+            return timed.read(subject, [subject.structure.upper_bounds], batch, CLOCK_SHORT)[0].amount
+
+        batches = [2**k for k in range((4 * LARGEST_BATCH).bit_length())]
+        taken: list[float] = []
+        for place, batch in enumerate(batches):
+            taken.append(seconds(batch))
+            if place >= 2 and all(after > STILL_FALLING * before for before, after in pairwise(taken[-3:])):
+                return batches[place - 2]
+        return LARGEST_BATCH
+
+    def _work(self, subject: Subject, widths: tuple[int, ...], batch: int) -> Callable[[], object]:
+        network = subject.build(widths).eval().to(self.device).to(memory_format=torch.channels_last)
+        draw = torch.Generator().manual_seed(0)
+        shape: tuple[int, ...] = network.input_shape  # type: ignore[assignment]
+        images = torch.randn((batch, *shape), generator=draw)
+        images = images.to(self.device).contiguous(memory_format=torch.channels_last)
+        on_gpu = self.device.type == "cuda"
+
+        @torch.inference_mode()
+        def run() -> None:
+            network(images)
+            if on_gpu:
+                torch.cuda.synchronize(self.device)
+
+        return run
+
+    @contextlib.contextmanager
+    def _pinned(self) -> Iterator[None]:
+        """One thread on one core for a processor, the last that this process may use; as before on leaving."""
+        if self.device.type != "cpu":
+            yield
+            return
+        keep_freed_memory()
+        threads = torch.get_num_threads()
+        cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+        torch.set_num_threads(1)
+        try:
+            if cores:
+                os.sched_setaffinity(0, {max(cores)})
+            yield
+        finally:
+            if cores:
+                os.sched_setaffinity(0, cores)
+            torch.set_num_threads(threads)

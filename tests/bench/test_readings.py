@@ -1,0 +1,139 @@
+"""Readings come when all trainings are done; repair cuts on until they fit, and tells what it did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from bench import harness, readings
+from bench.budgets import Budget
+from bench.dense import DenseWeights
+from bench.plan import Ground, Job, Plan, Request
+from bench.teacher import live
+from bench.workload import Workload
+from shared.meters import ClockMeter, SimulatedClock
+from shared.networks import structure
+from shared.platforms import MeasuredPlatform
+from tests.shared.platforms.played import Played
+
+Truth = Callable[[Sequence[int]], float]
+
+
+@dataclass(frozen=True)
+class PlayedWorkload(Workload):
+    """MobileNet whose copies for readings take as long as `truth` says."""
+
+    truth: Truth = len
+    clock: SimulatedClock | None = None
+
+    def build(self, widths: tuple[int, ...] | None = None) -> nn.Module:
+        assert widths is not None and self.clock is not None
+        return Played(widths, lambda kept, batch: self.truth(kept) * batch, self.clock, [])
+
+
+@pytest.fixture
+def on_hardware(ground: Ground, in_cache: Path) -> Callable[[Truth], Ground]:
+    def make(truth: Truth) -> Ground:
+        clock = SimulatedClock()
+        work = PlayedWorkload(**vars(ground.workload), truth=truth, clock=clock)
+        return replace(ground, workload=work, platform=MeasuredPlatform("cpu", ClockMeter(clock), clock=clock))
+
+    return make
+
+
+def plan_of(ground: Ground, weights: DenseWeights, *, repair: bool) -> tuple[Plan, dict[Job, harness.Result]]:
+    """Uniform widths at two budgets, each as its run left it: a network, and a reading that is still to be taken."""
+    jobs = [Job("uniform", Budget(share, share * ground.dense_reading), 0) for share in (0.6, 0.4)]
+    teacher = live(weights.network)
+    results = {job: harness.execute(job, "key", ground, weights, teacher, lambda *_: None, "command") for job in jobs}
+    assert all(result.record.status == "ok" for result in results.values())
+    return Plan(Request(repair=repair), ground, tuple(jobs)), results
+
+
+def estimate(ground: Ground, widths: Sequence[int]) -> float:
+    return float(ground.fit.model(ground.structure.positions(list(widths))))
+
+
+def test_readings_of_cut_networks_and_of_the_dense_one(
+    ground: Ground, on_hardware: Callable[[Truth], Ground], weights: DenseWeights
+) -> None:
+    here = on_hardware(lambda widths: 1.1 * estimate(ground, widths))
+    plan, unread = plan_of(here, weights, repair=False)
+    said: list[str] = []
+    done = readings.read_again(plan, weights, unread, said.append)
+    assert list(done) == list(plan.jobs)
+    for job, result in done.items():
+        measures = result.record.measures
+        assert measures is not None and result.record.repair is None
+        assert measures.widths == unread[job].record.measures.widths  # type: ignore[union-attr]
+        assert measures.reading == pytest.approx(1.1 * measures.estimate)
+        assert measures.interval == pytest.approx((measures.reading,) * 2)
+        assert result.record.dense_again == pytest.approx(1.1 * estimate(ground, ground.structure.upper_bounds))
+        assert result.weights is unread[job].weights
+    assert said == ["reading the dense network and 2 cut ones in turns, at most about 1 min"]
+
+
+def test_repair_cuts_the_least_important_until_the_reading_fits(
+    ground: Ground, on_hardware: Callable[[Truth], Ground], weights: DenseWeights
+) -> None:
+    here = on_hardware(lambda widths: 1.1 * estimate(ground, widths))
+    plan, unread = plan_of(here, weights, repair=True)
+    done = readings.read_again(plan, weights, unread, lambda line: None)
+    for job, result in done.items():
+        record, before = result.record, unread[job].record.measures
+        measures, repair = record.measures, record.repair
+        assert measures is not None and repair is not None and before is not None and job.budget is not None
+        assert repair.reading > job.budget.amount >= measures.reading > 0.95 * job.budget.amount
+        assert repair.widths == before.widths and repair.accuracy_after == before.accuracy_after
+        assert repair.removed_channels == sum(before.widths) - sum(measures.widths) > 0
+        assert all(now <= then for now, then in zip(measures.widths, before.widths, strict=True))
+        assert measures.estimate == pytest.approx(estimate(ground, measures.widths))
+        assert record.network["widths"] == list(measures.widths) and record.cost == unread[job].record.cost
+        small = weights.at(measures.widths)
+        small.load_state_dict(result.weights)  # type: ignore[arg-type]
+        assert measures.parameters == sum(p.numel() for p in small.parameters())
+        # every channel that stays is one of the network's before
+        old, new = unread[job].weights, result.weights
+        assert old is not None and new is not None
+        stem = next(name for name, value in new.items() if value.ndim == 4)
+        kept = [any(torch.equal(row, other) for other in old[stem]) for row in new[stem]]
+        assert all(kept) and structure(small).upper_bounds == measures.widths
+
+
+def test_networks_within_their_budgets_are_left_alone(
+    ground: Ground, on_hardware: Callable[[Truth], Ground], weights: DenseWeights
+) -> None:
+    here = on_hardware(lambda widths: 0.9 * estimate(ground, widths))
+    plan, unread = plan_of(here, weights, repair=True)
+    for job, result in readings.read_again(plan, weights, unread, lambda line: None).items():
+        assert result.record.repair is None and result.weights is unread[job].weights
+
+
+def test_what_cannot_be_repaired_stays_and_is_said(
+    ground: Ground, on_hardware: Callable[[Truth], Ground], weights: DenseWeights
+) -> None:
+    """Hardware that takes the same whatever the widths."""
+    here = on_hardware(lambda widths: 10 * ground.dense_reading)
+    plan, unread = plan_of(here, weights, repair=True)
+    said: list[str] = []
+    for job, result in readings.read_again(plan, weights, unread, said.append).items():
+        assert result.record.repair is None and result.weights is unread[job].weights
+        assert result.record.measures is not None and job.budget is not None
+        assert result.record.measures.reading > job.budget.amount
+    assert sum("could not be repaired" in line for line in said) == 2
+
+
+def test_a_miss_without_a_network_passes_through(
+    ground: Ground, on_hardware: Callable[[Truth], Ground], weights: DenseWeights
+) -> None:
+    here = on_hardware(lambda widths: estimate(ground, widths))
+    plan, unread = plan_of(here, weights, repair=True)
+    job = plan.jobs[0]
+    unread[job] = harness.failed(job, "key", here, weights, "died", "command")
+    done = readings.read_again(plan, weights, unread, lambda line: None)
+    assert done[job].record.measures is None and done[plan.jobs[1]].record.measures is not None

@@ -1,0 +1,130 @@
+"""A profile on hardware finds the true model, ends when it has, and goes on where it was stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from shared import energy
+from shared.energy import collecting
+from shared.meters import MeterError
+from shared.networks import structure
+from shared.rng import numpy_generator
+from tests.conftest import ToyNet, chain_energy
+from tests.shared.platforms.played import Bench
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
+    return tmp_path
+
+
+TRUTH = chain_energy(structure(ToyNet()))  # 1 for the dense network
+
+
+def bilinear(noise: float = 0.0, fails_after: int | None = None) -> Callable[[Sequence[int], int], float]:
+    """A second for an image of the dense network; noise is relative and fixed for a width vector."""
+    asked = 0
+
+    def seconds(widths: Sequence[int], batch: int) -> float:
+        nonlocal asked
+        asked += 1
+        if fails_after is not None and asked > fails_after:
+            raise MeterError("a sensor", "none", "again")
+        factor = 1 + noise * numpy_generator(0, f"noise/{list(map(int, widths))}").standard_normal()
+        return float(TRUTH([1, *widths, 4])) * batch * factor
+
+    return seconds
+
+
+def test_it_finds_the_true_model_and_stops() -> None:
+    bench, said = Bench(ToyNet(), bilinear()), list[str]()
+    profile = energy.collect(bench.platform, bench.subject, samples=1000, say=said.append)
+    fit = energy.fit(profile, bench.subject.structure)
+    assert len(profile.amounts) == collecting.FEWEST + (collecting.SETTLED_BLOCKS - 1) * collecting.BLOCK
+    assert profile.unit == fit.model.unit == "s" and profile.batch == 1
+    assert profile.dense_reading == pytest.approx(1.0) and profile.noise == pytest.approx(0.0, abs=1e-12)
+    assert fit.relative_error < 1e-6
+    torch.testing.assert_close(fit.model.coefficients, TRUTH.coefficients, rtol=1e-5, atol=1e-7)
+    assert said[-1].startswith("profile: 140 of at most 1000 networks read")
+    rows = numpy_generator(0, "profile").integers(1, np.array([13, 21, 17, 25]), size=(1000, 4))
+    np.testing.assert_array_equal(profile.widths, rows[:140])
+
+
+def test_noise_makes_it_read_on_up_to_the_protocols_count() -> None:
+    bench = Bench(ToyNet(), bilinear(noise=0.2))
+    profile = energy.collect(bench.platform, bench.subject, samples=155)
+    assert 140 <= len(profile.amounts) <= 155
+    fit = energy.fit(profile, bench.subject.structure)
+    assert 0.1 < fit.relative_error < 0.3  # mean |normal| is 0.8 of its deviation
+
+
+def test_stopped_anywhere_it_ends_with_the_same_profile() -> None:
+    whole = energy.collect((bench := Bench(ToyNet(), bilinear(0.02))).platform, bench.subject, samples=300)
+    inferences = len(bench.log)
+    for name in collecting.cache_dir().glob("profiles/*"):
+        name.unlink()
+    counts = []
+    for _ in range(20):
+        bench = Bench(ToyNet(), bilinear(0.02, fails_after=inferences // 4))
+        try:
+            profile = energy.collect(bench.platform, bench.subject, samples=300)
+        except MeterError:
+            counts.append(len(bench.log))
+        else:
+            break
+    assert len(counts) >= 3
+    np.testing.assert_allclose(profile.amounts, whole.amounts, rtol=1e-9)  # clocks add up in another order
+    assert profile.dense_reading == pytest.approx(whole.dense_reading, rel=1e-9)
+
+    again = Bench(ToyNet(), bilinear(0.02))
+    cached = energy.collect(again.platform, again.subject, samples=300)
+    assert not again.log and cached.key == profile.key
+
+
+def test_a_damaged_file_is_made_anew(cache_folder: Path) -> None:
+    bench = Bench(ToyNet(), bilinear())
+    first = energy.collect(bench.platform, bench.subject, samples=200)
+    (path,) = cache_folder.glob("profiles/*.npz")
+    path.write_bytes(path.read_bytes()[:-40])
+    again = energy.collect(bench.platform, bench.subject, samples=200)
+    np.testing.assert_array_equal(first.widths, again.widths)
+    np.testing.assert_allclose(first.amounts, again.amounts)
+
+
+def test_held_out_error_against_a_fit_by_hand() -> None:
+    table = structure(ToyNet())
+    rows = numpy_generator(1, "rows").integers(1, np.array(table.upper_bounds) + 1, size=(60, 4))
+    amounts = np.array([bilinear(0.1)(row, 1) for row in rows])
+    positions = table.positions(rows).numpy()
+    scaled = positions / np.array(table.position_bounds)
+    features = np.column_stack([np.ones(60), scaled[:, :-1] * scaled[:, 1:]])
+    errors = []
+    for row in range(60):
+        others = [k for k in range(60) if k % 5 != row % 5]
+        weights, *_ = np.linalg.lstsq(features[others], amounts[others], rcond=None)
+        if (weights < 0).any():
+            pytest.skip("least squares without signs is no oracle here")
+        errors.append(abs(features[row] @ weights - amounts[row]) / amounts[row])
+    assert collecting.held_out_error(table, rows, amounts) == pytest.approx(float(np.mean(errors)), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("errors", "settled"),
+    [
+        ([0.03] * 4, False),
+        ([0.03] * 5, True),
+        ([0.09, *[0.03] * 5], True),
+        ([0.03, 0.03, 0.03, 0.03, 0.034], False),
+        ([0.030, 0.031, 0.030, 0.031, 0.030], True),
+        ([1e-4, 9e-4, 1e-4, 9e-4, 1e-4], True),
+        ([1e-4, 1.1e-3, 1e-4, 9e-4, 1e-4], False),
+    ],
+)
+def test_settled_is_five_alike_in_a_row(errors: list[float], settled: bool) -> None:
+    assert collecting.has_settled(errors) is settled

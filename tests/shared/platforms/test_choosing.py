@@ -1,0 +1,89 @@
+"""Who answers for a device: its simulation, unless it is here; every mistake is one line that says what to try."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from shared import platforms
+from shared.errors import BadInput
+from shared.platforms import MeasuredPlatform, SimulatedPlatform, choose
+
+
+def test_all_devices() -> None:
+    assert platforms.devices() == ("1080ti", "tx2", "cpu", "local")
+
+
+@pytest.mark.parametrize("meter", ["auto", "sim"])
+@pytest.mark.parametrize(("metric", "unit"), [("energy", "J"), ("latency", "s")])
+def test_hardware_that_is_elsewhere_is_simulated_in_both_metrics(
+    meter: str, metric: str, unit: str, tmp_path: Path
+) -> None:
+    platform = choose("tx2", metric, meter, root=tmp_path)
+    assert isinstance(platform, SimulatedPlatform) and platform.unit == unit
+
+
+def test_latency_of_this_processor_is_by_the_clock(tmp_path: Path) -> None:
+    for meter in ("auto", "clock"):
+        platform = choose("cpu", "latency", meter, root=tmp_path)
+        assert isinstance(platform, MeasuredPlatform)
+        assert (platform.unit, platform.source, platform.meter) == ("s", "measured", "clock (wall time)")
+
+
+def rapl(root: Path) -> None:
+    zone = root / "sys/class/powercap/intel-rapl:0"
+    zone.mkdir(parents=True)
+    for name, text in {"name": "package-0", "energy_uj": "5000000", "max_energy_range_uj": "65532610987"}.items():
+        (zone / name).write_text(f"{text}\n")
+
+
+def test_joules_of_this_processor_are_its_packages(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="modprobe intel_rapl_msr"):
+        choose("cpu", root=tmp_path)
+    rapl(tmp_path)
+    for meter in ("auto", "rapl"):
+        platform = choose("cpu", "energy", meter, root=tmp_path)
+        assert (platform.unit, platform.meter) == ("J", "rapl (processor package)")
+
+
+def test_a_recording_answers_for_any_processor_and_is_called_simulated(tmp_path: Path) -> None:
+    (tmp_path / "power.csv").write_text("time_s,watts\n0,5\n0.1,6\n0.2,5\n")
+    platform = choose("cpu", "energy", f"replay:{tmp_path / 'power.csv'}", root=tmp_path)
+    assert platform.source == "simulated" and platform.meter == "replay (recording power.csv)"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_a_gpu_that_is_not_here(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="a NVIDIA GPU that torch can use, got none; try .*--device cpu"):
+        choose("local", root=tmp_path)
+    with pytest.raises(BadInput, match="a GTX 1080 Ti that torch can use, got none; try .*--meter sim"):
+        choose("1080ti", "energy", "nvml", root=tmp_path)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_a_board_that_is_a_tx2_is_asked_itself(tmp_path: Path) -> None:
+    (tmp_path / "proc/device-tree").mkdir(parents=True)
+    (tmp_path / "proc/device-tree/model").write_text("NVIDIA Jetson TX2\0")
+    with pytest.raises(BadInput, match="a Jetson TX2 that torch can use"):
+        choose("tx2", root=tmp_path)
+    assert isinstance(choose("tx2", meter="sim", root=tmp_path), SimulatedPlatform)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (("gtx",), "a device out of 1080ti, tx2, cpu, local, got 'gtx'"),
+        (("cpu", "power"), "--metric energy or latency, got 'power'"),
+        (("cpu", "latency", "stopwatch"), "a meter out of auto, nvml, .*, got 'stopwatch'"),
+        (("cpu", "latency", "sim"), r"a simulated device for --meter sim \(1080ti, tx2\), got cpu"),
+        (("cpu", "energy", "clock"), "a meter that tells --metric energy, got --meter clock; try --meter rapl"),
+        (("cpu", "energy", "nvml"), "a GPU for --meter nvml, got cpu; try --device local"),
+        (("cpu", "energy", "replay:nowhere.csv"), "a recording that can be read, got nowhere.csv"),
+        (("cpu", "energy", "ina3221:VDD_IN"), "a Jetson for --meter ina3221, got cpu"),
+    ],
+)
+def test_mistakes(asked: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=message):
+        choose(*asked, root=tmp_path)

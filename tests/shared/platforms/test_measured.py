@@ -1,0 +1,119 @@
+"""Readings of networks on hardware are per image, in turns, alone on the device and on one core."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from shared.meters import ClockMeter, MeterError, SimulatedClock, device_lock
+from shared.meters.simulated import GTX_1080_TI, SimulatedMeter
+from shared.platforms import MeasuredPlatform, Subject, measured
+from tests.conftest import ToyNet
+from tests.shared.platforms.played import Bench
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def work(widths: Sequence[int], batch: int) -> float:
+    return 1e-3 + 1e-5 * batch * sum(widths)
+
+
+def test_seconds_per_image_in_turns() -> None:
+    bench = Bench(ToyNet(), work)
+    rows = [(12, 20, 16, 24), (1, 1, 1, 1), (6, 10, 8, 12)]
+    readings = bench.platform.read(bench.subject, rows, 8, bench.platform.short)
+    assert [reading.amount for reading in readings] == pytest.approx([work(row, 8) / 8 for row in rows])
+    assert [reading.interval for reading in readings] == [pytest.approx((work(row, 8) / 8,) * 2) for row in rows]
+    assert {(reading.unit, reading.method, reading.simulated) for reading in readings} == {("s", "clock", False)}
+    assert bench.platform.queries == 3
+    visits = [row for row, _ in groupby(bench.log)]
+    assert visits == [rows[0], rows[1], rows[2], rows[1], rows[0]] * 2 or visits[:3] == rows
+    assert visits[2:5] == [rows[2], rows[1], rows[0]]  # there and back
+
+
+def test_joules_are_those_of_the_power_while_it_runs() -> None:
+    """100 W throughout: an image costs 100 times its seconds, whatever the sensor does."""
+    bench = Bench(ToyNet(), work, lambda clock: SimulatedMeter(GTX_1080_TI, lambda moment_s: 100.0, clock))
+    (reading,) = bench.platform.read(bench.subject, [(6, 10, 8, 12)], 4, bench.platform.short)
+    assert reading.unit == "J" and bench.platform.unit == "J" and bench.platform.source == "simulated"
+    assert reading.amount == pytest.approx(100 * work((6, 10, 8, 12), 4) / 4, rel=0.02)
+    assert bench.platform.short.name == "short" and bench.platform.full.name == "full"
+
+
+@pytest.mark.parametrize(
+    ("overhead_s", "batch"),
+    [(0.0, 1), (0.9e-3, 16), (14e-3, 256), (1.0, measured.LARGEST_BATCH)],
+)
+def test_the_batch_is_where_launches_stop_counting(overhead_s: float, batch: int) -> None:
+    """c + b w seconds: doubling b gains less than a tenth, twice over, from c / b <= 0.25 w about on."""
+    unit_s = 1e-3 / 4
+    bench = Bench(ToyNet(), lambda widths, images: overhead_s + unit_s * images)
+
+    def image_s(images: int) -> float:
+        return overhead_s / images + unit_s
+
+    expected = next(
+        (
+            b
+            for b in (2**k for k in range(9))
+            if image_s(2 * b) > 0.9 * image_s(b) and image_s(4 * b) > 0.9 * image_s(2 * b)
+        ),
+        measured.LARGEST_BATCH,
+    )
+    assert bench.platform.inference_batch(bench.subject) == expected == batch
+
+
+def test_a_processor_runs_on_one_thread_that_stays_on_one_core() -> None:
+    seen: list[tuple[int, set[int]]] = []
+
+    class Watched(nn.Module):
+        input_shape = (1, 4, 4)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            seen.append((torch.get_num_threads(), os.sched_getaffinity(0)))
+            clock.sleep(1e-3)
+            return images
+
+    clock = SimulatedClock()
+    platform = MeasuredPlatform("cpu", ClockMeter(clock), clock=clock)
+    bench = Bench(ToyNet(), work)
+    threads, cores = torch.get_num_threads(), os.sched_getaffinity(0)
+    torch.set_num_threads(2)
+    try:
+        platform.read(Subject(bench.subject.structure, lambda widths: Watched()), [(1, 1, 1, 1)], 1, platform.short)
+        assert {count for count, _ in seen} == {1}
+        assert {len(on) for _, on in seen} == {1}
+        assert torch.get_num_threads() == 2 and os.sched_getaffinity(0) == cores
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_nothing_is_read_while_ours_compute_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(ToyNet(), work)
+    monkeypatch.setattr(measured, "WAIT_S", 0.0)
+    with (
+        device_lock("cpu", "training ecc", shared=True),
+        pytest.raises(MeterError, match="cpu held by process .*training ecc"),
+    ):
+        bench.platform.read(bench.subject, [(1, 1, 1, 1)], 1, bench.platform.short)
+    assert not bench.log
+    assert len(bench.platform.read(bench.subject, [(1, 1, 1, 1)], 1, bench.platform.short)) == 1
+
+
+def test_what_decides_readings_is_in_the_calibration() -> None:
+    clock = SimulatedClock()
+    one, other = MeasuredPlatform("cpu", ClockMeter(clock), clock=clock), MeasuredPlatform("cpu", ClockMeter(clock))
+    assert one.calibration == other.calibration
+    joules = MeasuredPlatform("cpu", SimulatedMeter(GTX_1080_TI, lambda moment_s: 1.0, clock), clock=clock)
+    assert joules.calibration != one.calibration
+    assert "thread" in one.host and one.source == "measured"
