@@ -106,7 +106,7 @@ class _Rail(BaseModel):
 class _File(BaseModel):
     model_config = ConfigDict(extra="forbid")
     schema_: str = Field(alias="schema")
-    version: Literal[1]
+    version: Literal[2]
     operations_sha256: str
     batch: int
     windows: list[_Window]

@@ -28,10 +28,17 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 OPERATIONS_SCHEMA = "energy-compression-bench/operations"
 MEASUREMENT_SCHEMA = "energy-compression-bench/board-measurement"
-VERSION = 1
+VERSION = 2  # of both files: a measurement belongs to its list; 1 had no variants and told no dilation
 PASSING = (errno.EAGAIN, errno.EIO, errno.EREMOTEIO, errno.ETIMEDOUT)  # a bus that was busy, a lost acknowledgement
 NO_RAILS = ("", "nc", "sum of shunt voltages")  # labels of channels that measure nothing, in lower case
 WARM_UP = 3  # batches before a window; as many again tell how long one takes
+# What each kind may be, where that is not "plain" alone.
+VARIANTS = {
+    "relu": ("plain", "relu6"),
+    "max_pool": ("plain", "adaptive"),
+    "avg_pool": ("plain", "adaptive"),
+    "upsample": ("plain", "bilinear", "aligned"),
+}
 # Clocks in kHz or Hz and temperatures in thousandths of a degree, where a board shows them.
 CONDITIONS = (
     "devices/system/cpu/cpu*/cpufreq/scaling_cur_freq",
@@ -230,23 +237,29 @@ def _layer(torch: Any, operation: Dict[str, Any], positions: List[int], in_place
     inputs, outputs = channels(operation["inputs"], positions), channels(operation["outputs"], positions)
     size, kernel, stride = operation["output_size"], operation["kernel"], operation["stride"]
     padding, dilation, extra = operation["padding"], operation["dilation"], operation["output_padding"]
+    variant = operation["variant"]
+    if variant not in VARIANTS.get(kind, ("plain",)):
+        got = f"{kind} of variant {variant!r}"
+        raise BoardError("an operation that this file knows", got, "the runner.py that belongs to the list")
     if kind in ("conv", "depthwise"):
         groups = inputs if kind == "depthwise" else 1
         return _plain(nn.Conv2d)(inputs, outputs, kernel, stride, padding, dilation, groups, bias)
     if kind == "transposed_conv":
-        return _plain(nn.ConvTranspose2d)(inputs, outputs, kernel, stride, padding, extra, bias=bias)
+        return _plain(nn.ConvTranspose2d)(inputs, outputs, kernel, stride, padding, extra, 1, bias, dilation)
     if kind == "linear":
         layer = _plain(nn.Linear)(inputs, outputs, bias)
         layer.register_forward_pre_hook(lambda _, given: (given[0].flatten(1),))
         return layer
     if kind == "max_pool":
-        return nn.AdaptiveMaxPool2d(size) if padding is None else nn.MaxPool2d(kernel, stride, padding)
+        return nn.AdaptiveMaxPool2d(size) if variant == "adaptive" else nn.MaxPool2d(kernel, stride, padding, dilation)
     if kind == "avg_pool":
-        return nn.AdaptiveAvgPool2d(size) if padding is None else nn.AvgPool2d(kernel, stride, padding)
+        return nn.AdaptiveAvgPool2d(size) if variant == "adaptive" else nn.AvgPool2d(kernel, stride, padding)
+    mode = "nearest" if variant == "plain" else "bilinear"
+    aligned = None if variant == "plain" else variant == "aligned"  # torch wants none for nearest neighbours
     others = {
         "batch_norm": lambda: nn.BatchNorm2d(outputs),
-        "relu": lambda: nn.ReLU(in_place),
-        "upsample": lambda: nn.Upsample(size=size),
+        "relu": lambda: (nn.ReLU6 if variant == "relu6" else nn.ReLU)(in_place),
+        "upsample": lambda: nn.Upsample(size=size, mode=mode, align_corners=aligned),
         "add": lambda: torch.add,
         "cat": lambda: lambda *parts: torch.cat(parts, 1),
     }

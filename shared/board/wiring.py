@@ -1,8 +1,7 @@
-"""What a list of operations leaves open and a board must know to run it: which tensors each reads, and paddings."""
+"""What a list of operations leaves open and a board must know to run it: which tensors each operation reads."""
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 from shared.errors import BadInput
 from shared.networks.operations import Channels, Operation
 
-LARGEST_DILATION = 64
 _ELEMENTWISE = ("batch_norm", "relu", "add")
 
 
@@ -34,20 +32,21 @@ class _Value:
 
 @lru_cache(maxsize=32)
 def wired(operations: tuple[Operation, ...]) -> list[dict[str, Any]]:
-    """The operations as JSON types, each with its sources (0 the image, i what operation i - 1 gives) and paddings.
+    """The operations as JSON types, each with its sources: 0 the image, i what operation i - 1 gives.
 
     An operation reads the latest tensor that has its channels, as symbols, and its size; the second operand of an
     addition is the latest from before the last layer with weights. Where that leaves a choice, shapes are equal, and
-    so is what the operation costs. Paddings and dilation are the smallest with which the sizes come out: a dilated
-    convolution that keeps its size runs undilated, at the same multiply-adds.
+    so is what the operation costs.
 
-    Raises BadInput where no tensor fits or no padding gives the sizes.
+    Raises BadInput where no tensor fits, for variants that no list can say, and for sizes that don't follow from
+    kernel, stride, padding and dilation.
     """
     first = operations[0]
     values = [_Value(0, first.inputs, first.input_size, run=0)]
     unread: set[int] = {0}
     result = []
     for number, operation in enumerate(operations, 1):
+        _check(operation)
         sources = _sources(operation, values, unread)
         unread -= set(sources)
         unread.add(number)
@@ -63,8 +62,11 @@ def wired(operations: tuple[Operation, ...]) -> list[dict[str, Any]]:
                 "output_size": list(operation.output_size),
                 "kernel": list(operation.kernel),
                 "stride": list(operation.stride),
+                "padding": list(operation.padding),
+                "dilation": list(operation.dilation),
+                "output_padding": list(operation.output_padding),
+                "variant": operation.variant,
                 "bias": operation.bias,
-                **_geometry(operation),
             }
         )
     return result
@@ -105,37 +107,25 @@ def _parts(operation: Operation, values: list[_Value], unread: set[int]) -> list
     return sorted(parts)
 
 
-def _geometry(operation: Operation) -> dict[str, Any]:
-    """Paddings and dilation per side; padding None for a pooling that adapts to its output size."""
-    sides = [
-        _side(operation, *side)
-        for side in zip(operation.input_size, operation.output_size, operation.kernel, operation.stride, strict=True)
-    ]
-    if None in sides:
-        if operation.kind in ("max_pool", "avg_pool"):
-            return {"padding": None, "dilation": [1, 1], "output_padding": [0, 0]}
+def _check(operation: Operation) -> None:
+    """Raise BadInput unless the board's layer will be the network's and give the size that the operation states."""
+    if operation.variant == "other":
+        got = f"another {operation.kind}"
+        raise BadInput(f"padding, rounding and mode at '{operation.name}' that a list can say", got, "torch's defaults")
+    windowed = operation.kind in ("conv", "depthwise", "transposed_conv", "max_pool", "avg_pool")
+    if windowed and operation.variant == "plain" and _size(operation) != operation.output_size:
         sizes = f"{operation.input_size} to {operation.output_size} pixels"
-        raise BadInput(f"sizes that '{operation.name}' can have", sizes, "another padding in the network")
-    padding, dilation, extra = (list(part) for part in zip(*sides, strict=True))
-    return {"padding": padding, "dilation": dilation, "output_padding": extra}
+        raise BadInput(f"sizes that '{operation.name}' can have", sizes, "a list that structure() has made")
 
 
-def _side(operation: Operation, size: int, out: int, kernel: int, stride: int) -> tuple[int, int, int] | None:
-    """(padding, dilation, output padding) of one side; None when there is none."""
-    match operation.kind:
-        case "conv" | "depthwise":
-            choices = itertools.product(range(1, LARGEST_DILATION + 1), range(kernel))
-        case "transposed_conv":
-            extras = ((padding, out - ((size - 1) * stride - 2 * padding + kernel)) for padding in range(kernel))
-            return next(((padding, 1, extra) for padding, extra in extras if 0 <= extra < stride), None)
-        case "max_pool" | "avg_pool" if stride == 0 or (out == 1 and operation.kind == "avg_pool"):
-            return None  # networks write it as an adaptive pooling or a mean
-        case "max_pool" | "avg_pool":
-            choices = itertools.product((1,), range(kernel // 2 + 1))
-        case _:
-            return 0, 1, 0
-    for dilation, padding in choices:
-        room = size + 2 * padding - dilation * (kernel - 1) - 1
-        if room >= 0 and room // stride + 1 == out:
-            return padding, dilation, 0
-    return None
+def _size(operation: Operation) -> tuple[int, int]:
+    """The output size of a layer with a kernel, as torch's documentation gives it."""
+
+    def side(axis: int) -> int:
+        size, stride, padding = operation.input_size[axis], operation.stride[axis], operation.padding[axis]
+        reach = operation.dilation[axis] * (operation.kernel[axis] - 1) + 1
+        if operation.kind == "transposed_conv":
+            return (size - 1) * stride - 2 * padding + reach + operation.output_padding[axis]
+        return (size + 2 * padding - reach) // stride + 1
+
+    return side(0), side(1)

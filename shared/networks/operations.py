@@ -7,8 +7,8 @@ thousands of width vectors at once. Positions are the image channels, the widths
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,6 +26,9 @@ Kind = Literal[
     "cat",
     "upsample",
 ]
+# What a kind leaves open. plain: ReLU, a pooling by its kernel, nearest neighbours. aligned: bilinear between corners.
+# other: something that these fields can't say, such as rounding sizes up; it has a price, but no list can run it.
+Variant = Literal["plain", "relu6", "adaptive", "bilinear", "aligned", "other"]
 
 
 @dataclass(frozen=True)
@@ -52,9 +55,9 @@ class Channels:
 class Operation:
     """One operation of an inference forward pass; sizes are (height, width) in pixels, (1, 1) for linear layers.
 
-    Dropout, flatten and identity launch nothing at inference and are not listed. ReLU6 counts as relu. A mean over the
-    map is an avg_pool whose kernel is the whole map. Both operands of an add have the channels `inputs`; for a cat,
-    `inputs` is the sum of its operands, which is `outputs`.
+    Dropout, flatten and identity launch nothing at inference and are not listed. A mean over the map is an adaptive
+    avg_pool; kernel and stride of adaptive poolings are what they come to at this input. Both operands of an add have
+    the channels `inputs`; for a cat, `inputs` is the sum of its operands, which is `outputs`.
     """
 
     name: str
@@ -67,6 +70,10 @@ class Operation:
     stride: tuple[int, int] = (1, 1)
     bias: bool = False
     module: str | None = None  # prefix of its parameters in the state dict; None when it has none
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    output_padding: tuple[int, int] = (0, 0)  # of transposed convolutions
+    variant: Variant = "plain"
 
     def macs(self, positions: ArrayLike) -> NDArray[np.float64]:
         """Multiply-adds per image at each row of positions (n, p): convolutions and linear layers, 0 for all else."""
@@ -85,3 +92,14 @@ class Operation:
         if self.kind in ("conv", "transposed_conv", "linear"):
             return taps * self.inputs.at(positions) * outputs
         return taps * outputs if self.kind == "depthwise" else 0.0 * outputs
+
+
+def priced(operation: Operation) -> dict[str, Any]:
+    """The fields that simulated platforms price, as JSON types: all but paddings, dilation and variant.
+
+    At the same sizes, kernel and stride those change neither multiply-adds nor the bytes that the simulator counts.
+    What is kept by content (profiles, tables, dense weights, the noise of readings) names operations by these fields
+    alone, so that it outlives what lists of operations learn to say. Hardware may price all fields.
+    """
+    unpriced = ("padding", "dilation", "output_padding", "variant")
+    return {name: value for name, value in asdict(operation).items() if name not in unpriced}

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from shared.errors import BadInput
+from shared.networks import forms
 from shared.networks.operations import Channels, Kind, Operation
 from shared.networks.units import Role, Slice, Structure, Unit
 
@@ -209,7 +210,7 @@ class _Walk(fx.Interpreter):
         self._own(call, source.group, input_dim, source.repeat, weight="consumer")
         self._own(call, group, 1 - input_dim, 1, weight="producer")
         self._own(call, group, 0, 1, bias="bias")
-        details = {} if kind == "linear" else {"kernel": layer.kernel_size, "stride": layer.stride}
+        details = {} if kind == "linear" else forms.of_convolution(layer)
         return self._log(kind, call, group, bias=layer.bias is not None, **details)
 
     def depthwise(self, call: _Call) -> _Activation:
@@ -217,8 +218,7 @@ class _Walk(fx.Interpreter):
         if not layer.groups == layer.in_channels == layer.out_channels:
             raise BadInput("one group or depthwise", f"groups={layer.groups} at '{call.name}'", "a group per channel")
         self._own(call, source.group, 0, 1, weight="depthwise", bias="bias")
-        bias = layer.bias is not None
-        return self._log("depthwise", call, source.group, bias=bias, kernel=layer.kernel_size, stride=layer.stride)
+        return self._log("depthwise", call, source.group, bias=layer.bias is not None, **forms.of_convolution(layer))
 
     def batch_norm(self, call: _Call) -> _Activation:
         source = self._claim(call)
@@ -236,6 +236,9 @@ class _Walk(fx.Interpreter):
     def relu(self, call: _Call) -> _Activation:
         return self._log("relu", call, call.operands[0].group)
 
+    def relu6(self, call: _Call) -> _Activation:
+        return self._log("relu", call, call.operands[0].group, variant="relu6")
+
     def max_pool(self, call: _Call) -> _Activation:
         return self._pool("max_pool", call)
 
@@ -249,17 +252,14 @@ class _Walk(fx.Interpreter):
 
     def _pool(self, kind: Kind, call: _Call) -> _Activation:
         source = call.operands[0]
-        if hasattr(call.module, "kernel_size"):
-            kernel, stride = _pair(call.module.kernel_size), _pair(call.module.stride)
-        else:  # adaptive: what it comes to at this input
-            (height, rows), (width, columns) = zip(
-                source.size, _Activation(call.output, source.group).size, strict=True
-            )
-            kernel, stride = (-(-height // rows), -(-width // columns)), (height // rows, width // columns)
-        return self._log(kind, call, source.group, kernel=kernel, stride=stride)
+        output_size = _Activation(call.output, source.group).size
+        return self._log(kind, call, source.group, **forms.of_pooling(call.module, source.size, output_size))
 
     def upsample(self, call: _Call) -> _Activation:
-        return self._log("upsample", call, call.operands[0].group)
+        source = call.operands[0]
+        output_size = _Activation(call.output, source.group).size
+        form = forms.of_upsampling(call.module, call.options, source.size, output_size)
+        return self._log("upsample", call, source.group, **form)
 
     def add(self, call: _Call) -> _Activation:
         shapes = {tuple(operand.tensor.shape) for operand in call.operands}
@@ -292,7 +292,8 @@ _RULES: dict[Any, Callable[[_Walk, _Call], _Activation]] = {
     for rule, keys in (
         (_Walk.weighted, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)),
         (_Walk.batch_norm, (nn.BatchNorm2d,)),
-        (_Walk.relu, (nn.ReLU, nn.ReLU6, F.relu, F.relu6, torch.relu, "relu", "relu_")),
+        (_Walk.relu, (nn.ReLU, F.relu, torch.relu, "relu", "relu_")),
+        (_Walk.relu6, (nn.ReLU6, F.relu6)),
         (_Walk.max_pool, (nn.MaxPool2d, nn.AdaptiveMaxPool2d)),
         (_Walk.avg_pool, (nn.AvgPool2d, nn.AdaptiveAvgPool2d, F.adaptive_avg_pool2d)),
         (_Walk.mean, (torch.mean, "mean")),
@@ -306,12 +307,8 @@ _RULES: dict[Any, Callable[[_Walk, _Call], _Activation]] = {
 }
 
 
-_KEEPING_SHAPE = (_Walk.batch_norm, _Walk.relu, _Walk.silent, _Walk.add)
+_KEEPING_SHAPE = (_Walk.batch_norm, _Walk.relu, _Walk.relu6, _Walk.silent, _Walk.add)
 
 
 def _readable(key: Any) -> str:
     return key if isinstance(key, str) else getattr(key, "__name__", str(key))
-
-
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else value

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from shared.cache import content_key
-from shared.networks.operations import Channels, Operation
+from shared.networks.operations import Channels, Operation, priced
 
 Role = Literal["producer", "bias", "norm", "depthwise", "consumer"]
 
@@ -68,7 +68,12 @@ class Structure:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the operations, which decide what a forward pass costs at any widths."""
+        """Hash of what simulated platforms price in the operations, at any widths; `priced` says which fields."""
+        return content_key([priced(operation) for operation in self.operations], self.position_bounds)
+
+    @cached_property
+    def exact_fingerprint(self) -> str:
+        """Hash of all that the operations say, dilation too: what decides the cost of a forward pass on hardware."""
         return content_key([dataclasses.asdict(operation) for operation in self.operations], self.position_bounds)
 
     @cached_property

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -31,8 +33,8 @@ SILENT = (nn.Dropout, nn.Dropout2d, nn.Identity, nn.Flatten)
 
 
 class Branched(nn.Module):
-    """Residual blocks with and without a convolution in the shortcut, a dense block, pooling with padding, a sum of a
-    tensor with itself, a ReLU beside another reader."""
+    """Residual blocks with and without a convolution in the shortcut, a dense block, pooling with padding, bilinear
+    upsampling, a sum of a tensor with itself, a ReLU6 beside another reader."""
 
     def __init__(self, widths: tuple[int, ...] = (6, 9, 5)) -> None:
         super().__init__()
@@ -49,9 +51,9 @@ class Branched(nn.Module):
         self.block_norm = nn.BatchNorm2d(second)
         self.grow = nn.Conv2d(second, 4, 3, padding=1)
         self.wide = nn.Conv2d(second + 4, inner, 3, padding=2, dilation=2)
-        self.up = nn.Upsample(scale_factor=2)
+        self.up = nn.Upsample(scale_factor=2, mode="bilinear")
         self.fc = nn.Linear(2 * inner, 7)
-        self.relu = nn.ReLU()
+        self.relu, self.relu6 = nn.ReLU(), nn.ReLU6()
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.pool(self.relu(self.stem_norm(self.stem(images))))
@@ -61,7 +63,7 @@ class Branched(nn.Module):
         x = self.wide(torch.cat([x, self.grow(x)], 1))
         x = self.up(x)
         x = x + x
-        x = torch.cat([x, self.relu(x)], 1)
+        x = torch.cat([x, self.relu6(x)], 1)
         return self.fc(x.mean([2, 3]))
 
 
@@ -71,15 +73,33 @@ def built(model: nn.Module, positions: Any, batch: int) -> tuple[runner.Network,
     return runner.Network(document, 0, "cpu"), document
 
 
-def launched(model: Any, layers: list[nn.Module], images: Tensor) -> list[tuple[str, Any, Any, Any]]:
-    """(kind, input shape, output shape, weight shape) of each layer that works, in order of execution."""
-    seen: list[tuple[str, Any, Any, Any]] = []
+class Seen(NamedTuple):
+    """What a layer is and has done: its class, shapes, and settings by name, each for both sides."""
+
+    kind: str
+    source: tuple[int, ...]
+    output: tuple[int, ...]
+    weight: Any  # its shape, None without one
+    settings: dict[str, Any]
+
+
+def settings_of(layer: nn.Module) -> dict[str, Any]:
+    """Kernel, stride, paddings, dilation and so on, as far as the layer has them."""
+    names = ("kernel_size", "stride", "padding", "dilation", "output_padding", "groups", "ceil_mode", "padding_mode")
+    found = {name: getattr(layer, name) for name in names if hasattr(layer, name)}
+    return {name: (value, value) if isinstance(value, int) else tuple(value) for name, value in found.items()}
+
+
+def launched(model: Any, layers: list[nn.Module], images: Tensor) -> list[Seen]:
+    """Each layer that works, in order of execution."""
+    seen: list[Seen] = []
 
     def note(layer: nn.Module, given: Any, output: Tensor) -> None:
-        kind = re.sub("Adaptive|6", "", type(layer).__name__)
+        kind = type(layer).__name__
         weight = getattr(layer, "weight", None)
         source = tuple(given[0].shape) if kind != "Linear" else tuple(given[0].flatten(1).shape)
-        seen.append((kind, source, tuple(output.shape), None if weight is None else tuple(weight.shape)))
+        shape = None if weight is None else tuple(weight.shape)
+        seen.append(Seen(kind, source, tuple(output.shape), shape, settings_of(layer)))
 
     handles = [layer.register_forward_hook(note) for layer in layers]
     with torch.no_grad():
@@ -89,10 +109,10 @@ def launched(model: Any, layers: list[nn.Module], images: Tensor) -> list[tuple[
     return seen
 
 
-def counted(seen: list[tuple[str, Any, Any, Any]], biases: int) -> tuple[int, int]:
+def counted(seen: list[Seen], biases: int) -> tuple[int, int]:
     """Multiply-adds of the batch and parameters, from concrete tensors alone."""
     macs = parameters = 0
-    for kind, source, output, weight in seen:
+    for kind, source, output, weight, _ in seen:
         size = 0 if weight is None else torch.Size(weight).numel()
         parameters += 2 * size if kind == "BatchNorm2d" else size
         if kind in ("Conv2d", "Linear"):
@@ -131,7 +151,7 @@ def test_the_same_layers_run_at_any_widths(name: str, data: st.DataObject) -> No
 
 @pytest.mark.parametrize("name", [*BUILDS, "branched"])
 def test_with_the_networks_own_weights_it_computes_the_same(name: str) -> None:
-    """Every operation reads what it should: with weights, eps and dilations copied, outputs agree."""
+    """Every operation is the module's own and reads what it should: with weights and eps copied, outputs agree."""
     torch.manual_seed(0)
     model = (Branched() if name == "branched" else networks.build(name, **BUILDS[name])).eval()
     structure = networks.structure(model)
@@ -145,8 +165,6 @@ def test_with_the_networks_own_weights_it_computes_the_same(name: str) -> None:
             nn.init.uniform_(original.running_mean)
             layer.running_mean.copy_(original.running_mean)
             layer.eps = original.eps
-        elif isinstance(original, nn.Conv2d):
-            layer.dilation, layer.padding = original.dilation, original.padding
     for layer in (model, *network.layers):
         if isinstance(layer, nn.Module):
             layer.double()  # hundreds of layers magnify what float32 rounds off
@@ -157,17 +175,104 @@ def test_with_the_networks_own_weights_it_computes_the_same(name: str) -> None:
     assert torch.equal(images, before)
 
 
-def test_paddings_are_the_networks_own_where_sizes_tell_them() -> None:
-    """All of MobileNet's, AlexNet's and ERFNet's, but for dilated convolutions, which run undilated."""
-    for name, arguments in BUILDS.items():
-        model = networks.build(name, **arguments)
-        operations = networks.structure(model).operations
-        for operation, entry in zip(operations, wired(operations), strict=True):
-            if operation.kind in ("conv", "depthwise", "transposed_conv") and operation.module is not None:
-                layer = model.get_submodule(operation.module)
-                undilated = [padding // d for padding, d in zip(layer.padding, layer.dilation, strict=True)]
-                assert entry["padding"] == undilated and entry["dilation"] == [1, 1]
-                assert entry["output_padding"] == list(layer.output_padding)
+class Alone(nn.Module):
+    """One layer, or one call of a function, behind an image of this size."""
+
+    def __init__(self, layer: Callable[[Tensor], Tensor], size: tuple[int, int]) -> None:
+        super().__init__()
+        self.input_shape = (4, *size)
+        self.layer = layer
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layer(images)
+
+
+def agree(layer: Callable[[Tensor], Tensor], size: tuple[int, int]) -> None:
+    """The board's layer computes what this one does."""
+    model = Alone(layer, size).eval()
+    network, _ = built(model, networks.structure(model).position_bounds, batch=2)
+    if isinstance(layer, nn.Module):
+        network.layers[0].load_state_dict(layer.state_dict())
+    images = 4 * torch.randn(2, 4, *size)
+    with torch.no_grad():
+        torch.testing.assert_close(network(images), model(images))
+
+
+def pairs(least: int, most: int) -> st.SearchStrategy[tuple[int, int]]:
+    return st.tuples(st.integers(least, most), st.integers(least, most))
+
+
+@given(
+    kernel=pairs(1, 4),
+    stride=pairs(1, 3),
+    padding=pairs(0, 3),
+    dilation=pairs(1, 3),
+    extra=pairs(0, 2),
+    kind=st.sampled_from([nn.Conv2d, "depthwise", nn.ConvTranspose2d, nn.MaxPool2d, nn.AvgPool2d]),
+    bias=st.booleans(),
+)
+def test_a_layer_with_a_kernel_is_the_same_on_a_board(
+    kernel: Any, stride: Any, padding: Any, dilation: Any, extra: Any, kind: Any, bias: bool
+) -> None:
+    """Torch's own layer is the oracle, at sizes from which no other choice of settings can be told."""
+    pooled = tuple(min(pad, taps // 2) for pad, taps in zip(padding, kernel, strict=True))  # as torch demands it
+    less = tuple(min(out, step - 1) for out, step in zip(extra, stride, strict=True))
+    layers: dict[Any, Callable[[], nn.Module]] = {
+        nn.Conv2d: lambda: nn.Conv2d(4, 5, kernel, stride, padding, dilation, bias=bias),
+        "depthwise": lambda: nn.Conv2d(4, 4, kernel, stride, padding, dilation, groups=4, bias=bias),
+        nn.ConvTranspose2d: lambda: nn.ConvTranspose2d(4, 5, kernel, stride, padding, less, 1, bias, dilation),
+        nn.MaxPool2d: lambda: nn.MaxPool2d(kernel, stride, pooled, dilation),
+        nn.AvgPool2d: lambda: nn.AvgPool2d(kernel, stride, pooled),
+    }
+    agree(layers[kind](), (13, 11))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.ReLU(),
+        nn.ReLU6(),
+        F.relu6,
+        nn.Conv2d(4, 3, (3, 5), padding="same", dilation=(3, 1)),
+        nn.Conv2d(4, 3, (3, 5), padding="valid"),
+        nn.AdaptiveAvgPool2d((4, 3)),
+        nn.AdaptiveAvgPool2d((11, 20)),
+        nn.AdaptiveMaxPool2d((5, 1)),
+        nn.AvgPool2d(3, stride=2, padding=0, count_include_pad=False),
+        nn.Upsample(scale_factor=2),
+        nn.Upsample(scale_factor=(2.5, 3), mode="bilinear"),
+        nn.Upsample(size=(17, 23), mode="bilinear", align_corners=True),
+        nn.Upsample(scale_factor=1.3, mode="bilinear", recompute_scale_factor=True),
+        lambda images: F.interpolate(images, (5, 31)),
+        lambda images: F.interpolate(images, None, 2, "bilinear", False),
+        lambda images: F.interpolate(images, size=(5, 31), mode="bilinear", align_corners=True),
+    ],
+    ids=str,
+)
+def test_other_layers_are_the_same_on_a_board(layer: Callable[[Tensor], Tensor]) -> None:
+    agree(layer, (10, 9))
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(4, 3, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(4, 3, (3, 4), padding="same"),
+        nn.MaxPool2d(2, ceil_mode=True),
+        nn.AvgPool2d(3, padding=1, count_include_pad=False),
+        nn.AvgPool2d(3, divisor_override=5),
+        nn.Upsample(scale_factor=1.3, mode="bilinear"),
+        nn.Upsample(scale_factor=2, mode="bicubic"),
+        lambda images: F.interpolate(images, size=(5, 4), mode="bilinear", antialias=True),
+    ],
+    ids=str,
+)
+def test_what_a_list_cannot_say_has_a_price_and_is_refused_on_boards(layer: Callable[[Tensor], Tensor]) -> None:
+    (operation,) = networks.structure(Alone(layer, (9, 9))).operations
+    assert operation.variant == "other"
+    with pytest.raises(BadInput, match=f"at '{operation.name}' that a list can say, got another {operation.kind}"):
+        wired((operation,))
 
 
 def test_tensors_are_let_go_and_generators_left_alone() -> None:
@@ -179,7 +284,7 @@ def test_tensors_are_let_go_and_generators_left_alone() -> None:
     assert torch.equal(torch.get_rng_state(), state)
     done = [source for _, _, gone in network._steps for source in gone]
     assert sorted(done) == list(range(len(network.layers)))  # each tensor but the last, once
-    inplace = [layer.inplace for layer in network.layers if isinstance(layer, nn.ReLU)]
+    inplace = [layer.inplace for layer in network.layers if isinstance(layer, nn.ReLU | nn.ReLU6)]
     assert inplace == [True] * 4 + [False]  # the last one reads what is concatenated too
     outputs = [runner.build_callable(document, 2)() for _ in range(2)]
     assert torch.equal(*outputs) and outputs[0].std() > 0.01 and torch.isfinite(outputs[0]).all()
@@ -195,10 +300,13 @@ def test_a_list_that_says_too_little_is_refused() -> None:
     wider = replace(rest[cat], inputs=Channels(None, 500), outputs=Channels(None, 500))
     with pytest.raises(BadInput, match="tensors that 'cat' can join"):
         wired((first, second, *rest[:cat], wider))
+    with pytest.raises(BadInput, match=r"sizes that 'stem' can have"):
+        wired((replace(first, padding=(2, 2)), second, *rest))
     document = operation_list([first], [[3, 6, 9, 5, 7]], batch=1)
-    document["operations"][0]["kind"] = "fft"
-    with pytest.raises(runner.BoardError, match="'fft'"):
-        runner.Network(document, 0, "cpu")
+    for change, message in (({"kind": "fft"}, "'fft'"), ({"variant": "deformable"}, "conv of variant 'deformable'")):
+        entry = document["operations"][0] | change
+        with pytest.raises(runner.BoardError, match=message):
+            runner.Network(document | {"operations": [entry]}, 0, "cpu")
 
 
 @pytest.mark.parametrize("positions", [[3, 6], [], [[3, 0]], [[3, 1.5]], [[3, float("inf")]]])

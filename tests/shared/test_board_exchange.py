@@ -97,7 +97,8 @@ def test_rails_are_listed(tmp_path: Path, sysfs: Path) -> None:
         ([], "expected an operation list or --list, got neither"),
         (["missing.json"], "expected an operation list at missing.json"),
         (["broken.json"], "expected an operation list at broken.json"),
-        (["foreign.json"], "expected an operation list of version 1, got"),
+        (["older.json"], "('energy-compression-bench/operations', 1); try the runner.py that belongs to it"),
+        (["foreign.json"], "expected an operation list of version 2, got"),
         (["operations.json", "--rail", "VDD_CPU"], "expected a rail labelled VDD_CPU, got rails VDD_IN"),
     ],
 )
@@ -105,6 +106,7 @@ def test_mistakes_on_the_board_are_one_line(
     tmp_path: Path, sysfs: Path, document: dict[str, Any], arguments: list[str], message: str
 ) -> None:
     write_operations(tmp_path / "operations.json", document)
+    write_operations(tmp_path / "older.json", document | {"version": 1})
     (tmp_path / "broken.json").write_text('{"schema": ')
     (tmp_path / "foreign.json").write_text('{"schema": "something else", "version": 1}')
     ended = alone(tmp_path, *arguments, "--sysfs", sysfs)
@@ -158,7 +160,7 @@ def write_measurement(
     keys = ("row", "repeats", "start_s", "end_s", "conditions")
     measurement = {
         "schema": runner.MEASUREMENT_SCHEMA,
-        "version": 1,
+        "version": 2,
         "operations_sha256": runner.fingerprint(document),
         "batch": document["batch"],
         "windows": [dict(zip(keys, window, strict=True)) for window in windows],
@@ -272,7 +274,7 @@ WINDOW = {"row": 0, "repeats": 1, "start_s": 1.0, "end_s": 2.0, "conditions": {}
         (lambda path: path.write_bytes(b"\xff\xfe"), "a board's measurement at"),
         (lambda path: path.write_text("[]"), "another kind of file"),
         (damage(schema="other"), "another kind of file"),
-        (damage(version=2), "version: Input should be 1"),
+        (damage(version=1), "version: Input should be 2"),
         (damage(windows=[{"row": 0}]), r"windows\.0\.repeats: Field required"),
         (damage(extra=1), "extra: Extra inputs"),
         (damage(operations_sha256="0"), "one of another list"),

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from shared.errors import BadInput
 from shared.networks import Channels, Operation, build, names, structure
+from shared.networks.operations import priced
 
 ZOO = names()
 TOYS = ("residual", "hourglass", "joined")
@@ -305,9 +306,13 @@ def test_operations_come_in_execution_order_with_their_geometry(small_network):
         kernel=(3, 3),
         stride=(2, 2),
         module="conv1",
+        padding=(1, 1),
     )
     assert operations[-2] == Operation(
-        "pool", "avg_pool", Channels(14, 256), Channels(14, 256), (7, 7), (1, 1), kernel=(7, 7), stride=(7, 7)
+        *("pool", "avg_pool", Channels(14, 256), Channels(14, 256), (7, 7), (1, 1)),
+        kernel=(7, 7),
+        stride=(7, 7),
+        variant="adaptive",
     )
     assert operations[-1].bias
     json.dumps([dataclasses.asdict(operation) for operation in operations])
@@ -339,6 +344,53 @@ def test_the_fingerprint_tells_costs_apart_and_nothing_else():
     assert fingerprint(input_size=28) == fingerprint(input_size=(28, 28))
     others = ({}, {"input_size": 28}, {"num_classes": 10}, {"widths": [8] * 14})
     assert len({fingerprint(**options) for options in others}) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("mobilenet", {"width_multiplier": 0.25, "input_size": 28, "in_channels": 1}, "f42a5c39fe8278bf"),
+        ("alexnet", {"width_multiplier": 0.25, "input_size": 64, "in_channels": 1}, "b6b8ccd774436b2e"),
+        ("erfnet", {"width_multiplier": 0.5, "input_size": (32, 64), "num_classes": 11}, "5a8db9edf05d643f"),
+        ("resnet18", {"width_multiplier": 0.25, "input_size": (40, 56)}, "da25b4bd84b34365"),
+    ],
+)
+def test_fingerprints_stay_as_shipped_weights_and_caches_know_them(name, options, expected):
+    """Taken before operations told paddings, dilation and variants. What simulated readings hang on is left alone."""
+    assert structure(build(name, **{"num_classes": 10} | options)).fingerprint == expected
+
+
+def test_what_only_hardware_prices_is_in_the_exact_fingerprint_alone():
+    """Two convolutions of one size, kernel and stride: undilated, and dilated with as much more padding."""
+
+    def traced(dilation, activation):
+        conv = nn.Conv2d(3, 4, 3, padding=dilation, dilation=dilation)
+        model = nn.Sequential(conv, activation, nn.Conv2d(4, 2, 1))
+        model.input_shape = (3, 16, 16)
+        return structure(model)
+
+    tables = [traced(1, nn.ReLU()), traced(2, nn.ReLU()), traced(1, nn.ReLU6())]
+    assert len({table.fingerprint for table in tables}) == 1
+    assert len({table.exact_fingerprint for table in tables}) == 3
+    assert traced(2, nn.ReLU()).exact_fingerprint == tables[1].exact_fingerprint
+    operation = tables[0].operations[0]
+    changed = {"padding": (3, 3), "dilation": (2, 2), "output_padding": (1, 1), "variant": "other"}
+    assert priced(dataclasses.replace(operation, **changed)) == priced(operation)
+    for field in ("kernel", "stride", "output_size"):
+        assert priced(dataclasses.replace(operation, **{field: (9, 9)})) != priced(operation)
+
+
+def test_padding_and_dilation_are_the_layers_own(small_network):
+    """All convolutions of ERFNet, dilated ones among them, straight from the modules."""
+    model = small_network("erfnet")
+    seen = set()
+    for operation in structure(model).operations:
+        if operation.kind in ("conv", "transposed_conv"):
+            layer = model.get_submodule(operation.module)
+            stated = (operation.padding, operation.dilation, operation.output_padding)
+            assert stated == (layer.padding, layer.dilation, layer.output_padding)
+            seen.add(operation.dilation)
+    assert len(seen) == 1 + 2 * 4  # undilated, and 2, 4, 8, 16 along either side
 
 
 # --- what it can't follow

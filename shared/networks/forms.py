@@ -1,0 +1,70 @@
+"""What layers and functions compute beside their sizes, as fields of an `Operation`: padding, dilation, variant."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+Size = tuple[int, int]
+INTERPOLATE = ("input", "size", "scale_factor", "mode", "align_corners", "recompute_scale_factor", "antialias")
+
+
+def of_convolution(layer: nn.Conv2d | nn.ConvTranspose2d) -> dict[str, Any]:
+    """Of a convolution of any kind. Padding that isn't zeros, or more on one side than on the other, is "other"."""
+    padding, even = layer.padding, True
+    if isinstance(padding, str):  # "same" or "valid"; same sizes need dilation * (kernel - 1) more pixels
+        spans = [dilation * (kernel - 1) for dilation, kernel in zip(layer.dilation, layer.kernel_size, strict=True)]
+        rows, columns = spans if padding == "same" else (0, 0)
+        padding, even = (rows // 2, columns // 2), rows % 2 == columns % 2 == 0
+    return {
+        "kernel": layer.kernel_size,
+        "stride": layer.stride,
+        "padding": padding,
+        "dilation": layer.dilation,
+        "output_padding": layer.output_padding,
+        "variant": "plain" if even and layer.padding_mode == "zeros" else "other",
+    }
+
+
+def of_pooling(layer: Any, input_size: Size, output_size: Size) -> dict[str, Any]:
+    """Of a pooling layer; without a kernel (a function, a mean, an adaptive layer) it adapts to its output size.
+
+    Sizes that are rounded up, averages that leave the padding out and other divisors are "other".
+    """
+    if not hasattr(layer, "kernel_size"):
+        (height, rows), (width, columns) = zip(input_size, output_size, strict=True)
+        kernel, stride = (-(-height // rows), -(-width // columns)), (height // rows, width // columns)
+        return {"kernel": kernel, "stride": stride, "variant": "adaptive"}
+    padding = _pair(layer.padding)
+    counts_padding = getattr(layer, "count_include_pad", True) or padding == (0, 0)
+    plain = counts_padding and not layer.ceil_mode and getattr(layer, "divisor_override", None) is None
+    return {
+        "kernel": _pair(layer.kernel_size),
+        "stride": _pair(layer.stride),
+        "padding": padding,
+        "dilation": _pair(getattr(layer, "dilation", 1)),
+        "variant": "plain" if plain else "other",
+    }
+
+
+def of_upsampling(layer: Any, options: dict[str, Any], input_size: Size, output_size: Size) -> dict[str, Any]:
+    """Of `nn.Upsample`, or of `F.interpolate` (layer None) with these arguments, positional ones by index.
+
+    Other modes are "other", and so are scales that don't give whole sizes, which torch keeps to in between.
+    """
+    said = vars(layer) if layer is not None else {_named(key): value for key, value in options.items()}
+    variants = {("nearest", False): "plain", ("bilinear", False): "bilinear", ("bilinear", True): "aligned"}
+    variant = variants.get((said.get("mode", "nearest"), bool(said.get("align_corners"))), "other")
+    scale = said.get("scale_factor")
+    scaled = [side * factor for side, factor in zip(input_size, _pair(scale or 1), strict=True)]
+    exact = scale is None or said.get("recompute_scale_factor") or scaled == list(output_size)
+    return {"variant": variant if exact and not said.get("antialias") else "other"}
+
+
+def _named(key: str) -> str:
+    return INTERPOLATE[int(key)] if key.isdigit() else key
+
+
+def _pair(value: Any) -> tuple[Any, Any]:
+    return (value, value) if isinstance(value, int | float) else tuple(value)
