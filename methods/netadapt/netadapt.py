@@ -76,7 +76,9 @@ class NetAdapt(Method):
             reachable = reachable_energy(table, search.units, width_steps)
             step = next_step(self.schedule, at, reachable, search.iterations, minimum)
             if step is None:
-                raise Infeasible(f"no unit alone can lower the energy from {energy:.6g} {table.unit} at widths {widths}")
+                raise Infeasible(
+                    f"no unit alone can lower the energy from {energy:.6g} {table.unit} at widths {widths}"
+                )
             saved = {unit: energy - reachable[unit][width] for unit, width in step.candidates.items()}
             self.compete(task, search, step, saved)
             search.advance(step, table, task.ledger.remaining)

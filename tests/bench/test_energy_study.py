@@ -97,7 +97,7 @@ def test_least_squares_of_the_chain_is_what_runs_use(studied: tuple[Path, list[s
 def test_smaller_sizes_are_means_over_rows_that_no_two_share(studied: tuple[Path, list[str]]) -> None:
     figures = load(studied[0])["parts"]["fit/alexnet/tx2/bilinear"]
     base = ground(TINY, "alexnet", "tx2")
-    positions, joules = base.structure.positions(base.profile.widths), base.profile.joules
+    positions, joules = base.structure.positions(base.profile.widths), base.profile.amounts
     errors = []
     for start in (0, 50):
         rows = slice(start, start + 50)
@@ -111,7 +111,7 @@ def test_smaller_sizes_are_means_over_rows_that_no_two_share(studied: tuple[Path
 def test_curves_end_where_the_trained_model_does(studied: tuple[Path, list[str]], scaled: bool) -> None:
     part = Part("depth", "mobilenet", "tx2", "bilinear", scaled, 1.0, 2)
     base = ground(TINY, "mobilenet", "tx2")
-    positions, joules = base.structure.positions(base.profile.widths), base.profile.joules
+    positions, joules = base.structure.positions(base.profile.widths), base.profile.amounts
     unit_joules = joules[:40].mean() if scaled else 1.0
     chain = terms(base.structure, "bilinear")
     model = MlpModel(chain, base.structure.position_bounds, depth=2, unit_joules=unit_joules)
@@ -129,7 +129,7 @@ def test_budgets_are_shares_of_the_dense_reading_and_may_be_out_of_reach(studied
     found = load(studied[0])["parts"]
     base = ground(TINY, "mobilenet", "1080ti")
     low, high = (found[f"budget/mobilenet/1080ti/bilinear/{share}"] for share in ("0.05", "0.7"))
-    assert high["budget_joules"] == pytest.approx(0.7 * base.profile.dense_joules, rel=1e-4)
+    assert high["budget_joules"] == pytest.approx(0.7 * base.profile.dense_reading, rel=1e-4)
     assert set(low) == {"budget_joules", "seconds"}
     assert high["random"]["count"] == 8 and high["multipliers"]["count"] > 1
     for kind in ("random", "multipliers"):

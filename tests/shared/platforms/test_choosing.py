@@ -56,9 +56,9 @@ def test_a_recording_answers_for_any_processor_and_is_called_simulated(tmp_path:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
 def test_a_gpu_that_is_not_here(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="a NVIDIA GPU that torch can use, got none; try .*--device cpu"):
+    with pytest.raises(BadInput, match=r"a NVIDIA GPU that torch can use, got none; try .*--device cpu"):
         choose("local", root=tmp_path)
-    with pytest.raises(BadInput, match="a GTX 1080 Ti that torch can use, got none; try .*--meter sim"):
+    with pytest.raises(BadInput, match=r"a GTX 1080 Ti that torch can use, got none; try .*--meter sim"):
         choose("1080ti", "energy", "nvml", root=tmp_path)
 
 

@@ -103,7 +103,7 @@ def test_nothing_is_read_while_ours_compute_on_the_device(monkeypatch: pytest.Mo
     monkeypatch.setattr(measured, "WAIT_S", 0.0)
     with (
         device_lock("cpu", "training ecc", shared=True),
-        pytest.raises(MeterError, match="cpu held by process .*training ecc"),
+        pytest.raises(MeterError, match=r"cpu held by process .*training ecc"),
     ):
         bench.platform.read(bench.subject, [(1, 1, 1, 1)], 1, bench.platform.short)
     assert not bench.log
