@@ -1,5 +1,5 @@
 """The named protocols. Learning rates come from `python -m bench tune`, whose grids are printed in
-reports/learning-rate-<protocol>.md and, for other networks than MobileNet, reports/learning-rate-<protocol>-<network>.md.
+reports/learning-rate-<protocol>.md; for networks other than MobileNet in reports/learning-rate-<protocol>-<network>.md.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ QUICK = Protocol(
 )
 
 # (protocol, network) -> learning rate, where MobileNet's is not near the best for the controls
-LEARNING_RATES: dict[tuple[str, str], float] = {}
+LEARNING_RATES = {("quick", "alexnet"): 1e-3}
 
 _PROTOCOLS = {protocol.name: protocol for protocol in (SMOKE, QUICK)}
 

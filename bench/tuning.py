@@ -82,8 +82,9 @@ def _page(plan: Plan, jobs: list[Job], scores: dict[tuple[str, float], float]) -
     best = max(means, key=lambda rate: means[rate])
     budget = jobs[0].budget
     assert budget is not None
+    network = "" if plan.request.network == Request.network else f" for {plan.request.network}"
     lines = [
-        f"# Learning rate of the protocol `{plan.ground.protocol.name}` for {plan.request.network}",
+        f"# Learning rate of the protocol `{plan.ground.protocol.name}`{network}",
         "",
         f"Search accuracy in % after compression and fine-tuning at {budget.fraction:.3g} of the dense joules "
         f"({plan.request.network} on {plan.request.dataset}, {plan.request.device}, {plan.ground.platform.source}), "

@@ -46,6 +46,7 @@ def page(data: dict[str, Any]) -> str:
             samples_table=_samples_table(data, plan),
             multipliers_table=_budget_table(data, plan, _spread("multipliers")),
             random_table=_budget_table(data, plan, _spread("random")),
+            lookup_table=_lookup_table(data, plan),
             worst_table=_budget_table(data, plan, _worst),
             shares=_worst_shares(data, plan),
             extremes=_extremes(data, plan),
@@ -77,6 +78,27 @@ def _fits_table(data: dict[str, Any], plan: Plan) -> str:
         )
     head = ["Network", "platform", "terms", "unknowns", "error, %", "median's error, %", "skill", "dense, J"]
     return table([*head, "Ê(dense) off", "all ones, % of dense", "Ê(all ones) off"], rows, left=3)
+
+
+def _lookup_table(data: dict[str, Any], plan: Plan) -> str:
+    rows = []
+    for network, platform in ((name, platform) for name, _ in plan.networks for platform in plan.platforms):
+        found = data["parts"][Part("lookup", network, platform, "operations").name]
+        chain = data["parts"][Part("fit", network, platform, KINDS[0]).name]
+        rows.append(
+            [
+                network,
+                platform,
+                f"{found['readings']:,}",
+                percent(found["error"]),
+                signed_percent(found["dense_estimate"] / found["dense_joules"] - 1),
+                f"{found['factor']:.3f}",
+                percent(found["scaled_error"]),
+                percent(chain["error"]),
+            ]
+        )
+    head = ["Network", "platform", "readings", "error, %", "dense off", "factor", "error times factor, %", "chain, %"]
+    return table(head, rows, left=2)
 
 
 def _adam_table(data: dict[str, Any], plan: Plan, ways: list[Way]) -> str:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from bench.energy_study.plan import Part, Plan
+from methods.netadapt.readings import table_from_platform
 from shared import energy, networks, platforms
 from shared.energy import BilinearModel, Profile
 from shared.energy.mlp import MlpModel, train
@@ -173,6 +174,23 @@ def _budget(plan: Plan, part: Part, base: Ground) -> dict[str, Any]:
     return found
 
 
+def _lookup(plan: Plan, part: Part, base: Ground) -> dict[str, Any]:
+    """NetAdapt's table from readings of single operations, as it is and times the best factor for the training rows."""
+    table = table_from_platform(base.platform, base.structure, plan.batch)
+    sums, amounts = table(torch.from_numpy(base.positions)).numpy(), base.profile.amounts
+    training, held_out = slice(base.cut), slice(base.cut, None)
+    factor = float((sums[training] @ amounts[training]) / (sums[training] @ sums[training]))
+    dense = table.energy(base.structure, base.structure.upper_bounds)
+    return {
+        "readings": table.size,
+        "error": _short(base.error(sums[held_out])),
+        "factor": _short(factor),
+        "scaled_error": _short(base.error(factor * sums[held_out])),
+        "dense_estimate": _short(dense),
+        "dense_joules": _short(base.profile.dense_reading),
+    }
+
+
 def _short(value: float | np.floating[Any]) -> float:
     """Five significant digits: more would be noise of the arithmetic."""
     return float(f"{value:.5g}")
@@ -183,4 +201,5 @@ _STUDIES: dict[str, Callable[[Plan, Part, Ground], dict[str, Any]]] = {
     "adam": _adam,
     "depth": _depth,
     "budget": _budget,
+    "lookup": _lookup,
 }

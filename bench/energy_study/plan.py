@@ -45,12 +45,12 @@ class Plan:
 
 
 class Part(NamedTuple):
-    """One computation. study: "fit" (least squares), "adam" (all rows), "depth" (fewer rows) or "budget"."""
+    """One computation. study: "fit" (least squares), "adam" (all rows), "depth" (fewer rows), "budget" or "lookup"."""
 
-    study: Literal["fit", "adam", "depth", "budget"]
+    study: Literal["fit", "adam", "depth", "budget", "lookup"]
     network: str
     platform: str
-    kind: str  # of terms
+    kind: str  # of terms; "operations" for a lookup table
     scaled: bool = False  # targets of mean 1 instead of joules
     decay: float = 0.0
     depth: int = 0
@@ -80,4 +80,5 @@ def parts(plan: Plan) -> list[Part]:
         *(Part("adam", *way) for way in trained),
         *(Part("depth", *way, depth) for way in trained for depth in DEPTHS),
         *(Part("budget", *ground, fraction=fraction) for ground in grounds for fraction in plan.budgets),
+        *(Part("lookup", name, platform, "operations") for name, _ in plan.networks for platform in plan.platforms),
     ]

@@ -53,7 +53,7 @@ def collect(
     The last fifth of the rows is for judging. Raises MeterError when the sensor fails; what is read by then is kept.
     """
     structure = subject.structure
-    what = (platform.name, platform.calibration, platform.short.name, structure.fingerprint, samples, seed)
+    what = (platform.name, platform.calibration, platform.short.name, structure.exact_fingerprint, samples, seed)
     key = content_key("measured profile", BLOCK, FEWEST, *what)
     path = cache_dir() / "profiles" / f"{key}.npz"
     rows = uniform_rows(structure, samples, seed)

@@ -18,7 +18,8 @@ from bench.energy_study.claims import claims_table, judged, unsettled, verdicts
 from bench.energy_study.parts import compute, ground
 from bench.energy_study.plan import DEPTHS, Part, parts, readings
 from bench.report.publish import check as check_other_pages
-from shared import energy
+from methods.netadapt.readings import table_from_platform
+from shared import energy, platforms
 from shared.energy import BilinearModel
 from shared.energy.mlp import MlpModel, train
 from shared.energy.terms import terms
@@ -60,7 +61,10 @@ def load(folder: Path) -> dict[str, Any]:
 def test_parts_are_the_studys_grid() -> None:
     wanted = parts(TINY)
     assert len({part.name for part in wanted}) == len(wanted)
-    by_study = {study: [part for part in wanted if part.study == study] for study in ("fit", "adam", "depth", "budget")}
+    by_study = {
+        study: [part for part in wanted if part.study == study]
+        for study in ("fit", "adam", "depth", "budget", "lookup")
+    }
     grounds = 2 * 2 * 2  # networks, platforms, kinds of terms
     ways = 2 * (4 + 2 + 2 + 2)  # platforms; both decays only for the chain of the first network; both targets
     assert {study: len(found) for study, found in by_study.items()} == {
@@ -68,6 +72,7 @@ def test_parts_are_the_studys_grid() -> None:
         "adam": ways,
         "depth": ways * len(DEPTHS),
         "budget": grounds * 2,
+        "lookup": 4,
     }
     assert readings(TINY, "alexnet", "bilinear") == [(False, 1e-3), (True, 1e-3)]
 
@@ -145,7 +150,7 @@ def test_page_and_data_agree(studied: tuple[Path, list[str]]) -> None:
     folder, said = studied
     assert energy_study.check(folder) == []
     assert page(load(folder)) == (folder / "energy-models.md").read_text()
-    assert len(said) == len(parts(TINY)) and said[-1].startswith(f"{len(said)} of {len(said)}: budget/alexnet")
+    assert len(said) == len(parts(TINY)) and said[-1].startswith(f"{len(said)} of {len(said)}: lookup/alexnet/tx2")
     text = (folder / "energy-models.md").read_text()
     assert "simulated" in text and "nan" not in text and "None" not in text and "\n\n\n" not in text
     assert all(plot in text for plot in page_files(load(folder)) if plot.endswith(".svg"))
@@ -197,7 +202,7 @@ def test_a_stopped_study_goes_on(
 ) -> None:
     folder, _ = studied
     data = load(folder)
-    dropped = [name for name in data["parts"] if name.startswith("budget/alexnet")]
+    dropped = [name for name in data["parts"] if name.startswith("lookup/alexnet/tx2")]
     for name in dropped:
         del data["parts"][name]
     (tmp_path / "records").mkdir()
@@ -309,3 +314,18 @@ def test_panels_of_a_row_share_an_axis_that_shows_all_of_them(monkeypatch: pytes
     for axes in shown[0].axes:
         low, high = axes.get_ylim()
         assert low < 1.2 and high == 100
+
+
+def test_the_lookup_table_is_held_against_the_same_rows(studied: tuple[Path, list[str]]) -> None:
+    """Oracle: a fresh table, the factor by least squares of another library, errors row by row."""
+    part = Part("lookup", "alexnet", "tx2", "operations")
+    found = load(studied[0])["parts"][part.name]
+    base = ground(TINY, "alexnet", "tx2")
+    table = table_from_platform(platforms.get("tx2"), base.structure, 1)
+    sums = np.array([float(table(row)) for row in base.structure.positions(base.profile.widths)])
+    (factor,), *_ = np.linalg.lstsq(sums[:100, None], base.profile.amounts[:100], rcond=None)
+    held_out = base.profile.amounts[100:]
+    assert found["factor"] == pytest.approx(factor, rel=1e-4)
+    assert found["error"] == pytest.approx(np.mean(np.abs(sums[100:] - held_out) / held_out), rel=1e-4)
+    assert found["scaled_error"] == pytest.approx(np.mean(np.abs(factor * sums[100:] - held_out) / held_out), rel=1e-4)
+    assert found["readings"] == table.size and found["dense_estimate"] > 0.9 * found["dense_joules"]

@@ -67,11 +67,15 @@ def test_a_method_whose_name_names_no_folder_is_refused(name: str, monkeypatch: 
         plan.make(Request(methods=name, protocol="smoke"))
 
 
-@pytest.mark.parametrize("name", protocols.names())
-def test_learning_rates_are_those_that_their_grids_chose(name: str) -> None:
-    page = (Path(__file__).parents[2] / "reports" / f"learning-rate-{name}.md").read_text()
+@pytest.mark.parametrize(
+    ("name", "network"), [*((name, "mobilenet") for name in protocols.names()), *protocols.LEARNING_RATES]
+)
+def test_learning_rates_are_those_that_their_grids_chose(name: str, network: str) -> None:
+    stem = f"learning-rate-{name}" if network == "mobilenet" else f"learning-rate-{name}-{network}"
+    page = (Path(__file__).parents[2] / "reports" / f"{stem}.md").read_text()
     (chosen,) = re.findall(r"^Chosen: (\S+)\.$", page, re.MULTILINE)
-    assert protocols.get(name).learning_rate == float(chosen)
+    assert protocols.get(name, network).learning_rate == float(chosen)
+    assert protocols.get(name, network).name == name
 
 
 @pytest.mark.parametrize(
