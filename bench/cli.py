@@ -224,12 +224,16 @@ INTERRUPTED = 130  # as a shell has it for Ctrl-C
 def main() -> int:
     """Run the command line and return its exit code."""
     from shared.errors import BadInput
+    from shared.meters.meter import MeterError
 
     try:
         code = app(standalone_mode=False) or 0
     except BadInput as error:
         print(error, file=sys.stderr)
         return 2
+    except MeterError as error:
+        print(f"{error}; what was read and trained is kept, the same command goes on", file=sys.stderr)
+        return 1
     except UsageError as error:
         print(f"{getattr(error, 'message', error)}; try python -m bench --help", file=sys.stderr)
         return 2

@@ -134,8 +134,8 @@ class Ground:
         return f"{low:.4g} {unit} to below {high:.4g} {unit} per image, fractions {least:.4g} to below {most:.4g}"
 
 
-def lay_ground(request: Request, say: Callable[[str], None] = lambda _: None) -> Ground:
-    """Profile the platform (or take the profile from the cache) and fit the energy model."""
+def lay_ground(request: Request, say: Callable[[str], None] = lambda _: None, *, may_read: bool = True) -> Ground:
+    """Profile the platform, or take the profile from the cache (always without `may_read`), and fit the model."""
     protocol = protocols.get(request.protocol, request.network)
     if request.energy_model not in KINDS:
         raise BadInput(
@@ -149,7 +149,7 @@ def lay_ground(request: Request, say: Callable[[str], None] = lambda _: None) ->
     dataset = work.load_data(None if request.data is None else Path(request.data))
     if isinstance(platform, MeasuredPlatform):
         subject = Subject(anatomy, work.build)
-        profile = energy.collect(platform, subject, samples=protocol.profile_samples, say=say)
+        profile = energy.collect(platform, subject, samples=protocol.profile_samples, say=say, may_read=may_read)
     else:
         batch = platform.inference_batch(anatomy.operations, anatomy.position_bounds)
         counts = {"samples": protocol.profile_samples, "test_samples": protocol.profile_test_samples}

@@ -200,7 +200,7 @@ def _start_worker(request: Request, messages: Queue[tuple[str, str, float]]) -> 
 
 @cache
 def _ground() -> tuple[Ground, dense.DenseWeights]:
-    ground = lay_ground(_worker["request"])
+    ground = lay_ground(_worker["request"], may_read=False)  # this process computes, and would wait for itself
     return ground, dense.obtain(ground.workload, ground.dataset, lambda *_: None)
 
 

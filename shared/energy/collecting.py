@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from shared.cache import atomic_write, cache_dir, content_key
 from shared.energy.bilinear import BilinearModel
 from shared.energy.profiles import Profile, uniform_rows
+from shared.meters import MeterError
 from shared.networks import Structure
 from shared.platforms import MeasuredPlatform, Subject
 
@@ -27,6 +28,7 @@ FEWEST = 100  # rows
 FOLDS = 5  # a fifth of the rows is held out, each in its turn
 SETTLED_BLOCKS, SETTLED = 5, 0.05  # the error has settled when its last five values lie this close to their mean,
 SMALL = 1e-3  # or are all below this
+NOISY = 0.05  # mean relative half width of the readings' intervals from which a person is told
 Say = Callable[[str], None]
 
 
@@ -47,21 +49,28 @@ def collect(
     samples: int,
     seed: int = 0,
     say: Say = lambda _: None,
+    may_read: bool = True,
 ) -> Profile:
     """Read up to `samples` uniform width vectors, those of `profile` in its order, or take them from the cache.
 
-    The last fifth of the rows is for judging. Raises MeterError when the sensor fails; what is read by then is kept.
+    The last fifth of the rows is for judging. Without `may_read` the cache has to hold all: a worker that computes on
+    the device must not wait for itself. Raises MeterError when the sensor fails, or would have to be asked then; what
+    is read by then is kept.
     """
     structure = subject.structure
     what = (platform.name, platform.calibration, platform.short.name, structure.exact_fingerprint, samples, seed)
     key = content_key("measured profile", BLOCK, FEWEST, *what)
     path = cache_dir() / "profiles" / f"{key}.npz"
     rows = uniform_rows(structure, samples, seed)
-    known = _read(path) or _started(platform, subject, say)
+    known = _read(path)
+    if known is None:
+        _check(may_read)
+        known = _started(platform, subject, say)
     ends = _ends(structure, len(known.amounts))[-SETTLED_BLOCKS:]
     errors = [held_out_error(structure, rows[:n], known.amounts[:n]) for n in ends]
     began_s, before = time.monotonic(), len(known.amounts)
     while len(known.amounts) < samples and not has_settled(errors):
+        _check(may_read)
         n = len(known.amounts)
         block = [structure.upper_bounds, *map(tuple, rows[n : min(n + BLOCK, samples)])]
         dense, *readings = platform.read(subject, block, known.batch, platform.short)
@@ -78,7 +87,9 @@ def collect(
         each_s = (time.monotonic() - began_s) / (n - before)
         say(f"profile: {n} of at most {samples} networks read, {each_s * (samples - n) / 60:.0f} min for all of them")
     n = len(known.amounts)
-    half_widths = (known.high - known.low) / 2
+    noise = float(np.mean((known.high - known.low) / 2 / known.amounts))
+    if n > before and noise > NOISY:
+        say(f"profile: readings are known to {noise:.0%} only; is other work on this machine? Better read it idle")
     return Profile(
         rows[:n].astype(np.int32),
         known.amounts,
@@ -87,7 +98,7 @@ def collect(
         batch=known.batch,
         unit=platform.unit,
         key=content_key(key, known.amounts.tolist()),
-        noise=float(np.mean(half_widths / known.amounts)),
+        noise=noise,
     )
 
 
@@ -117,6 +128,11 @@ def _ends(structure: Structure, rows: int) -> range:
     unknowns = len(structure.position_bounds)
     fewest = max(FEWEST, 2 * BLOCK * math.ceil(unknowns * FOLDS / (FOLDS - 1) / BLOCK))
     return range(fewest, rows + 1, BLOCK)
+
+
+def _check(may_read: bool) -> None:
+    if not may_read:
+        raise MeterError("a whole profile in the cache", "one with rows to read", "python -m bench profile first")
 
 
 def _started(platform: MeasuredPlatform, subject: Subject, say: Say) -> Progress:

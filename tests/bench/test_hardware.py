@@ -1,0 +1,99 @@
+"""The whole line on this very processor: compress to a latency, cut, build, read by the clock, repair, report."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench import workload
+from bench.plan import Request, lay_ground
+from bench.record import read
+from shared.meters import MeterError, Reading
+from shared.networks import structure
+from shared.platforms import MeasuredPlatform
+
+ARGUMENTS = ["--device", "cpu", "--metric", "latency", "--protocol", "smoke"]
+REQUEST = Request(device="cpu", metric="latency", protocol="smoke")
+
+
+@pytest.fixture
+def profiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache with a profile that was not read: as long as the network has multiply-adds, 100 µs for the dense one."""
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    with torch.device("meta"):
+        table = structure(workload.get("mobilenet", "fashion-mnist").build())
+    dense = float(table.macs(table.upper_bounds))
+
+    def played(self: Any, subject: Any, widths: Sequence[Sequence[int]], batch: int, settings: Any) -> list[Reading]:
+        amounts = [1e-4 * (0.1 + 0.9 * float(table.macs(list(row))) / dense) for row in widths]
+        return [replace(EMPTY, amount=amount, interval=(amount, amount)) for amount in amounts]
+
+    monkeypatch.setattr(MeasuredPlatform, "read", played)
+    monkeypatch.setattr(MeasuredPlatform, "inference_batch", lambda self, subject: 16)
+    with pytest.raises(MeterError, match="a whole profile in the cache"):
+        lay_ground(REQUEST, may_read=False)
+    ground = lay_ground(REQUEST)
+    assert ground.unit == "s" and ground.inference_batch == 16 and ground.dense_reading == pytest.approx(1e-4)
+    assert lay_ground(REQUEST, may_read=False).profile.key == ground.profile.key
+    return tmp_path
+
+
+EMPTY = Reading(
+    amount=0.0,
+    idle_subtracted=None,
+    unit="s",
+    interval=(0.0, 0.0),
+    spread=0.0,
+    quantum=0.0,
+    seconds=0.0,
+    repeats=1,
+    visits=2,
+    samples=0,
+    ended="target",
+    settings="played",
+    meter="clock",
+    scope="wall time",
+    method="clock",
+    simulated=False,
+    idle_watts=None,
+    flags=(),
+    sensor={},
+)
+
+
+def test_a_latency_budget_from_end_to_end(profiled: Path) -> None:
+    out = profiled / "runs"
+    command = [sys.executable, "-m", "bench", "run", *ARGUMENTS, "--methods", "uniform", "--repair", "--out", str(out)]
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("cpu: measured seconds per image by clock (wall time) of ")
+    assert "reading the dense network and 1 cut ones in turns" in done.stdout
+    (folder,) = (path.parent for path in out.glob("*-cpu-measured-latency-smoke/*/record.json"))
+    record = read(folder)
+    assert record.status == "ok" and record.measures is not None and record.budget is not None
+    assert (record.platform.unit, record.platform.source, record.platform.inference_batch) == ("s", "measured", 16)
+    low, high = record.measures.interval or (0.0, 0.0)
+    assert 0 < low <= record.measures.reading <= high  # a clock truly read it
+    assert record.measures.estimate <= record.budget.amount
+    assert record.dense_again is not None and record.dense_again > 0
+    assert record.repair is None or record.repair.reading > record.budget.amount
+    (page,) = out.glob("*.md")
+    text = page.read_text()
+    assert "## Measured again" in text and "Within the budget by reading: " in text
+    assert "joule" not in text.split("## Claimed")[0].replace("per joule", "")
+
+    again = subprocess.run(
+        command, check=False, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    assert again.returncode == 0 and "1 of 1 runs are finished already" in again.stdout
+    assert read(folder) == record
