@@ -11,12 +11,13 @@ class Protocol:
 
     The budgets are fractions of the dense network's platform reading. `minimum_short_term_iterations` is the least
     training that a NetAdapt candidate gets before it is judged; `episodes` is AMC's total over its `stages`, and the
-    number of tries that `random` has.
+    number of tries that `random` has; `rho` is both penalty parameters of `ecc-paper`. The last `closing_iterations` of
+    fine-tuning train on the task's loss alone, from `closing_learning_rate` along half a cosine to zero.
     """
 
     name: str
     iterations: int  # T, training iterations of every method
-    fine_tune_iterations: int
+    fine_tune_iterations: int  # all of them, the closing ones too
     batch_size: int
     learning_rate: float
     budgets: tuple[float, ...]
@@ -30,4 +31,8 @@ class Protocol:
     recalibration_batches: int = 20
     profile_samples: int = 10_000
     profile_test_samples: int = 2_000
+    rho: float = 10.0
+    fine_tune_decays: bool = True  # along half a cosine to zero; False: a constant rate
+    closing_iterations: int = 0
+    closing_learning_rate: float = 0.0
     ranks: bool = True  # False: the caption says that the protocol ranks nothing
