@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from shared.errors import BadInput
+
 # CUDA 13 has no code before Turing; the index of CUDA 12.6 ends with torch 2.14
 TURING, MAXWELL = (7, 5), (5, 0)
 OLD_WHEEL = (
@@ -14,7 +16,7 @@ OLD_WHEEL = (
 NEW_WHEEL = "pip install --upgrade torch torchvision"
 
 
-def missing_code(arch_list: Sequence[str], capability: tuple[int, int]) -> str | None:
+def missing_code(arch_list: Sequence[str], capability: tuple[int, int]) -> BadInput | None:
     """Why a torch build can't run on a device and which wheel can; None when it can.
 
     arch_list: as torch.cuda.get_arch_list() says ("sm_60", "sm_90a", "compute_90", …; empty for builds without CUDA).
@@ -30,7 +32,7 @@ def missing_code(arch_list: Sequence[str], capability: tuple[int, int]) -> str |
     else:
         wheel = OLD_WHEEL if capability < TURING else NEW_WHEEL
     has = f"code for {', '.join(arch_list)} alone" if arch_list else "no CUDA code at all"
-    return f"expected a torch with code for {name}, got one with {has}; try {wheel}"
+    return BadInput(f"a torch with code for {name}", f"one with {has}", wheel)
 
 
 def _runs(arch: str, capability: tuple[int, int]) -> bool:

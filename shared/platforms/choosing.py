@@ -80,7 +80,7 @@ def _gpu(device: str) -> str:
         hint = "--meter sim" if device in simulated.names() else "--device cpu --metric latency"
         raise BadInput(f"a {model} that torch can use", "none", f"python -m bench devices, or {hint}")
     if why := missing_code(torch.cuda.get_arch_list(), torch.cuda.get_device_capability(0)):
-        raise BadInput("a torch with code for this GPU", why, "the wheel it names")
+        raise why
     return "cuda:0"
 
 
