@@ -39,7 +39,9 @@ def forked(seed: int, purpose: str, index: int = 0) -> Iterator[None]:
     """
     value = derived_seed(seed, purpose, index)
     numpy_state, python_state = np.random.get_state(), random.getstate()
-    with torch.random.fork_rng():
+    # of the GPU that this process computes on, if it does: asking for the others' states would take hold of them all
+    used = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=used):
         torch.manual_seed(value)
         np.random.seed(value % 2**32)
         random.seed(value)
