@@ -7,6 +7,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from bench.record import RECORD_FILE, Record, load
+from bench.report import paper
 from bench.report.collect import Page, file_name, page_name, pages
 from bench.report.render import index_text, page_files, write
 from bench.report.style import same_plot
@@ -39,11 +40,15 @@ def publish(records_with_folders: Sequence[tuple[Record, Path]], reports_dir: Pa
 
 
 def regenerate(reports_dir: Path) -> list[Path]:
-    """Write every page, plot and the index anew from the committed records; returns the pages' paths."""
+    """Write every page, plot, the paper's page and the index anew from the committed records; returns the pages' paths.
+
+    The paper's page is none of the returned.
+    """
     made = committed(reports_dir)
     for page in made:
         write(page, page_files(page, f"{RECORDS}/{page.name}"), reports_dir)
-    atomic_write(reports_dir / INDEX, _index(made, reports_dir))
+    for name, content in _overviews(made, reports_dir).items():
+        atomic_write(reports_dir / name, content)
     return [reports_dir / f"{page.name}.md" for page in made]
 
 
@@ -59,10 +64,17 @@ def committed(reports_dir: Path) -> list[Page]:
     return pages(found) if found else []
 
 
+def _overviews(made: Sequence[Page], reports_dir: Path) -> dict[str, bytes]:
+    """File name -> content of what is made of all pages at once."""
+    return {paper.NAME: paper.page_text(made, reports_dir).encode(), INDEX: _index(made, reports_dir)}
+
+
 def _index(made: Sequence[Page], reports_dir: Path) -> bytes:
     grids = sorted(path.name for path in reports_dir.glob("learning-rate-*.md"))  # pages of `python -m bench tune`
     studied = (reports_dir / ENERGY_MODELS).is_file()
-    return index_text(made, learning_rates=grids, energy_models=ENERGY_MODELS if studied else None).encode()
+    return index_text(
+        made, paper=paper.NAME, learning_rates=grids, energy_models=ENERGY_MODELS if studied else None
+    ).encode()
 
 
 def check(reports_dir: Path) -> list[str]:
@@ -74,9 +86,9 @@ def check(reports_dir: Path) -> list[str]:
     """
     try:
         made = committed(reports_dir)
+        expected = _overviews(made, reports_dir)
     except BadInput as error:
         return [str(error)]
-    expected = {INDEX: _index(made, reports_dir)}
     for page in made:
         expected |= page_files(page, f"{RECORDS}/{page.name}")
     found = []

@@ -11,7 +11,7 @@ from typing import Any
 from bench.report.collect import Page
 from bench.report.text import ABSENT, percent, table
 
-_TITLES = {"ecc": "ECC", "netadapt": "NetAdapt", "amc": "AMC"}
+TITLES = {"ecc": "ECC", "netadapt": "NetAdapt", "amc": "AMC"}  # what the paper compares
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class Claims:
 
 
 @cache
-def _published() -> dict[str, list[dict[str, Any]]]:
+def published() -> dict[str, Any]:
+    """The data file of claimed figures; its comments say what stands where."""
     text = files("bench.report").joinpath("published.toml").read_text(encoding="utf-8")
     return tomllib.loads(text)
 
@@ -41,7 +42,8 @@ def claims(page: Page, dense_reading: float | None) -> Claims | None:
         there = entry.get("platforms") or entry.get("joules") or [entry.get("platform")]
         return entry["network"] == network and entry["dataset"] == dataset and platform in there
 
-    found = {kind: [entry for entry in entries if matches(entry)] for kind, entries in _published().items()}
+    per_network = {kind: published()[kind] for kind in ("dense", "table", "statement")}
+    found = {kind: [entry for entry in entries if matches(entry)] for kind, entries in per_network.items()}
     if not any(found.values()):
         return None
     dense = next((_dense(entry, page, dense_reading) for entry in found["dense"]), None)
@@ -66,4 +68,4 @@ def _dense(entry: dict[str, Any], page: Page, reading: float | None) -> str:
 
 def _budgets(entry: dict[str, Any]) -> str:
     head = [f"Claimed {entry['metric']}, %", *(f"{joules:.4f} J" for joules in entry["budgets_joules"])]
-    return table(head, [[title, *map(percent, entry[method])] for method, title in _TITLES.items()])
+    return table(head, [[title, *map(percent, entry[method])] for method, title in TITLES.items()])

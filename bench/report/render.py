@@ -154,10 +154,11 @@ def page_text(page: Page, plots: set[str], traces: Sequence[tuple[str, str]], re
     return tidy(text)
 
 
-def index_text(made: Sequence[Page], *, learning_rates: Sequence[str], energy_models: str | None) -> str:
+def index_text(made: Sequence[Page], *, paper: str, learning_rates: Sequence[str], energy_models: str | None) -> str:
     """The index of committed pages, simulated and measured ones apart.
 
-    learning_rates: names of the pages of grids. energy_models: name of the study's page, where there is one.
+    paper: name of the page about the ECC paper. learning_rates: names of the pages of grids. energy_models: name of the
+    study's page, where there is one.
     """
     groups = []
     for source, amounts in product(("measured", "simulated"), ("joules", "seconds")):
@@ -180,7 +181,7 @@ def index_text(made: Sequence[Page], *, learning_rates: Sequence[str], energy_mo
                     table(["Page", "protocol", "methods", "budgets", "seeds", "misses"], rows, left=4),
                 )
             )
-    others = {"learning_rates": learning_rates, "energy_models": energy_models}
+    others = {"learning_rates": learning_rates, "energy_models": energy_models, "paper": paper}
     return tidy(environment().get_template("index.md.jinja").render(groups=groups, **others))
 
 

@@ -128,7 +128,7 @@ def test_check_refuses_records_that_can_not_be_compared(reports: Path) -> None:
 
 
 def test_an_empty_folder_does_not_pass(tmp_path: Path) -> None:
-    assert check(tmp_path) == ["README.md: missing"]
+    assert check(tmp_path) == ["README.md: missing", "paper.md: missing"]
 
 
 def test_regenerate_mends_pages_and_takes_learning_rates_into_the_index(reports: Path) -> None:
