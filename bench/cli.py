@@ -14,15 +14,14 @@ import typer
 
 from bench import cli_authors, say
 from bench.options import (
-    CORES,
     Budgets,
+    Compile,
     Compute,
     Data,
     Dataset,
     Device,
     EnergyModel,
     Executor,
-    Jobs,
     Meter,
     Methods,
     Metric,
@@ -31,8 +30,10 @@ from bench.options import (
     ProtocolName,
     Repair,
     Seeds,
+    TrainingJobs,
     check_built,
     check_writable,
+    processes,
 )
 
 if TYPE_CHECKING:
@@ -64,24 +65,25 @@ def run(
     meter: Meter = "auto",
     energy_model: EnergyModel = "bilinear",
     compute: Compute = "cpu",
+    compile: Compile = False,
     executor: Executor = "local",
     out: Out = Path("runs"),
     fresh: Annotated[bool, typer.Option(help="Repeat runs that are finished already.")] = False,
     repair: Repair = False,
-    jobs: Jobs = CORES,
+    jobs: TrainingJobs = None,
 ) -> None:
     """Compress with each method at each budget with each seed, and write a report."""
     from bench import plan, report, runner
     from bench.store import Store
 
     console = say.console()
-    check_built(compute=compute, executor=executor)
+    check_built(executor=executor)
     check_writable("--out", out)
-    request = plan.Request(
-        methods, device, network, dataset, protocol, budgets, seeds, data, metric, meter, energy_model, repair
-    )
+    asked = (methods, device, network, dataset, protocol, budgets, seeds, data, metric, meter, energy_model)
+    request = plan.Request(*asked, repair=repair, compute=compute, compile=compile)
     made = plan.make(request, lambda line: console.print(line, highlight=False))
     console.print(say.first_line(made.ground), highlight=False)
+    jobs = processes(jobs, compute)
     records = runner.run(made, Store(out), jobs=jobs, fresh=fresh, command=request.command, console=console)
     pages = report.render(records, out)
     console.print(report.summary_table(records), highlight=False, markup=False, soft_wrap=True)
@@ -106,25 +108,25 @@ def plan_(
     meter: Meter = "auto",
     energy_model: EnergyModel = "bilinear",
     compute: Compute = "cpu",
+    compile: Compile = False,
     executor: Executor = "local",
-    jobs: Jobs = CORES,
+    jobs: TrainingJobs = None,
 ) -> None:
     """Say what `run` with the same arguments would cost, without running it."""
     from bench import cost, plan
     from bench.progress import minutes
 
-    check_built(compute=compute, executor=executor)
+    check_built(executor=executor)
     console = say.console()
-    request = plan.Request(
-        methods, device, network, dataset, protocol, budgets, seeds, data, metric, meter, energy_model
-    )
+    asked = (methods, device, network, dataset, protocol, budgets, seeds, data, metric, meter, energy_model)
+    request = plan.Request(*asked, compute=compute, compile=compile)
     made = plan.make(request, lambda line: console.print(line, highlight=False))
     console.print(say.first_line(made.ground), highlight=False)
     estimate = cost.estimate(made, made.jobs)
     for job, seconds in estimate.job_seconds.items():
         budget = "no budget" if job.budget is None else f"{job.budget.amount:.4g} {made.ground.unit}"
         console.print(f"  {job.name}: {budget}, about {minutes(seconds)}", highlight=False)
-    console.print(estimate.describe(jobs), highlight=False)
+    console.print(estimate.describe(processes(jobs, compute)), highlight=False)
 
 
 @app.command(name="report")
@@ -224,21 +226,24 @@ INTERRUPTED = 130  # as a shell has it for Ctrl-C
 def main() -> int:
     """Run the command line and return its exit code."""
     from shared.errors import BadInput
-    from shared.meters.meter import MeterError
 
     try:
         code = app(standalone_mode=False) or 0
     except BadInput as error:
         print(error, file=sys.stderr)
         return 2
-    except MeterError as error:
-        print(f"{error}; what was read and trained is kept, the same command goes on", file=sys.stderr)
-        return 1
     except UsageError as error:
         print(f"{getattr(error, 'message', error)}; try python -m bench --help", file=sys.stderr)
         return 2
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
+    except Exception as error:
+        from shared.meters import MeterError  # brings numpy, which `--help` needs not
+
+        if not isinstance(error, MeterError):
+            raise
+        print(f"{error}; what was read and trained is kept, the same command goes on", file=sys.stderr)
+        return 1
     if code == INTERRUPTED:  # newer typer returns it, older typer raises
         print("interrupted; finished runs are kept, the same command goes on", file=sys.stderr)
     return code

@@ -63,9 +63,11 @@ def _prices(ground: Ground) -> tuple[float, float]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        network = dense.untrained(ground.workload)
+        device = ground.computing.device
+        network = dense.untrained(ground.workload).to(device)
         stream = ground.dataset.train.stream(0, protocol.batch_size)
-        zeros = torch.zeros(protocol.batch_size, ground.structure.outputs, *ground.dataset.label_shape)
+        shape = (protocol.batch_size, ground.structure.outputs, *ground.dataset.label_shape)
+        zeros = torch.zeros(shape, device=device)
         return harness.unit_costs(network, stream, lambda index, images: zeros, ground)
     finally:
         torch.set_num_threads(threads)

@@ -5,10 +5,11 @@ They never depend on a run's seed, so every method of every seed starts from the
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from bench.environment import environment
 from bench.workload import Progress, Workload
 from shared.cache import atomic_write, cache_dir, content_key
 from shared.checkpoints import Checkpoints, State
+from shared.computing import Computing
 from shared.data import Dataset
 from shared.errors import BadInput
 from shared.ledger import Ledger
@@ -59,10 +61,15 @@ class DenseWeights:
     accuracy: float
     fingerprint: str
 
+    def to(self, device: torch.device) -> DenseWeights:
+        """The same with a copy of the network on that device."""
+        return replace(self, network=copy.deepcopy(self.network).to(device))
+
     def at(self, widths: Sequence[int]) -> nn.Module:
-        """The same network at other widths, with initial weights."""
+        """The same network at other widths, with initial weights, on its device."""
         config: dict[str, Any] = {**self.network.config, "widths": list(widths)}  # type: ignore[dict-item]
-        return build(**config).to(memory_format=torch.channels_last)
+        device = next(self.network.parameters()).device
+        return build(**config).to(device).to(memory_format=torch.channels_last)
 
 
 def untrained(workload: Workload) -> nn.Module:
@@ -89,14 +96,14 @@ def _cached(workload: Workload, dataset: Dataset) -> Path:
 
 
 def train(workload: Workload, dataset: Dataset, progress: Progress) -> tuple[nn.Module, dict[str, Any]]:
-    """Train the dense network from scratch, or on from where an earlier process was stopped.
+    """Train the dense network from scratch, or on from where an earlier process was stopped, where the images lie.
 
     Returns it in evaluation mode as it will be stored, with its record (scores in 0..1).
     """
     recipe, states = recipe_of(workload), _cached(workload, dataset) / "training"
     keep_freed_memory()
     checkpoints = Checkpoints(states)
-    model = untrained(workload)
+    model = untrained(workload).to(dataset.train.device)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=recipe.peak_learning_rate, weight_decay=recipe.weight_decay, fused=True
     )
@@ -136,7 +143,7 @@ def train(workload: Workload, dataset: Dataset, progress: Progress) -> tuple[nn.
         "search_accuracy": score(model, dataset.search),
         "test_accuracy": score(model, dataset.test),
         "seconds": round(seconds, 1),
-        "environment": environment(),
+        "environment": environment(Computing(dataset.train.device)),
     }
     return model.eval(), record
 

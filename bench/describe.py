@@ -163,9 +163,10 @@ def record(
             "profile": ground.profile.key,
             "energy_model": content_key(ground.fit.model.to_dict()),
             "code": code_fingerprint(),
+            "compute": content_key(ground.computing.told),
         },
         notes=outcome.notes,
         trace=outcome.trace,
-        environment=environment() | {"command": command, "method_source": method_fingerprint(method)},
+        environment=environment(ground.computing) | {"command": command, "method_source": method_fingerprint(method)},
         network_sha256=None,
     )

@@ -10,6 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from shared.computing import ON_CPU, Computing
 from shared.host import processor
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,13 +47,11 @@ def _version(package: str) -> str:
 
 
 @cache
-def environment() -> dict[str, Any]:
-    """Commit and dirty flag (None outside a git checkout), versions, and the class of the host.
+def environment(computing: Computing = ON_CPU) -> dict[str, Any]:
+    """Commit and dirty flag (None outside a git checkout), versions, the class of the host and where training ran.
 
     No host or user names.
     """
-    import torch
-
     commit, dirty = _checkout()
     return {
         "commit": commit,
@@ -61,4 +62,5 @@ def environment() -> dict[str, Any]:
         "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-    }
+        "compute": computing.told,
+    } | ({} if computing.driver is None else {"driver": computing.driver})

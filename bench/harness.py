@@ -24,6 +24,7 @@ from bench.rules import check_rules, checked, reason, steps_paid
 from methods import registry
 from methods.contract import Outcome, Task
 from shared.checkpoints import Checkpoints, State
+from shared.computing import Computing
 from shared.data import Batches
 from shared.ledger import Ledger
 from shared.networks import structure
@@ -98,7 +99,7 @@ def execute(
     )
     record.environment["resumed"] = resumed
     weights = None if measures is None or small is None else small.state_dict()
-    return Result(record, None if weights is None else {k: v.contiguous() for k, v in weights.items()})
+    return Result(record, None if weights is None else {k: v.cpu().contiguous() for k, v in weights.items()})
 
 
 def _phase(folder: Path | None, name: str) -> Checkpoints:
@@ -140,6 +141,7 @@ def make_task(
         train=ground.dataset.train.stream(job.seed, ground.protocol.batch_size),
         search=ground.dataset.search,
         teacher=teacher,
+        computing=ground.computing,
     )
 
 
@@ -157,6 +159,7 @@ def _timed_run(
             # a copy: whatever it sets there, ours stays
             return registry.get(job.method).run(replace(task, checkpoints=checkpoints))
     finally:
+        ground.computing.wait()
         seconds.method = checkpoints.elapsed_s
         after = unit_costs(dense.network, task.train, task.teacher, ground)
         seconds.distillation_step, seconds.forward_per_image = ((b + a) / 2 for b, a in zip(before, after, strict=True))
@@ -169,19 +172,22 @@ def unit_costs(
     image.
     """
     ledger = Ledger(repeats + 2)
-    trainer = Trainer(copy.deepcopy(dense), stream, teacher, ledger, ground.protocol)
+    computing = ground.computing
+    trainer = Trainer(copy.deepcopy(dense), stream, teacher, ledger, ground.protocol, computing=computing)
     network = copy.deepcopy(dense).eval()
     search = ground.dataset.search
     images, _ = search.take(torch.arange(min(evaluation_batch(search), ground.protocol.search_images)))
-    steps = [_seconds(trainer.step) for _ in range(repeats + 2)]
+    steps = [_seconds(trainer.step, computing) for _ in range(repeats + 2)]
     with torch.no_grad():
-        passes = [_seconds(lambda: network(images)) for _ in range(4)]
+        passes = [_seconds(lambda: network(images), computing) for _ in range(4)]
     return sorted(steps[2:])[repeats // 2], sorted(passes[1:])[1] / len(images)
 
 
-def _seconds(work: Callable[[], object]) -> float:
+def _seconds(work: Callable[[], object], computing: Computing) -> float:
+    computing.wait()
     started = time.perf_counter()
     work()
+    computing.wait()
     return time.perf_counter() - started
 
 
@@ -206,10 +212,12 @@ def fine_tune(small: nn.Module, task: Task, ledger: Ledger, checkpoints: Checkpo
             task.protocol,
             first_batch=task.protocol.iterations,
             schedule=cosine,
+            computing=task.computing,
         )
         if state := checkpoints.load("training", ledger):
             trainer.restore(state)
         while ledger.remaining:
             trainer.step()
             checkpoints.save("training", trainer.state, ledger)
+        task.computing.wait()
     return checkpoints.elapsed_s

@@ -24,6 +24,10 @@ Budgets = Annotated[
 ]
 Seeds = Annotated[str | None, typer.Option(help="Comma-separated integers. Default: the protocol's.")]
 Jobs = Annotated[int, typer.Option(help="Parallel processes, one thread each.", min=1)]
+TrainingJobs = Annotated[
+    int | None,
+    typer.Option(help="Parallel processes, one thread each. Default: one per core, one alone on a GPU.", min=1),
+]
 Out = Annotated[Path, typer.Option(help="Folder for runs and reports.")]
 Data = Annotated[str | None, typer.Option(help="Folder of a data set that is not embedded.")]
 Metric = Annotated[str, typer.Option(help="What budgets are in: energy (joules) or latency (seconds).")]
@@ -38,15 +42,22 @@ EnergyModel = Annotated[str, typer.Option(help="bilinear (the paper's) or biline
 Repair = Annotated[
     bool, typer.Option(help="On hardware: cut on, least important per joule first, until the reading is in the budget.")
 ]
-Compute = Annotated[str, typer.Option(help="Where training runs: cpu.")]
+Compute = Annotated[str, typer.Option(help="Where training runs: cpu or cuda:N.")]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="Training through torch.compile: slow to start, for long trainings.")
+]
 Executor = Annotated[str, typer.Option(help="What runs the jobs: local.")]
 CORES = usable_cores()
 
 # option -> values that work, pattern of those to come
 _VALUES = {
-    "compute": (("cpu",), r"cuda:\d+"),
     "executor": (("local",), "ray"),
 }
+
+
+def processes(jobs: int | None, compute: str) -> int:
+    """How many processes train at once: those asked for, else one per core, or one where they would share a GPU."""
+    return jobs or (CORES if compute == "cpu" else 1)
 
 
 def check_built(**options: str) -> None:

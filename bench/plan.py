@@ -19,6 +19,7 @@ from bench.workload import Workload
 from methods import registry
 from shared import energy, platforms
 from shared.cache import checked_cache_dir, content_key
+from shared.computing import ON_CPU, Computing, computing
 from shared.data import Dataset
 from shared.energy import EnergyFit, Profile
 from shared.energy.terms import KINDS
@@ -44,6 +45,8 @@ class Request:
     meter: str = "auto"
     energy_model: str = "bilinear"
     repair: bool = False
+    compute: str = "cpu"
+    compile: bool = False
 
     @property
     def command(self) -> str:
@@ -90,6 +93,7 @@ class Ground:
     profile: Profile
     energy_model: str  # its kind
     fit: EnergyFit
+    computing: Computing = ON_CPU  # where training runs
 
     @property
     def unit(self) -> str:
@@ -136,6 +140,8 @@ class Ground:
 
 def lay_ground(request: Request, say: Callable[[str], None] = lambda _: None, *, may_read: bool = True) -> Ground:
     """Profile the platform, or take the profile from the cache (always without `may_read`), and fit the model."""
+    place = computing(request.compute, request.compile)
+    place.enter()  # workers come through here too
     protocol = protocols.get(request.protocol, request.network)
     if request.energy_model not in KINDS:
         raise BadInput(
@@ -146,7 +152,7 @@ def lay_ground(request: Request, say: Callable[[str], None] = lambda _: None, *,
     with torch.device("meta"):
         anatomy = structure(work.build())
     checked_cache_dir()
-    dataset = work.load_data(None if request.data is None else Path(request.data))
+    dataset = work.load_data(None if request.data is None else Path(request.data)).to(place.device)
     if isinstance(platform, MeasuredPlatform):
         subject = Subject(anatomy, work.build)
         profile = energy.collect(platform, subject, samples=protocol.profile_samples, say=say, may_read=may_read)
@@ -155,7 +161,7 @@ def lay_ground(request: Request, say: Callable[[str], None] = lambda _: None, *,
         counts = {"samples": protocol.profile_samples, "test_samples": protocol.profile_test_samples}
         profile = energy.profile(platform, anatomy, batch, **counts)
     fit = energy.fit(profile, anatomy, request.energy_model)
-    return Ground(work, protocol, dataset, platform, anatomy, profile, request.energy_model, fit)
+    return Ground(work, protocol, dataset, platform, anatomy, profile, request.energy_model, fit, place)
 
 
 @dataclass(frozen=True)
@@ -190,7 +196,7 @@ class Plan:
         budget = None if job.budget is None else job.budget.amount
         dataset = self.ground.dataset.fingerprint
         told = (job.method, budget, job.seed, protocol, fit, dense_fingerprint, dataset, self.slug, self.request.repair)
-        return content_key(*told, code, method_source, torch.__version__)
+        return content_key(*told, code, method_source, torch.__version__, self.ground.computing.told)
 
 
 def make(request: Request, say: Callable[[str], None] = lambda _: None) -> Plan:

@@ -118,10 +118,10 @@ class Record(_Frozen):
     dense_again: float | None  # the dense network, read beside the cut ones: over the dense reading it is the drift
     cost: Cost | None
     energy_fit: EnergyFit
-    fingerprints: dict[str, str]  # dataset, dense_weights, profile, energy_model, code
+    fingerprints: dict[str, str]  # dataset, dense_weights, profile, energy_model, code, compute
     notes: dict[str, Any]
     trace: dict[str, list[Any]]
-    environment: dict[str, Any]  # commit, dirty, versions, host class, threads, command, method_source
+    environment: dict[str, Any]  # commit, dirty, versions, host class, threads, compute, command, method_source
     network_sha256: str | None
 
 

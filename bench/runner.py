@@ -159,14 +159,17 @@ def _work(
 
 @contextlib.contextmanager
 def _computing(plan: Plan, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold the processor as one that computes on it, so that nobody of ours reads it meanwhile."""
+    """Hold the processor, and the GPU that trains, as one that computes on them, so that nobody of ours reads them
+    meanwhile.
+    """
     purpose = f"training {plan.slug}"
     with contextlib.ExitStack() as held:
-        try:
-            held.enter_context(device_lock("cpu", purpose, shared=True))
-        except MeterError as error:
-            say(f"waiting: {error}")
-            held.enter_context(device_lock("cpu", purpose, shared=True, wait_s=WAIT_S))
+        for device in sorted({"cpu", str(plan.ground.computing.device)}):
+            try:
+                held.enter_context(device_lock(device, purpose, shared=True))
+            except MeterError as error:
+                say(f"waiting: {error}")
+                held.enter_context(device_lock(device, purpose, shared=True, wait_s=WAIT_S))
         yield
 
 
@@ -201,7 +204,8 @@ def _start_worker(request: Request, messages: Queue[tuple[str, str, float]]) -> 
 @cache
 def _ground() -> tuple[Ground, dense.DenseWeights]:
     ground = lay_ground(_worker["request"], may_read=False)  # this process computes, and would wait for itself
-    return ground, dense.obtain(ground.workload, ground.dataset, lambda *_: None)
+    weights = dense.obtain(ground.workload, ground.dataset, lambda *_: None)
+    return ground, weights.to(ground.computing.device)
 
 
 @cache

@@ -20,6 +20,7 @@ from bench.dense import DenseWeights
 from bench.plan import Ground
 from shared import rng
 from shared.cache import atomic_write, cache_dir, content_key
+from shared.computing import ON_CPU, Computing
 from shared.data import files as file_batches
 from shared.data import images as batches
 from shared.training import Teacher
@@ -46,7 +47,8 @@ def _path(ground: Ground, dense: DenseWeights, seed: int, first: int) -> Path:
     code = [Path(str(module.__file__)).read_bytes() for module in deciding]
     layers = ground.structure.fingerprint
     size = ground.protocol.batch_size
-    key = content_key(dense.fingerprint, layers, ground.dataset.fingerprint, code, seed, size, torch.__version__)
+    what = (dense.fingerprint, layers, ground.dataset.fingerprint, code, seed, size)
+    key = content_key(*what, torch.__version__, ground.computing.told)
     return cache_dir() / "teacher" / key / f"{first:07d}-{CHUNK}"
 
 
@@ -67,7 +69,7 @@ def _chunk(ground: Ground, dense: DenseWeights, seed: int, first: int) -> Tensor
     if (found := _read(path)) is not None:
         return found
     stream = ground.dataset.train.stream(seed, ground.protocol.batch_size)
-    logits = torch.stack([dense.network(stream.batch(index)[0]) for index in range(first, first + CHUNK)])
+    logits = torch.stack([dense.network(stream.batch(index)[0]) for index in range(first, first + CHUNK)]).cpu()
     blob = save({"logits": logits})
     atomic_write(path, hashlib.sha256(blob).digest() + blob)
     return logits
@@ -79,20 +81,22 @@ def prepare(ground: Ground, dense: DenseWeights, seed: int, first: int) -> None:
 
 
 def teacher(ground: Ground, dense: DenseWeights, seed: int) -> Teacher:
-    """Logits by batch index, a tensor of the caller's own: from files where they fit, else from the dense network."""
+    """Logits by batch index, a tensor of the caller's own on the ground's device: from files where they fit, else from
+    the dense network, which is on that device.
+    """
     files = chunks(ground)
     if not files:
-        return live(dense.network)
-    table = torch.cat([_chunk(ground, dense, seed, first) for first in files])
+        return live(dense.network, ground.computing)
+    table = torch.cat([_chunk(ground, dense, seed, first) for first in files]).to(ground.computing.device)
     return lambda index, images: table[index].to(images.device, copy=True)
 
 
-def live(dense: nn.Module) -> Teacher:
+def live(dense: nn.Module, computing: Computing = ON_CPU) -> Teacher:
+    """Logits that the dense network gives beside each step, in the precision of training."""
     network = copy.deepcopy(dense).eval()
 
     @torch.no_grad()
     def logits(index: int, images: Tensor) -> Tensor:
-        result: Tensor = network(images)
-        return result
+        return computing.logits(network, images)
 
     return logits

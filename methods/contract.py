@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from shared.checkpoints import Checkpoints, State
+from shared.computing import ON_CPU, Computing
 from shared.data import Batches, Images
 from shared.energy.budget import BudgetTooSmallError, uniform_widths
 from shared.ledger import Ledger
@@ -62,7 +63,8 @@ class Task:
 
     `network` is the dense network, never to be changed: `copy_of_dense()` gives a copy that is the method's own.
     `budget` is per image in the energy model's unit, for Ê(φ). `train` yields batch i of the run, `search` is held out
-    of training. Every image that is looked at for a decision and every row asked of Ê is counted by the methods below.
+    of training. Network, batches and images are on the device of `computing`; widths, Ê and all random draws are on the
+    CPU. Every image that is looked at for a decision and every row asked of Ê is counted by the methods below.
     """
 
     network: nn.Module
@@ -76,6 +78,7 @@ class Task:
     search: Images
     teacher: Teacher
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    computing: Computing = ON_CPU
 
     def copy_of_dense(self) -> nn.Module:
         """A copy of the dense network with its weights."""
@@ -86,7 +89,7 @@ class Task:
 
         Each of its steps spends one iteration of the ledger.
         """
-        return Trainer(model, self.train, self.teacher, self.ledger, self.protocol)
+        return Trainer(model, self.train, self.teacher, self.ledger, self.protocol, computing=self.computing)
 
     def energy(self, widths: Tensor) -> Tensor:
         """Ê per image in the model's unit, float64, of widths (n, units) or (units,); counts the rows."""

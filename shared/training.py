@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shared.checkpoints import State
+from shared.computing import ON_CPU, Computing
 from shared.data import Batches, Images
 from shared.ledger import Ledger
 from shared.objective import Objective
@@ -52,17 +53,20 @@ def training_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> State:
 
 
 def restore_training(model: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> None:
-    """Put back what `training_state` gave; the model has the same tensors by name and shape."""
+    """Put back what `training_state` gave, on the model's device; it has the same tensors by name and shape."""
     model.load_state_dict(state["model"])
     for name, parameter in model.named_parameters():
         for key, kept in state["moments"][name].items():
             # in the parameter's own memory format, which the fused kernel takes for granted
-            entry = torch.empty_like(parameter) if kept.shape == parameter.shape else torch.empty_like(kept)
+            like = parameter if kept.shape == parameter.shape else kept
+            entry = torch.empty_like(like, device=parameter.device)  # the count of steps too, as the fused kernel wants
             optimizer.state[parameter][key] = entry.copy_(kept)
 
 
 class Trainer:
     """A model with its optimiser; `step()` is one training iteration, paid from the ledger.
+
+    Model, batches and the teacher's logits are on the device of `computing`.
 
     The ledger's count is the index of the batch, so every method sees the same batches in the same order. `schedule`
     maps the share of the ledger that is spent (0..1) to a factor on the learning rate; None keeps it constant.
@@ -80,8 +84,10 @@ class Trainer:
         *,
         first_batch: int = 0,
         schedule: Callable[[float], float] | None = None,
+        computing: Computing = ON_CPU,
     ) -> None:
-        self.model = model
+        self.model, self._computing = model, computing
+        self._forward: Callable[[Tensor], Tensor] = torch.compile(model) if computing.compiled else model
         self.optimizer = make_optimizer(model, protocol.learning_rate, protocol.weight_decay)
         self._stream, self._teacher, self._ledger, self._protocol = stream, teacher, ledger, protocol
         self._first_batch, self._schedule = first_batch, schedule
@@ -96,7 +102,8 @@ class Trainer:
         teacher = self._teacher(self._first_batch + index, images)
         train_mode(self.model)
         objective = self._stream.split.objective
-        loss = distillation_loss(self.model(images), teacher, labels, self._protocol.distillation, objective)
+        logits = self._computing.logits(self._forward, images)
+        loss = distillation_loss(logits, teacher, labels, self._protocol.distillation, objective)
         self.optimizer.zero_grad()
         loss.backward()
         if self._schedule is not None:

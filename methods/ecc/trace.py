@@ -33,7 +33,8 @@ class Trace:
     def columns(self) -> dict[str, list[Any]]:
         """Name -> one value per row, rounded: plain JSON numbers or lists of them."""
         if self.rows:
-            losses = torch.stack([row["loss"] for row in self.rows]).tolist()
+            device = self.rows[-1]["loss"].device  # those of before a stop are on the CPU
+            losses = torch.stack([row["loss"].to(device) for row in self.rows]).tolist()
             self.rows = [row | {"loss": loss} for row, loss in zip(self.rows, losses, strict=True)]
         return {name: [_rounded(row[name]) for row in self.rows] for name in (self.rows[0] if self.rows else ())}
 

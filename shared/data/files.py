@@ -10,6 +10,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,7 +91,7 @@ class FileSplit:
     def reading(self, requests: Iterable[list[Request]]) -> DataLoader:
         """What is requested, batch by batch, read ahead by the workers; to be `finished`."""
         return DataLoader(
-            _Reader(self),
+            _Reader(self.to(CPU)),  # workers know no other device
             batch_sampler=requests,
             num_workers=_other_cores() if self.workers is None else self.workers,
             collate_fn=_together,
@@ -105,8 +106,14 @@ class FileSplit:
                 *batch.parts
             )  # not `batch`, whose traceback would hold it and its stream's workers in a cycle
         images, labels = (tensor.to(self.device, non_blocking=True) for tensor in batch)
-        mean, std = (images.new_tensor(values, dtype=torch.float32)[:, None, None] for values in (self.mean, self.std))
+        mean, std = self._scale
         return images.float().div_(255.0).sub_(mean).div_(std), labels
+
+    @cached_property
+    def _scale(self) -> tuple[Tensor, Tensor]:
+        """mean and std, (channels, 1, 1) on the device: sent once, since each sending waits for it."""
+        both = torch.tensor([self.mean, self.std], dtype=torch.float32, device=self.device)[:, :, None, None]
+        return both[0], both[1]
 
 
 class FileStream:

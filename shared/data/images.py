@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from shared.cache import content_key
+from shared.computing import sent
 from shared.objective import CLASSIFICATION, Objective
 from shared.rng import generator
 
@@ -31,6 +32,10 @@ class Images(Protocol):
     def objective(self) -> Objective:
         """Loss and score of the data set's task."""
 
+    @property
+    def device(self) -> torch.device:
+        """Where its batches lie."""
+
     def __len__(self) -> int: ...
 
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
@@ -41,6 +46,9 @@ class Images(Protocol):
 
     def stream(self, seed: int, batch_size: int) -> Batches:
         """Its augmented training batches."""
+
+    def to(self, device: torch.device | str) -> Images:
+        """The same split, whose batches lie on that device."""
 
     def resized(self, size: tuple[int, int]) -> Images:
         """The same images at another (height, width). Raises ValueError where that can't be."""
@@ -86,6 +94,11 @@ class Split:
         """What has a label: () an image, (height, width) each of its pixels."""
         return tuple(self.labels.shape[1:])
 
+    @property
+    def device(self) -> torch.device:
+        """Where its images and labels, and so its batches, lie."""
+        return self.images.device
+
     def stream(self, seed: int, batch_size: int) -> BatchStream:
         """Its augmented training batches."""
         return BatchStream(self, seed, batch_size)
@@ -105,7 +118,7 @@ class Split:
 
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised float images (b, channels, h, w) in channels-last layout, and labels, int64 (b,) or (b, h, w)."""
-        indices = indices.to(self.labels.device)
+        indices = sent(indices, self.device)
         images = self.images[indices].float().div_(255.0).sub_(self.mean).div_(self.std)
         if self.size is not None:
             images = F.interpolate(images, self.size, mode="bilinear", antialias=True)
@@ -143,6 +156,10 @@ class Dataset:
     def objective(self) -> Objective:
         """Loss and score of its task."""
         return self.train.objective
+
+    def to(self, device: torch.device | str) -> Dataset:
+        """The same data set, whose batches lie on that device."""
+        return replace(self, train=self.train.to(device), search=self.search.to(device), test=self.test.to(device))
 
     def resized(self, size: tuple[int, int]) -> Dataset:
         """The same images at another (height, width), itself where they have it. Raises as its splits do."""
@@ -189,8 +206,8 @@ class BatchStream:
     def _sources(self, images: Tensor, draw: torch.Generator) -> Tensor:
         """Where each pixel comes from in the padded images, all pixels counted through: int64 (batch, h, w)."""
         count, _, height, width = images.shape
-        top, left = torch.randint(0, 2 * self.shift + 1, (2, count, 1), generator=draw).to(images.device)
-        flip = (torch.rand(count, 1, generator=draw) < 0.5).to(images.device)
+        top, left = sent(torch.randint(0, 2 * self.shift + 1, (2, count, 1), generator=draw), images.device)
+        flip = sent(torch.rand(count, 1, generator=draw) < 0.5, images.device)
         columns = torch.arange(width, device=images.device).expand(count, width)
         columns = torch.where(flip, width - 1 - columns, columns) + left  # (batch, w)
         rows = torch.arange(height, device=images.device) + top  # (batch, h)

@@ -151,17 +151,32 @@ def test_a_cache_that_cannot_be_written_is_refused(
 @pytest.mark.parametrize(
     ("option", "value", "planned"),
     [
-        ("--compute", "cuda:1", True),
         ("--executor", "ray", True),
-        ("--compute", "cuda", False),
         ("--executor", "", False),
     ],
 )
 def test_values_of_options_that_are_to_come_are_told_from_wrong_ones(option: str, value: str, planned: bool) -> None:
-    given = {"compute": "cpu", "executor": "local"} | {option[2:]: value}
     with pytest.raises(BadInput, match=f"expected {option} ") as caught:
-        options.check_built(**given)
+        options.check_built(**{option[2:]: value})
     assert repr(value) in str(caught.value) and ("not built yet" in str(caught.value)) == planned
+
+
+@pytest.mark.parametrize("name", ["run", "plan"])
+def test_a_gpu_that_is_not_there_is_one_line(
+    name: str, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.chdir(tmp_path)
+    code, out, error = command(name, "--protocol", "smoke", "--compute", "cuda:0")
+    assert code == 2 and out == "" and len(error.splitlines()) == 1
+    assert "--compute cuda:0" in error and "; try " in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_processes_share_no_gpu_unless_asked_to() -> None:
+    assert options.processes(None, "cpu") == options.CORES
+    assert options.processes(None, "cuda:1") == 1
+    assert options.processes(3, "cuda:1") == 3
 
 
 def test_options_as_the_simulator_needs_them(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
