@@ -135,11 +135,19 @@ def report_(
     to: Annotated[Path | None, typer.Option(help="Publish into this folder, with copies of the records.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Rewrite the pages in --to from its own records.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Fail when a page in --to differs from its records.")] = False,
+    form: Annotated[
+        str,
+        typer.Option("--format", help="markdown; csv or latex: a file per page, below --to where it is given."),
+    ] = "markdown",
 ) -> None:
     """Regenerate reports from records."""
     from bench import energy_study, report
+    from shared.errors import BadInput
 
     console = say.console()
+    report.formats.check_name(form)
+    if check and form != report.formats.MARKDOWN:
+        raise BadInput("--check with --format markdown", repr(form), "--check alone")
     if check:
         folder = to or Path("reports")
         problems = [*report.check(folder), *energy_study.check(folder)]
@@ -150,7 +158,11 @@ def report_(
         console.print("all pages agree with their records")
         return
     check_writable("--out", out) if to is None and not again else check_writable("--to", to or Path("reports"))
-    if again:
+    if form != report.formats.MARKDOWN:
+        folder = to or (Path("reports") if again else out)
+        made = report.committed(folder) if again else report.pages(record for record, _ in report.collect(out))
+        pages = report.formats.write(made, form, folder)
+    elif again:
         pages = report.regenerate(to or Path("reports"))
     else:
         found = report.collect(out)

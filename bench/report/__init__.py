@@ -4,11 +4,13 @@ render(records, folder)                    pages and plots of some runs
 summary_table(records)                     the main table for a terminal
 publish(records_with_folders, reports)     the same, committed together with the records
 regenerate(reports), check(reports)        from the committed records again
-collect(path)                              the records below a folder
+collect(path), committed(reports)          the records below a folder; the pages of committed ones
+pages(records), formats.write(pages, ...)  records as pages; pages as CSV or LaTeX
 """
 
-from bench.report.collect import collect
-from bench.report.publish import check, publish, regenerate
+from bench.report import formats
+from bench.report.collect import collect, pages
+from bench.report.publish import check, committed, publish, regenerate
 from bench.report.render import render, summary_table
 
-__all__ = ["check", "collect", "publish", "regenerate", "render", "summary_table"]
+__all__ = ["check", "collect", "committed", "formats", "pages", "publish", "regenerate", "render", "summary_table"]

@@ -142,9 +142,10 @@ def has_reading_above(page: Page) -> bool:
 
 
 def row_name(page: Page, runs: Sequence[Record], notes: Notes) -> str:
+    """A method's title with its marks, as plain text."""
     marks = marks_of(page, runs, notes)
     missed = all(run.status == "miss" for run in runs)
-    return escape(page.title(runs[0].method)) + (" (miss)" if missed else "") + marks
+    return page.title(runs[0].method) + (" (miss)" if missed else "") + marks
 
 
 def mean(values: Sequence[float]) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from bench.record import Record
 from bench.report.cells import (
@@ -24,8 +25,24 @@ from bench.report.collect import Page, kept, share
 from bench.report.text import ABSENT, Unit, count, escape, mean_std, percent, seconds, signed_percent, span, table
 
 
+class Cells(NamedTuple):
+    """A table's head and rows as plain text; the first column names the rows."""
+
+    head: list[str]
+    rows: list[list[str]]
+
+    def markdown(self) -> str:
+        """The table in Markdown, its names escaped."""
+        return table(self.head, [[escape(row[0]), *row[1:]] for row in self.rows])
+
+
 def main_table(page: Page, unit: Unit, notes: Notes) -> str:
     """Test accuracy in % after fine-tuning: methods x budgets, and the dense control in a column of its own."""
+    return main_cells(page, unit, notes).markdown()
+
+
+def main_cells(page: Page, unit: Unit, notes: Notes) -> Cells:
+    """What the main table says."""
     reading = dense_reading(page)
     columns = [f"{fraction} = {unit.named(budget.amount)}" for fraction, budget in page.budgets.items()]
     columns.append("dense" if reading is None else f"dense = {unit.named(reading)}")
@@ -33,19 +50,24 @@ def main_table(page: Page, unit: Unit, notes: Notes) -> str:
     rows = [["Dense, as delivered", *empty, delivered(page)]]
     for method in dict.fromkeys(run.method for run in page.dense_runs):
         runs = [run for run in page.dense_runs if run.method == method]
-        name = "Dense, same iterations" if method == "dense" else escape(page.title(method))
+        name = "Dense, same iterations" if method == "dense" else page.title(method)
         rows.append([name, *empty, accuracy_cell(page, runs, notes, lambda m: m.accuracy_after)])
     for method in page.methods:
         cells = [
             accuracy_cell(page, page.runs(method, fraction), notes, lambda m: m.accuracy_after)
             for fraction in page.budgets
         ]
-        rows.append([escape(page.title(method)), *cells, ABSENT])
-    return table([f"{page.first.score} in % at budget", *columns], rows)
+        rows.append([page.title(method), *cells, ABSENT])
+    return Cells([f"{page.first.score} in % at budget", *columns], rows)
 
 
 def figures_table(page: Page, budget: str, unit: Unit, notes: Notes) -> str:
     """What the compressed networks of one budget are: a row per method."""
+    return figures_cells(page, budget, unit, notes).markdown()
+
+
+def figures_cells(page: Page, budget: str, unit: Unit, notes: Notes) -> Cells:
+    """What the table of one budget's figures says."""
     amount = page.budgets[budget].amount
     head = ["Method", "before, %", "after, %", f"estimated {unit.symbol}", "unused, %", reading_head(page, unit)]
     head += ["to budget, %", "parameters", "MACs"]
@@ -70,7 +92,7 @@ def figures_table(page: Page, budget: str, unit: Unit, notes: Notes) -> str:
                 span([m.macs for m in shown]),
             ]
         )
-    return table(head, rows)
+    return Cells(head, rows)
 
 
 _COST_HEAD = ["Method", "iterations", "fine-tuning", "search images", "Ê queries", "readings", "method, s"]
@@ -98,7 +120,7 @@ def cost_table(page: Page, budget: str | None, notes: Notes) -> str:
                 ABSENT if (ratio := overhead(runs)) is None else f"{ratio:.2f}",
             ]
         )
-    return table(_COST_HEAD, rows)
+    return Cells(_COST_HEAD, rows).markdown()
 
 
 def dense_table(page: Page, unit: Unit, notes: Notes) -> str:
