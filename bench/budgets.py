@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bench import protocols
 from shared.errors import BadInput
 
 if TYPE_CHECKING:
@@ -33,18 +34,23 @@ class Budget:
 
 
 def default_budgets(ground: Ground) -> tuple[str, ...]:
-    """The protocol's fractions where all of them can be reached, else as many spread evenly over what can be.
+    """The protocol's budgets where all of them can be reached, else as many spread evenly over what can be.
 
-    Protocols name fractions that suit the simulated platforms; what a network can reach on another is known by its
+    Protocols name budgets that suit the simulated platforms; what a network can reach on another is known by its
     profile alone.
     """
+    protocol, work = ground.protocol, ground.workload
+    offers = [tuple(map(str, protocol.budgets))]
+    if ground.unit == "J":
+        offers = protocols.energy_budgets(protocol, work.network, work.dataset, ground.platform.name)
+    for texts in offers:
+        if all(ground.floor <= _amount(text, ground) < ground.top for text in texts):
+            return texts
     low, high = (amount / ground.dense_reading for amount in (ground.floor, ground.top))
-    fractions = ground.protocol.budgets
-    if not all(low <= fraction < high for fraction in fractions):
-        step = (high - low) / (len(fractions) + 1)
-        decimals = max(2, math.floor(-math.log10(step)) + 1) if step > 0 else 2  # enough to stay apart and in the range
-        fractions = tuple(round(low + place * step, decimals) for place in range(len(fractions), 0, -1))
-    return tuple(map(str, fractions))
+    count = len(offers[0])
+    step = (high - low) / (count + 1)
+    decimals = max(2, math.floor(-math.log10(step)) + 1) if step > 0 else 2  # enough to stay apart and in the range
+    return tuple(str(round(low + place * step, decimals)) for place in range(count, 0, -1))
 
 
 def budget_text(metric: str) -> Callable[[str], str]:
@@ -91,8 +97,7 @@ def distinct(texts: tuple[str, ...], ground: Ground) -> tuple[Budget, ...]:
 
 def _budget(text: str, ground: Ground) -> Budget:
     """`text` in the metric's unit per image, between what the network can reach and what the dense network takes."""
-    dense, (number, suffix) = ground.dense_reading, _split(text)
-    amount = float(number) * ({"J": 1.0} | SECONDS).get(suffix, dense)
+    amount = _amount(text, ground)
     if not ground.floor <= amount < ground.top:
         side = "not below the dense network" if amount >= ground.top else "below what the network can reach"
         raise BadInput(
@@ -100,4 +105,10 @@ def _budget(text: str, ground: Ground) -> Budget:
             f"{text} = {amount:.4g} {ground.unit}, {side}",
             "a budget in that range",
         )
-    return Budget(amount / dense, amount)
+    return Budget(amount / ground.dense_reading, amount)
+
+
+def _amount(text: str, ground: Ground) -> float:
+    """Per image in the metric's unit."""
+    number, suffix = _split(text)
+    return float(number) * ({"J": 1.0} | SECONDS).get(suffix, ground.dense_reading)

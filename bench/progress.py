@@ -12,10 +12,15 @@ LINE_EVERY_S = 30.0
 
 
 def minutes(seconds: float) -> str:
-    """Seconds as people say them: "40 s", "12 min", "3.5 h"."""
+    """Seconds as people say them: "40 s", "12 min", "3.5 h", "4.2 days", "41 days"."""
     if seconds < 90:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    hours = seconds / 3600
+    if hours < 48:
+        return f"{hours:.1f} h"
+    return f"{hours / 24:.1f} days" if hours < 240 else f"{hours / 24:,.0f} days"
 
 
 class PlanProgress:

@@ -50,7 +50,8 @@ class Widths(NamedTuple):
 class ECC(Method):
     """Trains, prunes and lowers the widths together; reaches the budget at 0.8 of however many iterations there are.
 
-    rho_1, rho_2: the penalty parameters of section 4.1.
+    rho_1, rho_2: the penalty parameters of section 4.1, any positive numbers: with y and z at their ends the widths do
+    not depend on them.
     """
 
     rho_1: float = 10.0

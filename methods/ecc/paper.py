@@ -28,11 +28,8 @@ from shared.networks import Structure, active_channels, zero_channels
 class ECCPaper(Method):
     """Algorithm 1 with constant beta; a miss when that beta does not reach the budget within the iterations.
 
-    rho_1, rho_2: penalty parameters, 10 on ImageNet in section 4.1.
+    rho_1 and rho_2 are the protocol's rho.
     """
-
-    rho_1: float = 10.0
-    rho_2: float = 10.0
 
     name: ClassVar[str] = "ecc-paper"
     title: ClassVar[str] = "ECC, constant step"
@@ -50,7 +47,7 @@ class ECCPaper(Method):
         trainer = task.trainer(model)
         norms = ChannelNorms(model, task.structure, trainer.optimizer)
         columns = _columns_only(task.structure)
-        alpha = trainer.optimizer.param_groups[0]["lr"]
+        alpha, rho = trainer.optimizer.param_groups[0]["lr"], task.protocol.rho
         alive = exist = active_channels(model, task.structure).cpu()
         s = phi = alive.sum(1).double()  # s = phi(W_dense)
         y, z, beta = torch.zeros_like(s), 0.0, 0.0
@@ -74,7 +71,7 @@ class ECCPaper(Method):
             beta = beta or self.beta(task, s, ranked, alpha)
 
             y = trim_dual(y, ranked, bound=s, step_size=alpha)  # 3.3.3
-            keep = keep_channels(a, bound=s, dual=y, rho=self.rho_1, step_size=alpha)  # Algorithm 2
+            keep = keep_channels(a, bound=s, dual=y, rho=rho, step_size=alpha)  # Algorithm 2
             zero_channels(model, columns, exist & ~keep)  # columns may grow back with the next gradient step
             alive = exist & keep & (a > 0)
             phi = alive.sum(1).double()
@@ -82,14 +79,14 @@ class ECCPaper(Method):
             excess = float(task.energy(s)) - task.budget
             if excess > 0:  # the projection of z would go on lowering s while phi lags behind; it has no reason to
                 slope = task.energy_model.gradient(task.structure.positions(s))[1:-1]
-                gradient = width_gradient(s, phi, y, slope, excess, rho_1=self.rho_1, rho_2=self.rho_2)  # (9)
+                gradient = width_gradient(s, phi, y, slope, excess, rho_1=rho, rho_2=rho)  # (9)
                 z = project_z(z, gradient, slope, s > 1, EPSILON)  # 3.3.3
                 s = width_step(s, gradient + z * slope, s > 1, beta)  # (10)
                 excess = float(task.energy(s)) - task.budget
             # (11) by floor(s), as in the published code: phi is whole, so phi <= s is phi <= floor(s). By s itself the
             # unused fraction of a channel would pull y down again, and the price of the next channel would be lost.
-            y = dual_step(y, phi, s.floor(), rho_1=self.rho_1)
-            z = z_step(z, excess, rho_2=self.rho_2)  # (12)
+            y = dual_step(y, phi, s.floor(), rho_1=rho)
+            z = z_step(z, excess, rho_2=rho)  # (12)
 
             if trace.due(iteration := task.ledger.training_iterations):
                 trace.add(iteration, loss, energy=float(task.energy(phi)), phi=phi.int(), s=s, y=y, z=z)
@@ -118,7 +115,7 @@ class ECCPaper(Method):
         (ranked) stay as they are. With z projected some unit has a gradient of epsilon, so that s loses at least
         beta epsilon channels per iteration; changing importances only make it more.
         """
-        narrowed, _, _ = ECC(self.rho_1, self.rho_2).narrow(task, s, ranked, alpha, task.budget)
+        narrowed, _, _ = ECC().narrow(task, s, ranked, alpha, task.budget)
         return float((s - narrowed).sum()) / (EPSILON * LANDING_SHARE * task.ledger.limit)
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench import protocols
 from bench.budgets import Budget, budget_text, default_budgets, distinct
 from shared.errors import BadInput
 
@@ -22,6 +23,10 @@ def ground(
     unit: str = "J",
     fractions: tuple[float, ...] = (0.5,),
     dense: float = DENSE,
+    protocol: Any = None,
+    network: str = "mobilenet",
+    dataset: str = "fashion-mnist",
+    platform: str = "1080ti",
 ) -> Any:
     """What budgets need to know of a platform and a protocol; `floor` and `top` in the unit."""
     return SimpleNamespace(
@@ -30,7 +35,9 @@ def ground(
         unit=unit,
         dense_reading=dense,
         reachable=f"{floor:.4g} {unit} to below {top:.4g} {unit}",
-        protocol=SimpleNamespace(budgets=fractions),
+        protocol=protocol or SimpleNamespace(name="quick", budgets=fractions),
+        workload=SimpleNamespace(network=network, dataset=dataset),
+        platform=SimpleNamespace(name=platform),
     )
 
 
@@ -153,6 +160,30 @@ def test_defaults_are_spread_over_what_can_be_reached_where_one_can_not(
     floor: float, top: float, fractions: tuple[float, ...], expected: tuple[str, ...]
 ) -> None:
     assert default_budgets(ground(floor, top, fractions=fractions)) == expected
+
+
+@pytest.mark.parametrize(
+    ("dataset", "dense", "top", "expected"),
+    [
+        ("cityscapes", 1.9708, 1.97, ("1.6519J", "1.5238J", "1.4451J", "1.3843J")),  # Table 2
+        ("garment-scenes", 1.9708, 1.97, ("0.8382", "0.7732", "0.7333", "0.7024")),  # its shares of the paper's dense
+        ("cityscapes", 1.5, 1.49, ("0.8382", "0.7732", "0.7333", "0.7024")),  # a platform that takes fewer joules
+        ("cityscapes", 1.9708, 1.5, ("0.66", "0.56", "0.46", "0.36")),  # 0.2537 to 0.7611, which no list lies in
+    ],
+)
+def test_defaults_of_paper_are_its_joules_where_they_mean_something(
+    dataset: str, dense: float, top: float, expected: tuple[str, ...]
+) -> None:
+    paper = protocols.get("paper", "erfnet")
+    place = ground(0.5, top, dense=dense, protocol=paper, network="erfnet", dataset=dataset)
+    assert default_budgets(place) == expected
+    assert len(distinct(expected, place)) == 4
+
+
+def test_joules_of_the_paper_are_no_budget_in_seconds() -> None:
+    paper = protocols.get("paper", "erfnet")
+    place = ground(0.1, 1.97, "s", dense=1.9708, protocol=paper, network="erfnet", dataset="cityscapes")
+    assert default_budgets(place) == tuple(map(str, paper.budgets))
 
 
 @given(st.floats(0.0, 0.99), st.floats(1e-4, 0.9), st.integers(1, 6))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import plan, protocols
+from bench import plan
 from bench.plan import Ground, Request
 from shared.errors import BadInput
 
@@ -65,17 +65,6 @@ def test_a_method_whose_name_names_no_folder_is_refused(name: str, monkeypatch: 
     monkeypatch.setitem(plan.registry.BUILT_IN, name, "methods.controls.uniform:Uniform")
     with pytest.raises(BadInput, match="method names of letters"):
         plan.make(Request(methods=name, protocol="smoke"))
-
-
-@pytest.mark.parametrize(
-    ("name", "network"), [*((name, "mobilenet") for name in protocols.names()), *protocols.LEARNING_RATES]
-)
-def test_learning_rates_are_those_that_their_grids_chose(name: str, network: str) -> None:
-    stem = f"learning-rate-{name}" if network == "mobilenet" else f"learning-rate-{name}-{network}"
-    page = (Path(__file__).parents[2] / "reports" / f"{stem}.md").read_text()
-    (chosen,) = re.findall(r"^Chosen: (\S+)\.$", page, re.MULTILINE)
-    assert protocols.get(name, network).learning_rate == float(chosen)
-    assert protocols.get(name, network).name == name
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,19 @@ def notes(bars: PlanProgress) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"), [(0, "0 s"), (89, "89 s"), (90, "2 min"), (5399, "90 min"), (5400, "1.5 h")]
+    ("seconds", "words"),
+    [
+        (0, "0 s"),
+        (89, "89 s"),
+        (90, "2 min"),
+        (5399, "90 min"),
+        (5400, "1.5 h"),
+        (47.9 * 3600, "47.9 h"),
+        (48 * 3600, "2.0 days"),
+        (9.9 * 86400, "9.9 days"),
+        (41.2 * 86400, "41 days"),
+        (4_100 * 86400, "4,100 days"),
+    ],
 )
 def test_seconds_as_people_say_them(seconds: float, words: str) -> None:
     assert minutes(seconds) == words

@@ -84,31 +84,31 @@ def run_ecc(still, method=None):
     return path, keep & (still.importance > 0)
 
 
-def run_paper(still, iterations):
+def run_paper(still, iterations, penalty=10.0):
     """The literal updates without weights, and without the test that ends them."""
-    rho, ranked = {"rho_1": 10.0, "rho_2": 10.0}, descending(still.importance)
+    rho, ranked = {"rho_1": penalty, "rho_2": penalty}, descending(still.importance)
     s, z, path = still.dense, 0.0, []
     y = torch.zeros_like(s)
     beta = ECCPaper().beta(still, s, ranked, ALPHA)
     while float(still.energy(s)) > still.budget and len(path) < iterations:
         y = trim_dual(y, ranked, bound=s, step_size=ALPHA)
-        keep = keep_channels(still.importance, bound=s, dual=y, rho=10.0, step_size=ALPHA) & (still.importance > 0)
+        keep = keep_channels(still.importance, bound=s, dual=y, rho=penalty, step_size=ALPHA) & (still.importance > 0)
         phi = keep.sum(1).double()
         slope = still.energy_model.gradient(still.structure.positions(s))[1:-1]
         gradient = width_gradient(s, phi, y, slope, float(still.energy(s)) - still.budget, **rho)
         z = project_z(z, gradient, slope, s > 1, EPSILON)
         assert (gradient + z * slope)[s > 1].max() >= EPSILON * (1 - 1e-6)
         s = width_step(s, gradient + z * slope, s > 1, beta)
-        y = dual_step(y, phi, s.floor(), rho_1=10.0)
-        z = z_step(z, float(still.energy(s)) - still.budget, rho_2=10.0)
+        y = dual_step(y, phi, s.floor(), rho_1=penalty)
+        z = z_step(z, float(still.energy(s)) - still.budget, rho_2=penalty)
         path.append((s, phi))
     return path
 
 
-@pytest.mark.parametrize("make", [ECC, ECCPaper])
-def test_runs_take_the_path_that_is_examined_here(make, tiny_task, monkeypatch):
+@pytest.mark.parametrize(("make", "rho"), [(ECC, 10.0), (ECCPaper, 10.0), (ECCPaper, 1.0)])
+def test_runs_take_the_path_that_is_examined_here(make, rho, tiny_task, monkeypatch):
     """`run` itself with importances held still: what this file says of its own loops holds for the methods."""
-    task = tiny_task(0.4, iterations=80, learning_rate=ALPHA)
+    task = tiny_task(0.4, iterations=80, learning_rate=ALPHA, rho=rho)
     model = task.energy_model  # in the paper's hundredths of a joule, on which the speed of a constant beta depends
     small = replace(model, intercept=model.intercept / 32, coefficients=model.coefficients / 32)
     task = replace(task, energy_model=small, budget=task.budget / 32)
@@ -116,7 +116,7 @@ def test_runs_take_the_path_that_is_examined_here(make, tiny_task, monkeypatch):
     for module in (ecc, paper):
         monkeypatch.setattr(module, "ChannelNorms", lambda *_: lambda: still.importance)
     trace = make().run(task).trace
-    path = [s for _, s in run_ecc(still)[0]] if make is ECC else [s for s, _ in run_paper(still, 80)]
+    path = [s for _, s in run_ecc(still)[0]] if make is ECC else [s for s, _ in run_paper(still, 80, rho)]
     rows = [[float(f"{width:.6g}") for width in s.tolist()] for s in path]
     assert trace["s"] == (rows if make is ECC else rows[: len(trace["s"])])  # the literal run ends at E(phi) <= budget
     assert len(trace["s"]) > 40 and rows[0] != rows[40]
@@ -173,6 +173,13 @@ def test_one_price_of_a_joule_explains_all_widths(seed):
     first_pruned = (channel_price(ranked, bound=s + 1, step_size=ALPHA) / slope)[s < still.dense]
     assert len(first_pruned) > 3
     assert first_pruned.max() <= 1.02 * last_kept.min()
+
+
+@pytest.mark.parametrize("rho", [(1.0, 1.0), (1.0, 10.0), (100.0, 1e-3)])
+def test_the_automatic_step_takes_the_same_widths_at_any_rho(rho):
+    still = alexnet(0.7)
+    for (_, s), (_, other) in zip(run_ecc(still)[0], run_ecc(still, ECC(*rho))[0], strict=True):
+        assert torch.equal(s, other)
 
 
 def test_literal_updates_fall_monotonically_and_reach_the_budget():
