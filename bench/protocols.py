@@ -126,10 +126,7 @@ def energy_budgets(protocol: Protocol, network: str, dataset: str, platform: str
     of this suite's choice. Joules of its data set mean nothing on another, and little to a platform whose dense network
     takes other joules; then they are the same shares of the dense network.
     """
-    figures = tomllib.loads(PUBLISHED.read_text(encoding="utf-8"))
-    experiment, dense = (
-        next((entry for entry in figures[kind] if entry["network"] == network), {}) for kind in ("experiment", "dense")
-    )
+    experiment, dense = (_published(kind, network) for kind in ("experiment", "dense"))
     texts: list[str] | None = experiment.get("budgets", {}).get(platform)
     if protocol.name != PAPER.name or texts is None:
         return [tuple(map(str, protocol.budgets))]
@@ -137,6 +134,12 @@ def energy_budgets(protocol: Protocol, network: str, dataset: str, platform: str
     printed = tuple(sorted(texts, key=lambda text: -_share(text, dense_joules)))
     shares = tuple(f"{_share(text, dense_joules):.4g}" for text in printed)
     return [printed, shares] if dataset == experiment["dataset"] else [shares]
+
+
+def _published(kind: str, network: str) -> dict[str, Any]:
+    """What the file of the paper's figures has for the network, empty where it has nothing."""
+    entries: list[dict[str, Any]] = tomllib.loads(PUBLISHED.read_text(encoding="utf-8"))[kind]
+    return next((entry for entry in entries if entry["network"] == network), {})
 
 
 def _share(budget: str, dense_joules: float) -> float:
