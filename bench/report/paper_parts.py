@@ -159,7 +159,7 @@ def turns(shares: Sequence[float]) -> int:
 def fine_tuning_tables(made: Sequence[Page]) -> tuple[list[tuple[str, str]], list[str]]:
     """Before and after fine-tuning, of the paper's methods: (source, table) for each source, and the notes below."""
     notes, tables = Notes(), []
-    head = ["Obtained with", "platform", "protocol", "budget, share of dense"]
+    head = ["Obtained with", "platform", "protocol", "score", "budget, share of dense"]
     for source in ("measured", "simulated"):
         rows = []
         for page in made:
@@ -171,10 +171,10 @@ def fine_tuning_tables(made: Sequence[Page]) -> tuple[list[tuple[str, str]], lis
                     for method in TITLES
                     for pick in (lambda m: m.accuracy_before, lambda m: m.accuracy_after)
                 ]
-                rows.append([*_place(page), fraction, *cells])
+                rows.append([*_place(page), page.first.score, fraction, *cells])
         if rows:
             columns = [f"{title} {when}, %" for title in TITLES.values() for when in ("before", "after")]
-            tables.append((source, table([*head, *columns], rows, left=3)))
+            tables.append((source, table([*head, *columns], rows, left=4)))
     return tables, notes.lines()
 
 
