@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,7 @@ from shared.computing import Computing
 from shared.data import Batches
 from shared.ledger import Ledger
 from shared.networks import structure
+from shared.protocol import Protocol
 from shared.rng import forked
 from shared.training import Teacher, Trainer, evaluation_batch, recalibrate_batch_norm, score
 
@@ -197,27 +199,51 @@ def cosine(spent: float) -> float:
 
 
 def fine_tune(small: nn.Module, task: Task, ledger: Ledger, checkpoints: Checkpoints | None = None) -> float:
-    """Train the cut network for everyone alike: the run's next batches, the same loss, the rate decayed to zero.
+    """Train the cut network for everyone alike: the run's next batches, the same loss, the protocol's rate, decayed to
+    zero or constant; the protocol's closing iterations on the task's loss alone, with a fresh Adam.
 
     Returns the wall seconds, those before a stop included.
     """
     checkpoints = checkpoints or Checkpoints()
     checkpoints.start()
     with forked(task.seed, "fine-tuning"):
-        trainer = Trainer(
-            small,
-            task.train,
-            task.teacher,
-            ledger,
-            task.protocol,
-            first_batch=task.protocol.iterations,
-            schedule=cosine,
-            computing=task.computing,
-        )
-        if state := checkpoints.load("training", ledger):
-            trainer.restore(state)
-        while ledger.remaining:
-            trainer.step()
-            checkpoints.save("training", trainer.state, ledger)
+        state = checkpoints.load("training", ledger)
+        for part in _parts(task.protocol, ledger.limit):
+            trainer = Trainer(
+                small,
+                task.train,
+                task.teacher,
+                ledger,
+                part.protocol,
+                first_batch=task.protocol.iterations,
+                schedule=partial(part.factor, ledger.limit),
+                computing=task.computing,
+            )
+            if state and ledger.training_iterations <= part.end:  # the part that it was stopped in
+                trainer.restore(state)
+                state = None
+            while ledger.training_iterations < part.end:
+                trainer.step()
+                checkpoints.save("training", trainer.state, ledger)
         task.computing.wait()
     return checkpoints.elapsed_s
+
+
+class _Part(NamedTuple):
+    """Iterations `start` to `end` of fine-tuning, with the settings that hold for them."""
+
+    start: int
+    end: int
+    decays: bool
+    protocol: Protocol
+
+    def factor(self, limit: int, spent: float) -> float:
+        """On the learning rate, when the share `spent` of all `limit` iterations is done."""
+        return cosine((round(spent * limit) - self.start) / (self.end - self.start)) if self.decays else 1.0
+
+
+def _parts(protocol: Protocol, limit: int) -> list[_Part]:
+    closing = max(0, limit - protocol.closing_iterations)
+    alone = replace(protocol, learning_rate=protocol.closing_learning_rate, distillation=0.0)
+    parts = [_Part(0, closing, protocol.fine_tune_decays, protocol), _Part(closing, limit, True, alone)]
+    return [part for part in parts if part.end > part.start]

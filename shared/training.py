@@ -99,11 +99,14 @@ class Trainer:
         """
         index = self._ledger.spend_iteration()
         images, labels = self._stream.batch(self._first_batch + index)
-        teacher = self._teacher(self._first_batch + index, images)
         train_mode(self.model)
         objective = self._stream.split.objective
         logits = self._computing.logits(self._forward, images)
-        loss = distillation_loss(logits, teacher, labels, self._protocol.distillation, objective)
+        if share := self._protocol.distillation:
+            teacher = self._teacher(self._first_batch + index, images)
+            loss = distillation_loss(logits, teacher, labels, share, objective)
+        else:
+            loss = objective.loss(logits, labels)
         self.optimizer.zero_grad()
         loss.backward()
         if self._schedule is not None:
