@@ -13,6 +13,7 @@ import typer
 from bench import say
 from bench.options import (
     CORES,
+    Data,
     Dataset,
     Device,
     EnergyModel,
@@ -31,22 +32,42 @@ app = typer.Typer()
 def dense(
     network: Network = "mobilenet",
     dataset: Dataset = "fashion-mnist",
+    data: Data = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Take them from this checkpoint: safetensors, or a state dict saved by torch.")
+    ] = None,
     to: Annotated[Path | None, typer.Option(help="Train anew and write weights and record into this folder.")] = None,
 ) -> None:
-    """Show the dense weights, trained first where there are none; with --to, train them anew."""
+    """Show the dense weights, trained first where there are none; with --weights, test those of a checkpoint and keep
+    them for this network and data; with --to, train anew.
+    """
     from rich.progress import Progress
 
-    from bench import dense as weights
+    from bench import dense as dense_weights
     from bench import workload
     from shared.cache import checked_cache_dir
+    from shared.errors import BadInput
 
     work = workload.get(network, dataset)
+    if weights is not None and to is not None:
+        raise BadInput("either --weights or --to", "both", "--weights alone, which keeps them in the cache folder")
     if to is not None:
         check_writable("--to", to)
+    loaded = None if weights is None else dense_weights.network_from(weights, work)  # before images are looked for
     checked_cache_dir()
-    images = work.load_data()
+    images = work.load_data(None if data is None else Path(data))
     name = images.objective.score_name
     console = say.console()
+
+    def show(found: dense_weights.DenseWeights) -> None:
+        reached = f"{100 * found.accuracy:.2f} % {name} on test, weights {found.fingerprint}"
+        console.print(f"{network} on {dataset}: {reached}")
+
+    if weights is not None and loaded is not None:
+        show(dense_weights.load(loaded, weights, work, images))
+        kept = dense_weights.loaded_folder(work, images)
+        console.print(f"kept in {kept}; without that folder other weights are taken again", soft_wrap=True)
+        return
     with Progress(console=console) as bars:
         row = bars.add_task("", total=None, visible=False)
 
@@ -56,13 +77,11 @@ def dense(
                 console.print(f"{what}: {done} of {total} iterations", highlight=False)
 
         if to is None:
-            found = weights.obtain(work, images, progress)
-            console.print(
-                f"{network} on {dataset}: {100 * found.accuracy:.2f} % {name} on test, weights {found.fingerprint}"
-            )
+            show(dense_weights.obtain(work, images, progress))
         else:
-            model, record = weights.train(work, images, progress)
-            where, reached = weights.write(model, record, to), 100 * record["test_accuracy"]
+            model, record = dense_weights.train(work, images, progress)
+            where = dense_weights.write(dense_weights.stored(model), record, to)
+            reached = 100 * record["test_accuracy"]
             console.print(f"{where}: {reached:.2f} % {name} on test", soft_wrap=True)
 
 

@@ -1,4 +1,4 @@
-"""Dense weights: shipped for the embedded default, trained on first use and cached for anything else.
+"""Dense weights: loaded from a person's checkpoint, else shipped, else trained on first use and cached.
 
 They never depend on a run's seed, so every method of every seed starts from the same network.
 """
@@ -28,6 +28,7 @@ from shared.errors import BadInput
 from shared.ledger import Ledger
 from shared.memory import keep_freed_memory
 from shared.networks import build, structure
+from shared.networks.pretrained import load_checkpoint
 from shared.rng import forked
 from shared.training import restore_training, score, train_mode, training_state
 
@@ -91,6 +92,18 @@ def weights_key(workload: Workload, dataset: Dataset) -> str:
     return content_key(workload.network, workload.arguments, layers, dataset.fingerprint, recipe, SEED)
 
 
+def loaded_key(workload: Workload, dataset: Dataset) -> str:
+    """Content key of weights from a checkpoint: how they were trained is not known here."""
+    with torch.device("meta"):
+        layers = structure(workload.build()).fingerprint
+    return content_key("loaded", workload.network, workload.arguments, layers, dataset.fingerprint)
+
+
+def loaded_folder(workload: Workload, dataset: Dataset) -> Path:
+    """Where weights from a checkpoint are kept; without it the shipped or trained ones hold again."""
+    return cache_dir() / "dense" / loaded_key(workload, dataset)
+
+
 def _cached(workload: Workload, dataset: Dataset) -> Path:
     return cache_dir() / "dense" / weights_key(workload, dataset)
 
@@ -148,6 +161,34 @@ def train(workload: Workload, dataset: Dataset, progress: Progress) -> tuple[nn.
     return model.eval(), record
 
 
+def network_from(checkpoint: Path, workload: Workload) -> nn.Module:
+    """The dense network with the tensors of a checkpoint file, in evaluation mode. Raises BadInput as
+    `load_checkpoint` does.
+    """
+    model = untrained(workload)
+    load_checkpoint(model, checkpoint)
+    return model.eval()
+
+
+def load(model: nn.Module, checkpoint: Path, workload: Workload, dataset: Dataset) -> DenseWeights:
+    """Test the network from a checkpoint file and keep it, its tensors as they are; `obtain` finds it from now on."""
+    model = model.to(dataset.test.device)
+    record: dict[str, Any] = {
+        "network": workload.network,
+        "dataset": workload.dataset,
+        "arguments": dict(workload.arguments),
+        "key": loaded_key(workload, dataset),
+        "checkpoint": {"name": checkpoint.name, "sha256_16": content_key(checkpoint.read_bytes())},
+        "score": dataset.objective.score_name,
+        "test_accuracy": score(model, dataset.test),
+        "environment": environment(Computing(dataset.test.device)),
+    }
+    write(dict(model.cpu().state_dict()), record, loaded_folder(workload, dataset))
+    found = _read(workload, record["key"], loaded_folder(workload, dataset))
+    assert found is not None  # just written
+    return found
+
+
 def stored(model: nn.Module) -> dict[str, Tensor]:
     """The tensors of `model` as its file has them: in half precision where they would take too much space."""
     tensors = model.state_dict()
@@ -158,22 +199,22 @@ def stored(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def write(model: nn.Module, record: dict[str, Any], folder: Path) -> Path:
+def write(tensors: dict[str, Tensor], record: dict[str, Any], folder: Path) -> Path:
     """Write weights and record into `folder`; the record last, since it vouches for the weights."""
     name = f"{record['network']}-{record['dataset']}"
-    blob = save(stored(model))
+    blob = save({name: tensor.contiguous() for name, tensor in tensors.items()})
     atomic_write(folder / f"{name}.safetensors", blob)
     record = record | {"weights_sha256_16": content_key(blob)}
     atomic_write(folder / f"{name}.json", (json.dumps(record, indent=1, sort_keys=True) + "\n").encode())
     return folder / f"{name}.safetensors"
 
 
-def _read(workload: Workload, dataset: Dataset, folder: Path) -> DenseWeights | None:
-    """Weights in `folder` when they were made by this very recipe for this very network and data."""
+def _read(workload: Workload, key: str, folder: Path) -> DenseWeights | None:
+    """Weights in `folder` when they are those of the key: this very network and data, and where trained this recipe."""
     name = f"{workload.network}-{workload.dataset}"
     try:
         record = json.loads((folder / f"{name}.json").read_bytes())
-        if record["key"] != weights_key(workload, dataset):
+        if record["key"] != key:
             return None
         path = folder / f"{name}.safetensors"
         if content_key(path.read_bytes()) != record["weights_sha256_16"]:
@@ -189,17 +230,25 @@ def _read(workload: Workload, dataset: Dataset, folder: Path) -> DenseWeights | 
     )
 
 
+def find(workload: Workload, dataset: Dataset) -> DenseWeights | None:
+    """The dense weights that are there: from a checkpoint, else shipped, else trained before."""
+    loaded = _read(workload, loaded_key(workload, dataset), loaded_folder(workload, dataset))
+    if loaded is not None:
+        return loaded
+    key = weights_key(workload, dataset)
+    return _read(workload, key, SHIPPED) or _read(workload, key, _cached(workload, dataset))
+
+
 def obtain(workload: Workload, dataset: Dataset, progress: Progress) -> DenseWeights:
-    """The dense weights: shipped, else cached, else trained now and cached."""
-    folder = _cached(workload, dataset)
-    found = _read(workload, dataset, SHIPPED) or _read(workload, dataset, folder)
-    if found is not None:
+    """The dense weights that are there, else trained now and cached."""
+    if (found := find(workload, dataset)) is not None:
         return found
+    folder = _cached(workload, dataset)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lock"):
-        if (found := _read(workload, dataset, folder)) is None:
+        if (found := find(workload, dataset)) is None:
             model, record = train(workload, dataset, progress)
-            write(model, record, folder)
-            found = _read(workload, dataset, folder)
+            write(stored(model), record, folder)
+            found = find(workload, dataset)
     assert found is not None  # just written
     return found

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
-from bench import dense, workload
+from bench import cli, dense, workload
 from bench.plan import Ground
 from shared.checkpoints import Checkpoints
+from shared.data import Dataset, Split
 from shared.networks import build
+from shared.networks.pretrained import fingerprint
+from shared.rng import forked
 from shared.training import score
+from tests.bench.conftest import head
 
 
 # the least that the shipped network reaches on all test images, and on the first 1,000
@@ -78,7 +89,7 @@ def test_the_network_in_use_is_the_one_in_the_file(
 ) -> None:
     monkeypatch.setattr(dense, "LARGEST_FLOAT32_BYTES", largest)
     trained, record = dense.train(ground.workload, ground.dataset, lambda *_: None)
-    path = dense.write(trained, record, tmp_path)
+    path = dense.write(dense.stored(trained), record, tmp_path)
     tensors = load_file(path)
     assert {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()} == {dtype}
     monkeypatch.setattr(dense, "SHIPPED", tmp_path)
@@ -93,3 +104,133 @@ def test_the_network_in_use_is_the_one_in_the_file(
 def test_recipes_belong_to_pairs_that_exist() -> None:
     for network, dataset in dense.RECIPES:
         assert workload.get(network, dataset)
+
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
+    """`bench dense` within this process, on 200 test images: (exit code, stdout, stderr)."""
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    real = workload.Workload.load_data
+
+    def few(self: workload.Workload, folder: Path | None = None) -> Dataset:
+        whole = real(self, folder)
+        assert isinstance(whole.test, Split)
+        return replace(whole, test=head(whole.test, 200))
+
+    monkeypatch.setattr(workload.Workload, "load_data", few)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["bench", "dense", *arguments])
+        code = cli.main()
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def checkpoint(folder: Path, network: str = "mobilenet", **changes: Any) -> tuple[Path, nn.Module]:
+    """A state dict in a file, of a network that nobody trained."""
+    arguments = dict(workload.get(network, "fashion-mnist").arguments)
+    with forked(1, "checkpoint"):
+        model = build(network, **arguments | changes).eval()
+    torch.save({"state_dict": model.state_dict()}, folder / "other.pth")
+    return folder / "other.pth", model
+
+
+def test_a_checkpoint_is_tested_kept_and_found(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, theirs = checkpoint(tmp_path)
+    monkeypatch.delattr(dense, "train")
+    monkeypatch.setattr(dense, "LARGEST_FLOAT32_BYTES", 0)  # what a person brings is not rounded
+    work = workload.get("mobilenet", "fashion-mnist")
+    images = work.load_data()
+    shipped = dense.obtain(work, images, lambda *_: None)
+    code, out, error = command("--weights", str(path))
+    assert (code, error) == (0, "")
+    found = dense.obtain(work, images, lambda *_: None)
+    assert found.fingerprint == fingerprint(theirs) != shipped.fingerprint
+    assert found.fingerprint in out and f"{100 * found.accuracy:.2f} % top-1 accuracy on test" in out
+    assert found.accuracy == score(theirs, images.test)
+    for name, tensor in theirs.state_dict().items():
+        assert torch.equal(found.network.state_dict()[name], tensor)
+    assert command()[1].splitlines()[0] == out.splitlines()[0]
+
+    kept = re.search(r"kept in (\S+);", out)
+    assert kept is not None
+    shutil.rmtree(kept[1])
+    assert dense.obtain(work, images, lambda *_: None).fingerprint == shipped.fingerprint
+
+
+def test_a_second_checkpoint_takes_the_place_of_the_first(command: Command, tmp_path: Path) -> None:
+    path, theirs = checkpoint(tmp_path)
+    with torch.no_grad():
+        next(theirs.parameters()).mul_(2)
+    first = command("--weights", str(path))
+    torch.save(theirs.state_dict(), path)
+    second = command("--weights", str(path))
+    assert first[0] == second[0] == 0 and fingerprint(theirs) in second[1] and fingerprint(theirs) not in first[1]
+
+
+class RunsCode:
+    """A pickle of this writes a file when it is read carelessly."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str, str]]:
+        return open, (str(self.path), "w")
+
+
+def _pickle(folder: Path) -> Path:
+    torch.save({"state_dict": RunsCode(folder / "harm")}, folder / "code.pth")
+    return folder / "code.pth"
+
+
+def _damaged(folder: Path) -> Path:
+    path, _ = checkpoint(folder)
+    path.write_bytes(path.read_bytes()[:5_000])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda folder: folder / "nowhere.pth", "expected a checkpoint file"),
+        (lambda folder: folder, "expected a checkpoint file"),
+        (lambda folder: checkpoint(folder, "alexnet")[0], "got one of alexnet; try --network alexnet"),
+        (lambda folder: checkpoint(folder, num_classes=11)[0], "expected 10 classes"),
+        (lambda folder: checkpoint(folder, width_multiplier=0.5)[0], "width multiplier 0.25"),
+        (_pickle, "a pickle that asks for"),
+        (_damaged, "expected a checkpoint"),
+    ],
+)
+def test_what_is_no_checkpoint_of_the_network_is_one_line_and_leaves_nothing(
+    make: Callable[[Path], Path], words: str, command: Command, tmp_path: Path
+) -> None:
+    path = make(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    code, out, error = command("--weights", str(path))
+    assert (code, out) == (2, "")
+    assert len(error.splitlines()) == 1 and words in error, error
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_weights_are_either_given_or_trained(command: Command, tmp_path: Path) -> None:
+    path, _ = checkpoint(tmp_path)
+    code, _, error = command("--weights", str(path), "--to", str(tmp_path / "to"))
+    assert code == 2 and error == "expected either --weights or --to, got both; " + error.partition("; ")[2]
+    assert not (tmp_path / "to").exists()
+
+
+@pytest.mark.parametrize(("network", "dataset"), [("alexnet", "imagenet"), ("erfnet", "cityscapes")])
+def test_data_in_files_are_named_after_the_checkpoint(
+    network: str, dataset: str, command: Command, tmp_path: Path
+) -> None:
+    names = ("--network", network, "--dataset", dataset)
+    code, _, error = command(*names, "--weights", str(tmp_path / "nowhere.pth"))
+    assert code == 2 and "expected a checkpoint file" in error
+    code, _, error = command(*names, "--data", str(tmp_path / "nowhere"))
+    assert code == 2 and len(error.splitlines()) == 1 and str(tmp_path / "nowhere") in error
