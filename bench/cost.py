@@ -7,10 +7,12 @@ from functools import lru_cache
 
 import torch
 
-from bench import dense, harness
+from bench import dense, harness, teacher
 from bench.plan import Ground, Job, Plan
 from bench.progress import minutes
 from methods import registry
+
+TIMED_PIXELS = 2**19  # of the batch that is timed: ten images of ImageNet, one of Cityscapes
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,40 @@ def estimate(plan: Plan, jobs: list[Job] | tuple[Job, ...]) -> Cost:
 
 def _search_samples(job: Job, ground: Ground) -> int:
     budgets = ground.protocol.budgets if job.budget is None else (job.budget.fraction,)
-    expected = registry.get(job.method).search_samples(replace(ground.protocol, budgets=budgets), ground.structure)
-    return max(0, expected)
+    images = min(ground.protocol.search_images, len(ground.dataset.search))
+    protocol = replace(ground.protocol, budgets=budgets, search_images=images)
+    return max(0, registry.get(job.method).search_samples(protocol, ground.structure))
+
+
+def missing_weights(plan: Plan) -> str | None:
+    """What a person is told where the dense weights have to be loaded or trained before the first run."""
+    ground, data = plan.ground, "" if plan.request.data is None else " --data DIR"
+    if dense.find(ground.workload, ground.dataset) is not None:
+        return None
+    recipe, work = dense.recipe_of(ground.workload), ground.workload
+    step_s, _ = _prices(ground)
+    seconds = recipe.iterations * step_s * recipe.batch_size / ground.protocol.batch_size
+    passes = recipe.iterations * recipe.batch_size / len(ground.dataset.train)
+    return (
+        f"no dense weights of {work.network} on {work.dataset} yet: `python -m bench dense --network {work.network} "
+        f"--dataset {work.dataset}{data} --weights FILE` loads trained ones; else `run` trains them first, "
+        f"{recipe.iterations:,} iterations of batch {recipe.batch_size}, {passes:,.1f} passes over the images, "
+        f"about {minutes(seconds)} more"
+    )
 
 
 @lru_cache(maxsize=1)  # a plan is priced as a whole and again for what is left of it
 def _prices(ground: Ground) -> tuple[float, float]:
-    """Seconds of a distillation step, and of a forward pass per search image."""
+    """Seconds of a distillation step, and of a forward pass per search image.
+
+    Where a batch has very many pixels for a processor, a part of it is timed and the step is as many times as long.
+    """
+    whole, (_, height, width) = ground.protocol.batch_size, ground.dataset.input_shape
+    tabled = len(teacher.chunks(ground)) > 0
+    part = min(whole, max(1, TIMED_PIXELS // (height * width))) if ground.computing.device.type == "cpu" else whole
+    if part < whole:
+        images = min(part, ground.protocol.search_images)
+        ground = replace(ground, protocol=replace(ground.protocol, batch_size=part, search_images=images))
     protocol = ground.protocol
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -68,6 +97,9 @@ def _prices(ground: Ground) -> tuple[float, float]:
         stream = ground.dataset.train.stream(0, protocol.batch_size)
         shape = (protocol.batch_size, ground.structure.outputs, *ground.dataset.label_shape)
         zeros = torch.zeros(shape, device=device)
-        return harness.unit_costs(network, stream, lambda index, images: zeros, ground)
+        step_s, forward_s = harness.unit_costs(network, stream, lambda index, images: zeros, ground)
     finally:
         torch.set_num_threads(threads)
+    if not tabled:  # the dense network answers beside each step
+        step_s += part * forward_s
+    return step_s * whole / part, forward_s

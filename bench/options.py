@@ -17,7 +17,7 @@ Device = Annotated[
 ]
 Network = Annotated[str, typer.Option(help="`python -m bench networks` lists them.")]
 Dataset = Annotated[str, typer.Option(help="`python -m bench datasets` lists them.")]
-ProtocolName = Annotated[str, typer.Option(help="smoke (seconds) or quick (minutes).")]
+ProtocolName = Annotated[str, typer.Option(help="smoke (seconds), quick (minutes), standard (hours) or paper (days).")]
 Budgets = Annotated[
     str | None,
     typer.Option(help="Fractions of dense or joules per image: 0.35,0.3 or 0.0247J. Default: the protocol's."),

@@ -70,3 +70,52 @@ def test_wall_time_is_at_least_that_of_the_longest_job(timings: list[Ground]) ->
     assert "about 80 s on 1 processes" in estimate.describe(1)
     assert "about 50 s on 4 processes" in estimate.describe(4)
     assert estimate.describe(1).startswith("4 runs: 16 training iterations, 8 of fine-tuning, up to about 0 search")
+
+
+def test_no_more_search_images_than_there_are(ground: Ground, timings: list[Ground]) -> None:
+    made = plan.make(Request(methods="random", protocol="smoke", budgets="0.5"))
+    few, many = (
+        cost.estimate(
+            replace(made, ground=replace(ground, protocol=replace(ground.protocol, search_images=n))), made.jobs
+        )
+        for n in (len(ground.dataset.search), 10_000_000)
+    )
+    assert few.search_samples == many.search_samples > 0
+
+
+@pytest.mark.parametrize(("batch_size", "part"), [(16, 16), (64, 64), (65, 64), (640, 64)])
+def test_of_many_pixels_a_part_is_timed(
+    batch_size: int, part: int, ground: Ground, timings: list[Ground], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cost, "TIMED_PIXELS", 64 * 28 * 28)
+    large = replace(ground, protocol=replace(ground.protocol, batch_size=batch_size))
+    made = replace(plan.make(Request(methods="uniform", protocol="smoke", budgets="0.5")), ground=large)
+    (seconds,) = cost.estimate(made, made.jobs).job_seconds.values()
+    assert timings[0].protocol.batch_size == part
+    assert seconds == pytest.approx((4 + 2) * STEP_S * batch_size / part)
+
+
+def test_where_no_table_fits_the_teacher_s_passes_are_paid(
+    ground: Ground, timings: list[Ground], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cost.teacher, "LARGEST_TABLE_BYTES", 0)
+    made = plan.make(Request(methods="uniform", protocol="smoke", budgets="0.5"))
+    (seconds,) = cost.estimate(made, made.jobs).job_seconds.values()
+    assert seconds == pytest.approx((4 + 2) * (STEP_S + 16 * FORWARD_S))
+
+
+def test_missing_dense_weights_are_told_with_their_price(
+    ground: Ground, timings: list[Ground], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = plan.make(Request(methods="uniform", protocol="smoke", budgets="0.5"))
+    assert cost.missing_weights(made) is None  # shipped
+    monkeypatch.setattr(cost.dense, "find", lambda *_: None)
+    recipe = cost.dense.Recipe(iterations=720, batch_size=32)
+    monkeypatch.setattr(cost.dense, "recipe_of", lambda _: recipe)
+    told = cost.missing_weights(made)
+    assert told is not None and "\n" not in told
+    assert "`python -m bench dense --network mobilenet --dataset fashion-mnist --weights FILE`" in told
+    passes = 720 * 32 / len(ground.dataset.train)
+    assert f"720 iterations of batch 32, {passes:.1f} passes over the images, about 12 min more" in told  # 2 * 0.5 s
+    elsewhere = replace(made, request=replace(made.request, data="/place"))
+    assert "--dataset fashion-mnist --data DIR --weights FILE" in (cost.missing_weights(elsewhere) or "")
