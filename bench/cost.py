@@ -11,6 +11,7 @@ from bench import dense, harness, teacher
 from bench.plan import Ground, Job, Plan
 from bench.progress import minutes
 from methods import registry
+from shared.platforms import MeasuredPlatform
 
 TIMED_PIXELS = 2**19  # of the batch that is timed: ten images of ImageNet, one of Cityscapes
 
@@ -23,6 +24,7 @@ class Cost:
     fine_tune_iterations: int
     search_samples: int
     job_seconds: dict[Job, float]
+    reading_s: float = 0.0  # at most, on hardware, when all are trained
 
     def describe(self, jobs: int) -> str:
         """One line for a person, with the wall time on `jobs` processes."""
@@ -31,6 +33,7 @@ class Cost:
             f"{len(self.job_seconds)} runs: {self.training_iterations:,} training iterations, "
             f"{self.fine_tune_iterations:,} of fine-tuning, up to about {self.search_samples:,} search samples; "
             f"about {minutes(seconds)} on {jobs} processes"
+            + (f", then at most about {minutes(self.reading_s)} of readings" if self.reading_s else "")
         )
 
 
@@ -49,7 +52,16 @@ def estimate(plan: Plan, jobs: list[Job] | tuple[Job, ...]) -> Cost:
         fine_tune_iterations=len(jobs) * protocol.fine_tune_iterations,
         search_samples=sum(samples.values()),
         job_seconds={job: training + samples[job] * forward_s for job in jobs},
+        reading_s=_reading_s(plan, len(jobs)),
     )
+
+
+def _reading_s(plan: Plan, count: int) -> float:
+    """One pass over the networks and the dense one; with repair there may be a second."""
+    platform = plan.ground.platform
+    if not isinstance(platform, MeasuredPlatform):
+        return 0.0
+    return platform.full.limit_s * (1 + count) * (2 if plan.request.repair else 1)
 
 
 def _search_samples(job: Job, ground: Ground) -> int:
@@ -81,6 +93,7 @@ def _prices(ground: Ground) -> tuple[float, float]:
     """Seconds of a distillation step, and of a forward pass per search image.
 
     Where a batch has very many pixels for a processor, a part of it is timed and the step is as many times as long.
+    That is too much where weights cost more than pixels (AlexNet on ImageNet: 1.7 times), since Adam's share stays.
     """
     whole, (_, height, width) = ground.protocol.batch_size, ground.dataset.input_shape
     tabled = len(teacher.chunks(ground)) > 0
