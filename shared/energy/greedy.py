@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from shared.energy.budget import BudgetTooSmallError
+
+
+def removals(norms: Tensor, bounds: tuple[int, ...], savings: Callable[[Tensor], Tensor]) -> Iterator[tuple[int, ...]]:
+    """The widths after each removal of a channel, the least norm per energy saved first; first `bounds` themselves.
+
+    norms: (units, largest bound), zero-padded. bounds: widths to begin with. savings: what one channel of each unit
+    saves at widths (units,), as many numbers; the estimate is linear in each single width, so its slope. Within a unit
+    channels go in the order of their norms; one of every unit stays, and units in which a channel saves nothing stay
+    whole. What a channel saves falls with every neighbour that goes, so it is asked anew after each removal.
+    """
+    descending = norms.cpu().double().sort(dim=1, descending=True).values  # one by one is nothing for a GPU
+    widths, units = torch.tensor(bounds), torch.arange(len(bounds))
+    while True:
+        yield tuple(widths.tolist())
+        weakest = descending[units, widths - 1]  # of every unit, the channel that would go next
+        saved = savings(widths)
+        price = torch.where((widths > 1) & (saved > 0), weakest / saved, torch.inf)
+        unit = int(price.argmin())
+        if price[unit] == torch.inf:
+            return
+        widths[unit] -= 1
 
 
 def greedy_widths(
@@ -17,22 +38,12 @@ def greedy_widths(
     savings: Callable[[Tensor], Tensor],
     budget: float,
 ) -> tuple[int, ...]:
-    """Widths after removing channel after channel, the least norm per energy saved first, until the budget holds.
+    """The first widths of `removals` whose `energy`, Ê of widths (units,), is within the budget.
 
-    norms: (units, largest bound), zero-padded. bounds: widths to begin with. energy: Ê of widths (units,). savings:
-    what one channel of each unit saves there, (units,); the estimate is linear in each single width, so its slope.
-    Within a unit channels go in the order of their norms; one of every unit stays. What a channel saves falls with
-    every neighbour that goes, so it is asked anew after each removal. Raises BudgetTooSmallError when one channel per
-    unit is above the budget.
+    Raises BudgetTooSmallError when those of the last removal are above it.
     """
-    descending = norms.double().sort(dim=1, descending=True).values
-    widths, units = torch.tensor(bounds), torch.arange(len(bounds))
-    while (now := energy(widths)) > budget:
-        weakest = descending[units, widths - 1]  # of every unit, the channel that would go next
-        saved = savings(widths)
-        price = torch.where((widths > 1) & (saved > 0), weakest / saved, torch.inf)
-        unit = int(price.argmin())
-        if price[unit] == torch.inf:
-            raise BudgetTooSmallError(f"one channel per unit takes {now:.6g}, above the budget of {budget:.6g}")
-        widths[unit] -= 1
-    return tuple(widths.tolist())
+    now = 0.0
+    for widths in removals(norms, bounds, savings):
+        if (now := energy(torch.tensor(widths))) <= budget:
+            return widths
+    raise BudgetTooSmallError(f"one channel per unit takes {now:.6g}, above the budget of {budget:.6g}")
