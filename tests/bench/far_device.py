@@ -1,0 +1,150 @@
+"""Runs every method on a second device that every machine has, beside the same run on the CPU; prints JSON.
+
+The device `far` computes on the CPU and holds its tensors apart: an operation on tensors of two devices raises, as on a
+GPU, and what leaves or enters the device has to be sent. To be run as a program, since torch takes such a device once
+per process: `python far_device.py METHOD…`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+
+FAR = "far:0"
+MOVING = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
+INDEXING = (torch.ops.aten.index.Tensor, torch.ops.aten.index_put.default, torch.ops.aten.index_put_.default)
+
+
+class FarTensor(Tensor):
+    """A tensor on the device: `held`, out of reach for all others."""
+
+    held: Tensor
+
+    @staticmethod
+    def __new__(cls, held: Tensor) -> FarTensor:
+        layout = {"strides": held.stride(), "storage_offset": held.storage_offset(), "dtype": held.dtype}
+        made = Tensor._make_wrapper_subclass(cls, held.size(), device=torch.device(FAR), **layout)  # type: ignore[attr-defined]
+        made.held = held
+        return made  # type: ignore[no-any-return]
+
+    def tolist(self) -> Any:
+        """As torch has it for a GPU's tensors; it refuses subclasses."""
+        return self.cpu().tolist()
+
+    def __repr__(self, **_: Any) -> str:
+        return f"FarTensor({tuple(self.shape)}, {self.dtype})"
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return dispatch(func, args, kwargs or {})
+
+
+class Far(TorchDispatchMode):
+    """While it is on, tensors can be made on the device and sent to it."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return dispatch(func, args, kwargs or {})
+
+
+def dispatch(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """The operation on what is held, its results on the device that it runs on. Raises RuntimeError for two devices."""
+    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    far = [tensor for tensor in tensors if isinstance(tensor, FarTensor)]
+    asked = kwargs.get("device")
+    result_far = bool(far) if asked is None else torch.device(asked).type == "far"
+    if asked is not None and result_far:
+        kwargs = kwargs | {"device": torch.device("cpu")}
+    strangers = [tensor for tensor in tensors if tensor.ndim and not isinstance(tensor, FarTensor)]
+    if func in INDEXING and isinstance(args[0], FarTensor):  # a GPU takes indices from the CPU
+        strangers = []
+    if strangers and far and func not in MOVING:
+        raise RuntimeError(f"{func} on tensors of two devices")
+    held_args, held_kwargs = tree_map(lambda leaf: leaf.held if isinstance(leaf, FarTensor) else leaf, (args, kwargs))
+    result = func(*held_args, **held_kwargs)
+    if func is torch.ops.aten.copy_.default:
+        return args[0]
+    own = {id(tensor.held): tensor for tensor in far}  # of operations in place
+
+    def back(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor) or not result_far:
+            return leaf
+        return own[id(leaf)] if id(leaf) in own else FarTensor(leaf)
+
+    return tree_map(back, result)
+
+
+def refused(tensor: Tensor) -> str | None:
+    """What is said when a tensor on the device meets one on the CPU."""
+    try:
+        tensor + torch.zeros(tensor.shape)
+    except RuntimeError as error:
+        return str(error)
+    return None
+
+
+def main(methods: list[str]) -> None:
+    """One line of JSON per method: what its run on the CPU and the one on the device came to."""
+    from bench import dense, harness, teacher
+    from bench.dense import DenseWeights
+    from bench.plan import Budget, Ground, Job, Request, lay_ground
+    from methods import registry
+    from shared.computing import Computing
+    from shared.data import Split
+
+    def head(split: Split, count: int) -> Split:
+        return Split(split.images[:count], split.labels[:count], split.mean, split.std)
+
+    _setup_privateuseone_for_python_backend("far")  # before the first gradient, which counts the devices
+    made = torch.tensor  # goes past all modes
+    torch.tensor = lambda *values, device=None, **kinds: made(*values, **kinds).to(device)  # type: ignore[assignment]
+    torch.set_num_threads(1)
+    full = lay_ground(Request(protocol="smoke"))
+    counts = {"iterations": 12, "fine_tune_iterations": 3, "minimum_short_term_iterations": 1, "episodes": 4}
+    sizes = {"batch_size": 16, "recalibration_batches": 2, "search_images": 50, "stages": 2}
+    protocol = replace(full.protocol, **counts, **sizes)
+    dataset = replace(full.dataset, test=head(full.dataset.test, 100), search=head(full.dataset.search, 100))
+    near = replace(full, protocol=protocol, dataset=dataset)
+    weights = DenseWeights(dense.untrained(near.workload).eval(), 0.1, "untrained")
+
+    def run(name: str, ground: Ground, given: DenseWeights) -> harness.Result:
+        budget = Budget(0.6, 0.6 * ground.dense_reading) if registry.get(name).compresses else None
+        table = teacher.teacher(ground, given, 0)
+        return harness.execute(Job(name, budget, 0), "key", ground, given, table, lambda *_: None, "command")
+
+    plain = {name: run(name, near, weights) for name in methods}
+    place = torch.device(FAR)
+    with Far():
+        away = replace(near, computing=Computing(place), dataset=near.dataset.to(place))
+        sent = weights.to(place)
+        print(json.dumps({"refused": refused(next(sent.network.parameters()))}), flush=True)
+        for name in methods:
+            one, other = plain[name], run(name, away, sent)
+            worst = None
+            if one.weights is not None and other.weights is not None:
+                pairs = zip(one.weights.values(), other.weights.values(), strict=True)
+                worst = max(float((a.double() - b.double()).abs().max()) for a, b in pairs)
+            measures = [result.record.measures for result in (one, other)]
+            told = {
+                "method": name,
+                "reasons": [one.record.reason, other.record.reason],
+                "widths": [None if measured is None else measured.widths for measured in measures],
+                "scores": [None if measured is None else measured.accuracy_after for measured in measures],
+                "worst": worst,
+                "devices": sorted({str(tensor.device) for tensor in (other.weights or {}).values()}),
+                "compute": other.record.environment["compute"],
+            }
+            print(json.dumps(told), flush=True)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    main(sys.argv[1:])
