@@ -68,7 +68,7 @@ def dense(
         kept = dense_weights.loaded_folder(work, images)
         console.print(f"kept in {kept}; without that folder other weights are taken again", soft_wrap=True)
         return
-    with Progress(console=console) as bars:
+    with say.computing("training dense weights"), Progress(console=console) as bars:
         row = bars.add_task("", total=None, visible=False)
 
         def progress(what: str, done: int, total: int) -> None:
@@ -136,7 +136,10 @@ def table(
     from shared.platforms import SimulatedPlatform
 
     check_writable("the table's folder", to.parent)
-    ground, console = plan.lay_ground(plan.Request(device=device, network=network, dataset=dataset)), say.console()
+    ground, console = (
+        plan.lay_ground(plan.Request(device=device, network=network, dataset=dataset, meter="sim")),
+        say.console(),
+    )
     console.print(say.first_line(ground), highlight=False)
     if not isinstance(ground.platform, SimulatedPlatform):
         raise BadInput("a simulated platform, whose single operations can be read", device, "--device 1080ti")
@@ -165,7 +168,8 @@ def tune(
     from bench import tuning
 
     check_writable("--to", to)
-    tuning.tune(protocol, device, network, dataset, jobs=jobs, folder=to, console=say.console())
+    with say.computing("tuning"):
+        tuning.tune(protocol, device, network, dataset, jobs=jobs, folder=to, console=say.console())
 
 
 @app.command()
@@ -178,7 +182,8 @@ def fit(
 
     check_writable("--to", to)
     console = say.console()
-    page = energy_study.write(to, jobs=jobs, say=lambda line: console.print(line, highlight=False))
+    with say.computing("studying energy models"):
+        page = energy_study.write(to, jobs=jobs, say=lambda line: console.print(line, highlight=False))
     console.print(f"report: {page}", highlight=False, soft_wrap=True)
 
 

@@ -102,7 +102,7 @@ def check(name: str) -> Iterator[Finding]:
     torch.set_num_threads(1)  # as every run has it
     method = registry.get(name)
     yield _declares(name, method)
-    ground = lay_ground(Request(protocol="smoke"))
+    ground = lay_ground(Request(protocol="smoke", meter="sim"))
     bench = _Bench(ground, dense.obtain(ground.workload, ground.dataset, lambda *_: None))
     budget = FRACTION * ground.dense_reading
     first = _again(bench, method, budget)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Iterable
 from dataclasses import asdict
 from functools import cache
@@ -68,11 +67,11 @@ def _hash_of_files(files: Iterable[Path], root: Path) -> str:
 
 
 def measures(small: nn.Module, accuracy_before: float, accuracy_after: float, ground: Ground) -> records.Measures:
-    """Widths, amounts and size of the cut network. A reading of hardware is taken later and is NaN here."""
+    """Widths, amounts and size of the cut network. A reading of hardware is taken later."""
     anatomy = structure(small)
     widths = anatomy.upper_bounds
     positions = ground.structure.positions(torch.tensor([widths]))
-    reading = math.nan
+    reading = None
     if isinstance(ground.platform, SimulatedPlatform):
         amounts = ground.platform.true(ground.structure.operations, positions.numpy(), ground.inference_batch)
         reading = float(amounts[0])
@@ -83,6 +82,7 @@ def measures(small: nn.Module, accuracy_before: float, accuracy_after: float, gr
         reading=reading,
         interval=None,
         flags=(),
+        detail=None,
         parameters=int(anatomy.parameters(widths)),
         macs=int(anatomy.macs(widths)),
         accuracy_before=accuracy_before,
@@ -140,6 +140,7 @@ def record(
         dense_accuracy=dense.accuracy,
         measures=measured,
         repair=None,
+        first_pass=None,
         dense_again=None,
         cost=records.Cost(
             **ledger.as_record(),  # type: ignore[arg-type]

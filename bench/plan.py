@@ -154,7 +154,7 @@ def lay_ground(request: Request, say: Callable[[str], None] = lambda _: None, *,
     checked_cache_dir()
     dataset = work.load_data(None if request.data is None else Path(request.data)).to(place.device)
     if isinstance(platform, MeasuredPlatform):
-        subject = Subject(anatomy, work.build)
+        subject, platform.say = Subject(anatomy, work.build), say
         profile = energy.collect(platform, subject, samples=protocol.profile_samples, say=say, may_read=may_read)
     else:
         batch = platform.inference_batch(anatomy.operations, anatomy.position_bounds)
@@ -195,7 +195,7 @@ class Plan:
         fit = self.ground.fit.model.to_dict()
         budget = None if job.budget is None else job.budget.amount
         dataset = self.ground.dataset.fingerprint
-        told = (job.method, budget, job.seed, protocol, fit, dense_fingerprint, dataset, self.slug, self.request.repair)
+        told = (job.method, budget, job.seed, protocol, fit, dense_fingerprint, dataset, self.slug)
         return content_key(*told, code, method_source, torch.__version__, self.ground.computing.told)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -12,9 +13,9 @@ from torch import nn
 from bench.dense import DenseWeights
 from bench.harness import Result
 from bench.plan import Ground, Job, Plan
-from bench.record import Measures, Repair
-from shared.energy.budget import BudgetTooSmallError
-from shared.energy.greedy import greedy_widths
+from bench.progress import minutes
+from bench.record import FirstPass, Measures, Record, Repair
+from shared.energy.greedy import removals
 from shared.meters import Reading
 from shared.networks import compact, importance, structure, zero_channels
 from shared.networks.ranking import weakest_channels
@@ -24,28 +25,43 @@ from shared.training import recalibrate_batch_norm, score
 Say = Callable[[str], None]
 Widths = tuple[int, ...]
 
-REPAIR_TRIES = 12
-LEAST_STEP = 0.01  # a try aims at least this much lower than the one before
+REPAIR_PRECISION = 50  # repair takes up to this part of its channels more than it has to
+
+
+def is_due(plan: Plan, record: Record) -> bool:
+    """Whether hardware has still to read the run's network, or a plan with repair to look whether it fits."""
+    if record.measures is None or not isinstance(plan.ground.platform, MeasuredPlatform):
+        return False
+    return record.measures.reading is None or (plan.request.repair and record.first_pass is None)
 
 
 def read_again(plan: Plan, dense: DenseWeights, results: dict[Job, Result], say: Say) -> dict[Job, Result]:
-    """The results with readings of their networks, and repaired ones where the plan asks for it.
+    """The results, all with measures, with readings of their networks, and repaired where the plan asks for it.
 
     All networks and the dense one are read in turns, so that a drift meets all alike; equal widths are read once. After
-    a repair everything is read once more: what a record says was not chosen for having been low once.
-    Raises MeterError when the sensor fails.
+    a repair everything is read once more: what a record says was not chosen for having been low once. The first pass
+    stays in the records. Raises MeterError when the sensor fails.
     """
-    found = {job: result.record.measures for job, result in results.items() if result.record.measures is not None}
-    dense_again, readings = _read(plan.ground, [measures.widths for measures in found.values()], say)
-    repaired: dict[Job, Result] = {}
-    if plan.request.repair:
-        for job, measures in found.items():
-            if job.budget is not None and readings[measures.widths].amount > job.budget.amount:
-                repaired[job] = _repaired(job, results[job], readings[measures.widths], plan, dense, say)
-    if repaired:
-        of_all = [result.record.measures.widths for job, result in (results | repaired).items() if job in found]  # type: ignore[union-attr]
-        dense_again, readings = _read(plan.ground, of_all, say)
-    return {job: _with_reading(result, dense_again, readings) for job, result in (results | repaired).items()}
+    dense_again, first = _read(plan.ground, results.values(), say)
+    if not plan.request.repair:
+        return {job: _with_reading(result, dense_again, first) for job, result in results.items()}
+    repaired = dict(results)
+    for job, result in results.items():
+        reading = first[_measures(result).widths]
+        if job.budget is not None and reading.amount > job.budget.amount:
+            repaired[job] = _repaired(job, result, reading, plan, dense, say)
+    again, second = (dense_again, first) if repaired == results else _read(plan.ground, repaired.values(), say)
+    read = {}
+    for job, result in repaired.items():
+        passed = FirstPass(reading=first[_measures(results[job]).widths].amount, dense=dense_again)
+        done = _with_reading(result, again, second)
+        read[job] = replace(done, record=done.record.model_copy(update={"first_pass": passed}))
+    return read
+
+
+def _measures(result: Result) -> Measures:
+    assert result.record.measures is not None, "a miss has no network to read"
+    return result.record.measures
 
 
 def _platform(ground: Ground) -> tuple[MeasuredPlatform, Subject]:
@@ -53,54 +69,59 @@ def _platform(ground: Ground) -> tuple[MeasuredPlatform, Subject]:
     return ground.platform, Subject(ground.structure, ground.workload.build)
 
 
-def _read(ground: Ground, widths: list[Widths], say: Say) -> tuple[float, dict[Widths, Reading]]:
-    """The dense network's reading per image, and one of each of the distinct `widths`."""
+def _read(ground: Ground, results: Iterable[Result], say: Say) -> tuple[float, dict[Widths, Reading]]:
+    """The dense network's reading per image, and one of each of the results' distinct widths."""
     platform, subject = _platform(ground)
-    distinct = list(dict.fromkeys(widths))
-    limit_min = platform.full.limit_s * (1 + len(distinct)) / 60
-    say(f"reading the dense network and {len(distinct)} cut ones in turns, at most about {limit_min:.0f} min")
+    distinct = list(dict.fromkeys(_measures(result).widths for result in results))
+    limit = minutes(platform.full.limit_s * (1 + len(distinct)))
+    say(f"reading the dense network and {len(distinct)} cut ones in turns, at most about {limit}")
     rows = [ground.structure.upper_bounds, *distinct]
     first, *others = platform.read(subject, rows, ground.inference_batch, platform.full)
     return first.amount, dict(zip(distinct, others, strict=True))
 
 
 def _with_reading(result: Result, dense_again: float, readings: dict[Widths, Reading]) -> Result:
-    measures = result.record.measures
-    if measures is None:
-        return result
+    measures = _measures(result)
     reading = readings[measures.widths]
-    told = {"reading": reading.amount, "interval": reading.interval, "flags": reading.flags}
+    detail = json.loads(json.dumps(asdict(reading), default=str))
+    told = {"reading": reading.amount, "interval": reading.interval, "flags": reading.flags, "detail": detail}
     update = {"measures": measures.model_copy(update=told), "dense_again": dense_again}
     return replace(result, record=result.record.model_copy(update=update))
 
 
 def _repaired(job: Job, result: Result, reading: Reading, plan: Plan, dense: DenseWeights, say: Say) -> Result:
-    """The run's network cut on until a short reading, its interval included, is within the budget.
+    """The run's network with as few channels more taken as bring a short reading, its interval included, within the
+    budget.
 
-    Nothing is trained any more, so iterations stay equal; batch norm's statistics are taken anew as for everyone. What
-    can't be repaired stays as it was.
+    They go by the model, the least important per energy that it says they save; how many, readings alone decide, by
+    halving. Nothing is trained any more, so iterations stay equal; batch norm's statistics are taken anew as for
+    everyone. What can't be repaired stays as it was.
     """
-    assert job.budget is not None and result.weights is not None and result.record.measures is not None
-    ground, measures = plan.ground, result.record.measures
+    assert job.budget is not None and result.weights is not None
+    ground, measures, budget = plan.ground, _measures(result), job.budget.amount
     platform, subject = _platform(ground)
     small = dense.at(measures.widths)
     small.load_state_dict(result.weights)
     anatomy = structure(small)
     norms = importance(small, anatomy)
-    target = measures.estimate * job.budget.amount / reading.amount
-    for _ in range(REPAIR_TRIES):
-        try:
-            widths = greedy_widths(norms, measures.widths, _estimate(ground), _savings(ground), target)
-        except BudgetTooSmallError:
-            break
-        short = platform.read(subject, [widths], ground.inference_batch, platform.short)[0]
-        say(f"repair of {job.name}: {short.amount / job.budget.amount - 1:+.1%} to its budget")
-        if short.interval[1] <= job.budget.amount:
-            zero_channels(small, anatomy, weakest_channels(norms, widths, anatomy.upper_bounds))
-            return _rewritten(result, _cut(small, job, ground), measures, reading, ground)
-        target *= min(1 - LEAST_STEP, job.budget.amount / short.interval[1])
-    say(f"{job.name} could not be repaired in {REPAIR_TRIES} tries")
-    return result
+    path = list(removals(norms, measures.widths, _savings(ground)))
+
+    def fits(taken: int) -> bool:
+        short = platform.read(subject, [path[taken]], ground.inference_batch, platform.short)[0]
+        say(f"repair of {job.name}: {taken} channels less, {short.amount / budget - 1:+.1%} to its budget")
+        return short.interval[1] <= budget
+
+    above, within = 0, len(path) - 1
+    if not within or not fits(within):
+        say(
+            f"{job.name} can't be repaired: it reads above its budget with one channel left wherever one saves anything"
+        )
+        return result
+    while within - above > max(1, within // REPAIR_PRECISION):
+        middle = (above + within) // 2
+        above, within = (above, middle) if fits(middle) else (middle, within)
+    zero_channels(small, anatomy, weakest_channels(norms, path[within], anatomy.upper_bounds))
+    return _rewritten(result, _cut(small, job, ground), measures, reading, ground)
 
 
 def _estimate(ground: Ground) -> Callable[[torch.Tensor], float]:

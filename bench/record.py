@@ -46,13 +46,28 @@ class Measures(_Frozen):
     widths: tuple[int, ...]
     upper_bounds: tuple[int, ...]
     estimate: float  # Ê(φ)
-    reading: float  # the platform's reading of the cut network, noise-free where it is simulated
+    reading: float | None  # the platform's of the cut network, noise-free where it is simulated; None: still to be read
     interval: tuple[float, float] | None  # of the reading; None where it is simulated
     flags: tuple[str, ...]  # what a reader of the reading should know
+    detail: dict[str, Any] | None = None  # the whole reading of hardware per image, see shared.meters.Reading
     parameters: int
     macs: int  # per image
     accuracy_before: float  # after batch-norm recalibration, before fine-tuning
     accuracy_after: float
+
+    @property
+    def read(self) -> float:
+        """The reading. Raises BadInput while there is none: a plan on hardware reads when all its runs are trained."""
+        if self.reading is None:
+            raise BadInput("records whose networks have been read", "one that is still to be", "the same run once more")
+        return self.reading
+
+
+class FirstPass(_Frozen):
+    """Readings of a plan with `--repair` before anything was repaired: of this run's network, and of the dense one."""
+
+    reading: float
+    dense: float
 
 
 class Repair(_Frozen):
@@ -115,6 +130,7 @@ class Record(_Frozen):
     dense_accuracy: float  # of the dense weights as delivered
     measures: Measures | None
     repair: Repair | None
+    first_pass: FirstPass | None = None
     dense_again: float | None  # the dense network, read beside the cut ones: over the dense reading it is the drift
     cost: Cost | None
     energy_fit: EnergyFit

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import queue
 import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -28,8 +30,7 @@ from bench.record import Record
 from bench.store import Store
 from methods import registry
 from shared.memory import keep_freed_memory
-from shared.meters import MeterError, device_lock
-from shared.platforms import MeasuredPlatform
+from shared.meters import device_lock
 from shared.platforms.measured import WAIT_S
 
 REPORT_EVERY_S = 0.5
@@ -41,7 +42,12 @@ def run(plan: Plan, store: Store, *, jobs: int, fresh: bool, command: str, conso
     Ctrl-C leaves whole records behind, and states of the runs that were at work, a minute old at most where the method
     saves them; the same command goes on from there.
     """
-    weights = dense.obtain(plan.ground.workload, plan.ground.dataset, lambda *_: None)
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False)
+
+    with _computing(plan, say):
+        weights = dense.obtain(plan.ground.workload, plan.ground.dataset, lambda *_: None)
     code = describe.code_fingerprint()
     keys = {
         job: plan.key(job, weights.fingerprint, code, describe.method_fingerprint(registry.get(job.method)))
@@ -52,40 +58,21 @@ def run(plan: Plan, store: Store, *, jobs: int, fresh: bool, command: str, conso
         found = {} if fresh else {job: store.find(folders[job], keys[job]) for job in plan.jobs}
         done = {job: record for job, record in found.items() if record is not None}
         waiting = [job for job in plan.jobs if job not in done]
+
+        def keep(job: Job, result: harness.Result) -> Record:
+            done[job] = store.put(folders[job], result.record, result.weights)
+            return done[job]
+
         if done:
-            console.print(
-                f"{len(done)} of {len(plan.jobs)} runs are finished already (--fresh repeats them)", highlight=False
-            )
+            say(f"{len(done)} of {len(plan.jobs)} runs are finished already (--fresh repeats them)")
         if waiting:
             states = {job: store.states(folders[job], keys[job], fresh=fresh) for job in waiting}
-
-            def keep(job: Job, result: harness.Result) -> Record:
-                done[job] = store.put(folders[job], result.record, result.weights)
-                return done[job]
-
-            measured = isinstance(plan.ground.platform, MeasuredPlatform)
-            unread: dict[Job, harness.Result] = {}
-
-            def keep_unread(job: Job, result: harness.Result) -> Record:
-                unread[job] = result
-                return result.record
-
-            def say(line: str) -> None:
-                console.print(line, highlight=False)
-
             with _computing(plan, say):
-                _work(
-                    plan,
-                    weights,
-                    waiting,
-                    keys,
-                    states,
-                    keep_unread if measured else keep,
-                    jobs=jobs,
-                    command=command,
-                    console=console,
-                )
-            for job, result in readings.read_again(plan, weights, unread, say).items() if measured else ():
+                _work(plan, weights, waiting, keys, states, keep, jobs=jobs, command=command, console=console)
+        due = [job for job in plan.jobs if readings.is_due(plan, done[job])]
+        if due:
+            trained = {job: harness.Result(done[job], store.weights(folders[job])) for job in due}
+            for job, result in readings.read_again(plan, weights, trained, say).items():
                 keep(job, result)
     return [done[job] for job in plan.jobs]
 
@@ -165,11 +152,7 @@ def _computing(plan: Plan, say: Callable[[str], None]) -> Iterator[None]:
     purpose = f"training {plan.slug}"
     with contextlib.ExitStack() as held:
         for device in sorted({"cpu", str(plan.ground.computing.device)}):
-            try:
-                held.enter_context(device_lock(device, purpose, shared=True))
-            except MeterError as error:
-                say(f"waiting: {error}")
-                held.enter_context(device_lock(device, purpose, shared=True, wait_s=WAIT_S))
+            held.enter_context(device_lock(device, purpose, shared=True, wait_s=WAIT_S, say=say))
         yield
 
 
@@ -193,8 +176,17 @@ def _drain(messages: Queue[tuple[str, str, float]], progress: PlanProgress) -> N
 _worker: dict[str, Any] = {}
 
 
+def _end_with_parent() -> None:
+    """A parent that is killed frees its locks: nobody may compute on in its name."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
 def _start_worker(request: Request, messages: Queue[tuple[str, str, float]]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     keep_freed_memory()
     messages.cancel_join_thread()  # a process that dies within a message must not keep the others from ending

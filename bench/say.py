@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,13 +22,23 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 200)
 
 
+def computing(purpose: str) -> AbstractContextManager[None]:
+    """Hold the processor as one that computes on it, so that nobody of ours reads it meanwhile."""
+    from shared.meters import device_lock
+    from shared.platforms.measured import WAIT_S
+
+    return device_lock("cpu", purpose, shared=True, wait_s=WAIT_S, say=lambda line: print(line, flush=True))
+
+
 def first_line(ground: Ground) -> str:
     """The first line of a run: which platform answers, and how."""
     platform, batch = ground.platform, ground.inference_batch
     shape = "×".join(map(str, ground.dataset.input_shape))
+    why = getattr(platform, "instead_of", "")  # of simulations
+    instead = f" (instead of its sensor: {why})" if why else ""
     host = f" of {platform.host}" if platform.host else ""
     return (
         f"{platform.name}: {platform.source} {AMOUNTS[platform.unit]} per image by {platform.meter}{host} "
         f"(calibration {platform.calibration}), inference batch {batch} at {shape}; "
-        f"dense network {ground.dense_reading:.4g} {platform.unit}"
+        f"dense network {ground.dense_reading:.4g} {platform.unit}{instead}"
     )

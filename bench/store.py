@@ -1,4 +1,7 @@
-"""The store: one folder per finished run, written in one rename and never changed afterwards."""
+"""The store: one folder per finished run, written in one rename.
+
+On hardware it is written twice, after training and once more when its network has been read.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from bench.record import NETWORK_FILE, RECORD_FILE, Record, read, to_json
@@ -79,6 +82,11 @@ class Store:
         except BadInput:  # none yet, or damaged: the run is repeated
             return None
         return record if record.key == key and network_intact(folder, record) else None
+
+    def weights(self, name: str) -> dict[str, Tensor] | None:
+        """The tensors of a finished run's network; None where it has none."""
+        path = self.folder(name) / NETWORK_FILE
+        return load_file(path) if path.is_file() else None
 
     def states(self, name: str, key: str, *, fresh: bool = False) -> Path:
         """The folder for the states of an unfinished run, to which they are bound by its content key.

@@ -33,7 +33,7 @@ def tune(protocol: str, device: str, network: str, dataset: str, *, jobs: int, f
     """Run the controls at the protocol's tightest budget over GRID and write `learning-rate-<protocol>.md` into
     `folder`; for another network than MobileNet its name stands in it too.
     """
-    request = Request(methods=CONTROLS, device=device, network=network, dataset=dataset, protocol=protocol)
+    request = Request(CONTROLS, device, network, dataset, protocol, meter="sim")
     plan = make(request)
     tightest = min(job.budget.amount for job in plan.jobs if job.budget is not None)
     chosen = [

@@ -39,7 +39,7 @@ def page_unit(page: Page) -> Unit:
     values += [budget.amount for budget in page.budgets.values()]
     for record in page.records:
         if record.measures is not None:
-            values += [record.measures.reading, record.measures.estimate]
+            values += [record.measures.read, record.measures.estimate]
     return unit_for((value for value in values if value is not None), page.first.platform.unit)
 
 
@@ -47,7 +47,7 @@ def dense_reading(page: Page) -> float | None:
     """Amount per image of the dense network as the platform reads it, from any run that knows it."""
     for budget in page.budgets.values():
         return budget.dense_reading
-    return next((m.reading for _, m in kept(page.dense_runs)), None)
+    return next((m.read for _, m in kept(page.dense_runs)), None)
 
 
 def dense_estimate(page: Page) -> float | None:
@@ -59,7 +59,7 @@ def dense_estimate(page: Page) -> float | None:
 
 def estimates_off(page: Page) -> tuple[float, float] | None:
     """Least and largest Ê over reading, minus 1, of the compressed networks; None where there is none."""
-    offs = [m.estimate / m.reading - 1 for run, m in kept(page.records) if run.budget is not None]
+    offs = [m.estimate / m.read - 1 for run, m in kept(page.records) if run.budget is not None]
     return (min(offs), max(offs)) if offs else None
 
 
@@ -136,7 +136,7 @@ def against_budget(readings: Sequence[float], budget: float) -> str:
 def has_reading_above(page: Page) -> bool:
     """Whether a row of the page carries the mark for a reading above its budget."""
     return any(
-        record.budget and record.measures and record.measures.reading > record.budget.amount * (1 + TOLERANCE)
+        record.budget and record.measures and record.measures.read > record.budget.amount * (1 + TOLERANCE)
         for record in page.records
     )
 

@@ -54,7 +54,7 @@ def csv_text(page: Page) -> str:
 def _row(page: Page, run: Record) -> dict[str, Any]:
     platform, budget, measures, repair, cost = run.platform, run.budget, run.measures, run.repair, run.cost
     unit, source = platform.unit, platform.source
-    amount, reading = budget and budget.amount, measures and measures.reading
+    amount, reading = budget and budget.amount, measures and measures.read
     low, high = (measures and measures.interval) or (None, None)
     return {
         "network": run.network["name"],

@@ -166,7 +166,7 @@ def _obtained(page: Page, budget: str, method: str, notes: Notes) -> list[str]:
     return [
         accuracy_cell(page, runs, notes, lambda m: m.accuracy_before),
         accuracy_cell(page, runs, notes, lambda m: m.accuracy_after),
-        mean_std([m.reading for m in shown_measures(runs)], "{:.4f}"),
+        mean_std([m.read for m in shown_measures(runs)], "{:.4f}"),
     ]
 
 
@@ -230,4 +230,4 @@ def _means(page: Page, method: str, budget: str) -> _Means | None:
     measures: list[Measures] = [m for _, m in kept(page.runs(method, budget))]
     if not measures:
         return None
-    return _Means(fmean(m.accuracy_after for m in measures), fmean(m.reading for m in measures))
+    return _Means(fmean(m.accuracy_after for m in measures), fmean(m.read for m in measures))

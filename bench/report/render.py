@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.record import Record
-from bench.report import tables
+from bench.report import hardware, tables
 from bench.report.cells import (
     ABOVE,
     TEST_IMAGES,
@@ -116,7 +116,7 @@ def page_text(page: Page, plots: set[str], traces: Sequence[tuple[str, str]], re
             platform=first.platform,
             amounts=page.amounts,
             score=first.score,
-            readings=tables.readings_table(page, unit),
+            readings=hardware.section(page, unit),
             protocol=first.protocol,
             fit=first.energy_fit,
             estimates_off=estimates_off(page),

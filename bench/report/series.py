@@ -50,7 +50,7 @@ def accuracy_data(page: Page, unit: Unit) -> dict[str, Any] | None:
             if measures:
                 after, error = _mean_and_error([m.accuracy_after for m in measures], page.first.dataset)
                 before, before_error = _mean_and_error([m.accuracy_before for m in measures], page.first.dataset)
-                reading = fmean(m.reading for m in measures) / unit.size
+                reading = fmean(m.read for m in measures) / unit.size
                 points.append([_rounded(v) for v in (reading, after, error, before, before_error)])
         if points:
             style = {"method": method, "title": page.title(method), "control": method in CONTROLS}

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
-from bench.record import Record
 from bench.report.cells import (
-    TOLERANCE,
     Notes,
     accuracy_cell,
     against_budget,
@@ -22,7 +19,7 @@ from bench.report.cells import (
     shown_measures,
 )
 from bench.report.collect import Page, kept, share
-from bench.report.text import ABSENT, Unit, count, escape, mean_std, percent, seconds, signed_percent, span, table
+from bench.report.text import ABSENT, Unit, count, escape, mean_std, percent, seconds, span, table
 
 
 class Cells(NamedTuple):
@@ -77,7 +74,7 @@ def figures_cells(page: Page, budget: str, unit: Unit, notes: Notes) -> Cells:
         if not runs:
             continue
         shown = shown_measures(runs)
-        readings = [m.reading for m in shown]
+        readings = [m.read for m in shown]
         form = f"{{:.{unit.decimals}f}}"
         rows.append(
             [
@@ -147,80 +144,6 @@ def dense_table(page: Page, unit: Unit, notes: Notes) -> str:
     return table(head, rows)
 
 
-def readings_table(page: Page, unit: Unit) -> dict[str, str] | None:
-    """How the networks' readings on hardware compare with their budgets, before and after repair; text and table."""
-    runs = [run for run in page.records if run.measures is not None and run.budget is not None]
-    if page.first.platform.source == "simulated" or not runs:
-        return None
-    head = ["Method", "budget", "seed", "Ê to budget, %", "reading to budget, %", "reading to Ê, %"]
-    head += ["half width, %", "repaired from, %", "channels taken", "accuracy before repair, %"]
-    rows = []
-    for run in runs:
-        measures, repair, budget = run.measures, run.repair, run.budget
-        assert measures is not None and budget is not None
-        low, high = measures.interval or (math.nan, math.nan)
-        rows.append(
-            [
-                escape(page.title(run.method)),
-                share(run),
-                str(run.seed),
-                signed_percent(measures.estimate / budget.amount - 1, 2).removesuffix(" %"),
-                against_budget([measures.reading], budget.amount),
-                signed_percent(measures.reading / measures.estimate - 1, 2).removesuffix(" %"),
-                percent((high - low) / 2 / measures.reading),
-                ABSENT if repair is None else signed_percent(repair.reading / budget.amount - 1, 2).removesuffix(" %"),
-                ABSENT if repair is None else str(repair.removed_channels),
-                ABSENT if repair is None else percent(repair.accuracy_after),
-            ]
-        )
-    return {"text": _readings_text(page, runs), "table": table(head, rows)}
-
-
-def _readings_text(page: Page, runs: list[Record]) -> str:
-    """The share of networks within their budgets, and what the readings above them are made of."""
-
-    def within(amounts: list[float]) -> str:
-        inside = sum(
-            amount <= run.budget.amount * (1 + TOLERANCE)
-            for amount, run in zip(amounts, runs, strict=True)
-            if run.budget is not None
-        )
-        return f"{inside} of {len(runs)}"
-
-    now = [run.measures.reading for run in runs if run.measures is not None]
-    before = [reading if run.repair is None else run.repair.reading for reading, run in zip(now, runs, strict=True)]
-    text = (
-        "The model bounds Ê, not the reading; here every network was built at its widths and read on the platform once "
-        "all trainings were done, in turns with the dense one."
-    )
-    text += f" **Within the budget by reading: {within(before)}**"
-    if any(run.repair for run in runs):
-        text += (
-            f"; **after repair, all of them read anew: {within(now)}**. Repair cuts on, least important per "
-            f"{page.amounts.removesuffix('s')} first, until a reading and its whole interval are within the "
-            "budget, and trains no more."
-        )
-    else:
-        text += "."
-    drifts = sorted(
-        {run.dense_again / run.budget.dense_reading - 1 for run in runs if run.dense_again and run.budget is not None}
-    )
-    beside = [
-        run.measures.reading / run.dense_again <= run.budget.fraction * (1 + TOLERANCE)
-        for run in runs
-        if run.measures is not None and run.dense_again and run.budget is not None
-    ]
-    if drifts:
-        told = " and ".join(signed_percent(drift) for drift in dict.fromkeys((drifts[0], drifts[-1])))
-        text += (
-            f" A reading is off its budget by what the method left unused, by the model's error (reading to Ê) and, "
-            f"within that, by drift: the dense network, read again beside them, was {told} off the reading that the "
-            f"fractions refer to. Held against that dense reading, {sum(beside)} of {len(beside)} networks are within "
-            "their fraction."
-        )
-    return text
-
-
 def runs_table(page: Page, unit: Unit, notes: Notes) -> str:
     """Every run by itself, for pages with several seeds."""
     head = ["Method", "budget", "seed", "before, %", "after, %", f"estimated {unit.symbol}", reading_head(page, unit)]
@@ -229,7 +152,7 @@ def runs_table(page: Page, unit: Unit, notes: Notes) -> str:
     for run in page.records:
         measures, above = run.measures, ABSENT
         if measures and run.budget:
-            above = against_budget([measures.reading], run.budget.amount)
+            above = against_budget([measures.read], run.budget.amount)
         miss = ""
         if run.status == "miss":
             miss = " (miss)" + notes.mark(miss_note(page, page.runs(run.method, share(run))))
@@ -242,7 +165,7 @@ def runs_table(page: Page, unit: Unit, notes: Notes) -> str:
                 percent(measures.accuracy_before if measures else None),
                 percent(measures.accuracy_after if measures else None),
                 unit(measures.estimate if measures else None),
-                unit(measures.reading if measures else None),
+                unit(measures.read if measures else None),
                 above,
                 seconds(run.cost.method_s if run.cost else None),
                 ABSENT if ratio is None else f"{ratio:.2f}",

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from shared.cache import atomic_write, cache_dir, content_key
 from shared.energy.bilinear import BilinearModel
 from shared.energy.profiles import Profile, uniform_rows
-from shared.meters import MeterError
+from shared.meters import MeterError, Reading
 from shared.networks import Structure
 from shared.platforms import MeasuredPlatform, Subject
 
@@ -41,6 +42,16 @@ class Progress(NamedTuple):
     dense: NDArray[np.float64]
     batch: int
 
+    def added(self, dense: Reading, *readings: Reading) -> Progress:
+        """With one more block."""
+        return Progress(
+            np.append(self.amounts, [reading.amount for reading in readings]),
+            np.append(self.low, [reading.interval[0] for reading in readings]),
+            np.append(self.high, [reading.interval[1] for reading in readings]),
+            np.append(self.dense, dense.amount),
+            self.batch,
+        )
+
 
 def collect(
     platform: MeasuredPlatform,
@@ -58,46 +69,46 @@ def collect(
     is read by then is kept.
     """
     structure = subject.structure
-    what = (platform.name, platform.calibration, platform.short.name, structure.exact_fingerprint, samples, seed)
+    what = (platform.name, platform.calibration, platform.short.name, structure.exact_fingerprint, seed)
     key = content_key("measured profile", BLOCK, FEWEST, *what)
     path = cache_dir() / "profiles" / f"{key}.npz"
     rows = uniform_rows(structure, samples, seed)
-    known = _read(path)
-    if known is None:
-        _check(may_read)
-        known = _started(platform, subject, say)
-    ends = _ends(structure, len(known.amounts))[-SETTLED_BLOCKS:]
-    errors = [held_out_error(structure, rows[:n], known.amounts[:n]) for n in ends]
-    began_s, before = time.monotonic(), len(known.amounts)
-    while len(known.amounts) < samples and not has_settled(errors):
-        _check(may_read)
-        n = len(known.amounts)
-        block = [structure.upper_bounds, *map(tuple, rows[n : min(n + BLOCK, samples)])]
-        dense, *readings = platform.read(subject, block, known.batch, platform.short)
-        known = Progress(
-            np.append(known.amounts, [reading.amount for reading in readings]),
-            np.append(known.low, [reading.interval[0] for reading in readings]),
-            np.append(known.high, [reading.interval[1] for reading in readings]),
-            np.append(known.dense, dense.amount),
-            known.batch,
-        )
-        _write(path, known)
-        n = len(known.amounts)
-        errors += [held_out_error(structure, rows[:n], known.amounts)] if n in _ends(structure, n) else []
-        each_s = (time.monotonic() - began_s) / (n - before)
-        say(f"profile: {n} of at most {samples} networks read, {each_s * (samples - n) / 60:.0f} min for all of them")
-    n = len(known.amounts)
-    noise = float(np.mean((known.high - known.low) / 2 / known.amounts))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):  # plans share a profile: who comes second waits, and finds it read
+        known = _read(path)
+        if known is None:
+            _check(may_read)
+            say("profile: looking for the inference batch")
+            none = np.empty(0)
+            known = Progress(none, none, none, none, platform.inference_batch(subject))
+        errors = [
+            held_out_error(structure, rows[:n], known.amounts[:n])
+            for n in _ends(structure, min(samples, len(known.amounts)))[-SETTLED_BLOCKS:]
+        ]
+        began_s, before = time.monotonic(), len(known.amounts)
+        while len(known.amounts) < samples and not has_settled(errors):
+            _check(may_read)
+            n = len(known.amounts)
+            block = [structure.upper_bounds, *map(tuple, rows[n : min(n + BLOCK, samples)])]
+            known = known.added(*platform.read(subject, block, known.batch, platform.short))
+            _write(path, known)
+            n = len(known.amounts)
+            errors += [held_out_error(structure, rows[:n], known.amounts)] if n in _ends(structure, n) else []
+            each_s = (time.monotonic() - began_s) / (n - before)
+            left_min = each_s * (samples - n) / 60
+            say(f"profile: {n} of at most {samples} networks read, {left_min:.0f} min for all of them")
+    n = min(samples, len(known.amounts))
+    noise = float(np.mean((known.high - known.low)[:n] / 2 / known.amounts[:n]))
     if n > before and noise > NOISY:
         say(f"profile: readings are known to {noise:.0%} only; is other work on this machine? Better read it idle")
     return Profile(
         rows[:n].astype(np.int32),
-        known.amounts,
-        float(np.median(known.dense)),
+        known.amounts[:n],
+        float(np.median(known.dense[: math.ceil(n / BLOCK)])),
         test_samples=n // FOLDS,
         batch=known.batch,
         unit=platform.unit,
-        key=content_key(key, known.amounts.tolist()),
+        key=content_key(key, known.amounts[:n].tolist()),
         noise=noise,
     )
 
@@ -133,13 +144,6 @@ def _ends(structure: Structure, rows: int) -> range:
 def _check(may_read: bool) -> None:
     if not may_read:
         raise MeterError("a whole profile in the cache", "one with rows to read", "python -m bench profile first")
-
-
-def _started(platform: MeasuredPlatform, subject: Subject, say: Say) -> Progress:
-    batch = platform.inference_batch(subject)
-    say(f"profile: inference batch {batch}")
-    none = np.empty(0)
-    return Progress(none, none, none, none, batch)
 
 
 def _write(path: Path, known: Progress) -> None:

@@ -88,7 +88,11 @@ class INA3221Meter(SampledMeter):
 
     def start(self) -> None:
         """See Meter."""
-        self._volts = self.rail.volts()
+        try:
+            self._volts = self.rail.volts()
+        except DroppedSample:  # a bus that is busy; the volts of before serve
+            if not self._volts:
+                raise
         super().start()
 
     def stop(self) -> Window:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -23,60 +24,67 @@ _LOOK_EVERY_S = 0.2
 
 @contextmanager
 def device_lock(
-    device: str, purpose: str, *, shared: bool = False, wait_s: float = 0.0, folder: Path | None = None
+    device: str,
+    purpose: str,
+    *,
+    shared: bool = False,
+    wait_s: float = 0.0,
+    folder: Path | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[None]:
     """Hold `device` among the processes of this user; freed also when the process dies.
 
     device: any name that all users agree on. purpose: what for, as others read it. shared: beside others that share it
-    too, else alone. wait_s: how long to wait for who is in the way. folder: of the locks, in the cache folder when
-    None. Raises MeterError naming who holds it.
+    too, else alone. wait_s: how long to wait for who is in the way; `say` is told once. folder: of the locks, in the
+    cache folder when None. Raises MeterError naming who holds it.
     """
     folder = folder or checked_cache_dir() / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     stem = quote(device, safe="")
-    deadline_s = time.monotonic() + wait_s
-    door = _acquired(folder / stem, device, purpose, deadline_s)
+    acquired = partial(_acquired, device, purpose, time.monotonic() + wait_s, say)
+    door = own = folder / stem
+    held = acquired(door)
     try:
         if shared:
             own = folder / f"{stem}.user-{uuid.uuid4().hex}"
-            held = _acquired(own, device, purpose, deadline_s)
-            door.release()
+            inside = acquired(own)
+            held.release()
+            _holder(door).unlink(missing_ok=True)
+            held = inside
         else:
-            own, held = folder / stem, door
-            for user in folder.glob(f"{stem}.user-*.lock"):
-                _acquired(
-                    user.with_name(user.name.removesuffix(".lock")), device, purpose, deadline_s
-                ).release()  # it is gone, or died
-                user.unlink(missing_ok=True)
-        holder = _holder(own)  # a file of its own: trying to lock empties the lock file
-        try:
-            atomic_write(holder, f"process {os.getpid()} ({purpose})".encode())
-            yield
-        finally:
-            holder.unlink(missing_ok=True)
-            if shared:
-                held.release()
-                own.with_name(f"{own.name}.lock").unlink(missing_ok=True)
+            for lock in folder.glob(f"{stem}.user-*.lock"):  # once each is held, who had it is gone, or died
+                acquired(lock.with_name(lock.name.removesuffix(".lock"))).release()
+                lock.unlink(missing_ok=True)
+                lock.with_suffix(".holder").unlink(missing_ok=True)
+        yield
     finally:
-        door.release()
+        _holder(own).unlink(missing_ok=True)
+        held.release()
+        if own != door:
+            own.with_name(f"{own.name}.lock").unlink(missing_ok=True)
 
 
 def _holder(stem: Path) -> Path:
-    return stem.with_name(f"{stem.name}.holder")
+    return stem.with_name(f"{stem.name}.holder")  # a file of its own: trying to lock empties the lock file
 
 
-def _acquired(stem: Path, device: str, purpose: str, deadline_s: float) -> FileLock:
-    lock = FileLock(stem.with_name(f"{stem.name}.lock"))
+def _acquired(device: str, purpose: str, deadline_s: float, say: Callable[[str], None], stem: Path) -> FileLock:
+    """The lock, signed with who holds it; waits until `deadline_s`."""
+    lock, told = FileLock(stem.with_name(f"{stem.name}.lock")), False
     while True:
         try:
             lock.acquire(timeout=0)
+            atomic_write(_holder(stem), f"process {os.getpid()} ({purpose})".encode())
             return lock
         except Timeout:
+            try:
+                who = _holder(stem).read_text()
+            except FileNotFoundError:  # it has only just come, or is about to go
+                who = "another process"
+            got = f"{device} held by {who}"
             if time.monotonic() >= deadline_s:
-                try:
-                    who = _holder(stem).read_text()
-                except FileNotFoundError:  # it has only just come, or is about to go
-                    who = "another process"
-                got = f"{device} held by {who}"
                 raise MeterError(f"{device} for {purpose} alone", got, "again when it is done") from None
+            if not told:
+                say(f"waiting: {got}")
+                told = True
             time.sleep(_LOOK_EVERY_S)

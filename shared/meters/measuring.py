@@ -24,6 +24,7 @@ CONFIDENCE = 0.98  # a nominal 0.95 falls short of itself for eight visits to a 
 RESAMPLES = 5000
 IDLE_DRIFT = 0.10
 DRIFTED = "idle power drifted"
+ATTEMPTS, REPEATED = 3, "window repeated"  # a sensor that failed once must not end hours of readings
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ class Reading:
     idle_subtracted: amount less the idle power over the run's time; None for a clock. idle_watts: before and after.
     interval: by bootstrap over visits, widened on both sides by half the sensor's quantum; nominally 98 %, so that 95 %
     of them hold the truth. spread: standard deviation over visits. seconds: of one run. repeats: runs read. samples: of
-    power, in all. ended: what ended the visits. settings: their name. sensor: the meter's facts, asked at the end.
+    power, in all. ended: what ended the visits. settings: their name. sensor: the meter's facts, asked after
+    the last visit.
     """
 
     amount: float
@@ -129,14 +131,15 @@ def measure_all(works: Mapping[str, Work], meter: Meter, settings: Settings, clo
         for name in (*works, *reversed(list(works))):
             shift = len(visits[name]) % settings.visits / settings.visits
             clock.sleep(settings.cool_down_s + shift * meter.period_s)
-            visits[name].append(_visit(works[name], meter, settings, clock))
+            visits[name].append(_visited(works[name], meter, settings, clock))
         if min(map(len, visits.values())) < settings.visits:
             continue
         precise = {name: _precise(meter, done, settings.target) for name, done in visits.items()}
         if all(precise.values()) or clock.now_s() - began_s >= settings.limit_s * len(works):
             break
+    sensor = meter.facts()  # of now: at rest its clocks are others
     idle.append(_idle(meter, settings, clock))
-    return {name: _reading(meter, done, idle, precise[name], settings) for name, done in visits.items()}
+    return {name: _reading(meter, done, idle, precise[name], settings, sensor) for name, done in visits.items()}
 
 
 def bootstrap_interval(
@@ -182,6 +185,23 @@ def _idle(meter: Meter, settings: Settings, clock: Clock) -> Window | None:
     return _read(lambda: clock.sleep(settings.idle_s), meter)
 
 
+def _visited(work: Work, meter: Meter, settings: Settings, clock: Clock) -> _Visit:
+    """A visit, begun anew where the sensor failed; raises MeterError when it fails again and again."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            visit = _visit(work, meter, settings, clock)
+        except MeterError:
+            if attempt == ATTEMPTS:
+                raise
+            clock.sleep(settings.cool_down_s)
+        else:
+            break
+    if attempt == 1:
+        return visit
+    first, *others = visit.windows
+    return replace(visit, windows=(replace(first, flags=(*first.flags, REPEATED)), *others))
+
+
 def _visit(work: Work, meter: Meter, settings: Settings, clock: Clock) -> _Visit:
     warm_s = clock.now_s() + settings.warmup_s
     while clock.now_s() < warm_s:
@@ -222,7 +242,12 @@ def _precise(meter: Meter, visits: list[_Visit], target: float) -> bool:
 
 
 def _reading(
-    meter: Meter, visits: list[_Visit], idle: list[Window | None], precise: bool, settings: Settings
+    meter: Meter,
+    visits: list[_Visit],
+    idle: list[Window | None],
+    precise: bool,
+    settings: Settings,
+    sensor: dict[str, object],
 ) -> Reading:
     amounts = np.array([visit.amount for visit in visits])
     seconds_each = [visit.seconds for visit in visits]
@@ -259,5 +284,5 @@ def _reading(
         simulated=meter.simulated,
         idle_watts=idle_watts,
         flags=tuple(sorted(flags)),
-        sensor=meter.facts(),
+        sensor=sensor,
     )

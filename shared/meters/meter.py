@@ -14,6 +14,10 @@ class MeterError(Exception):
         self.expected, self.got, self.hint = expected, got, hint
         super().__init__(f"expected {expected}, got {got}; try {hint}")
 
+    def __reduce__(self) -> tuple[object, tuple[str, str, str]]:
+        """From one process to another, with what it says."""
+        return MeterError, (self.expected, str(self.got), self.hint)
+
 
 @dataclass(frozen=True)
 class Window:
@@ -74,6 +78,10 @@ class Meter(ABC):
     def facts(self) -> dict[str, object]:
         """What a record keeps of the sensor: driver, update period, rails, clocks, temperature; JSON values."""
         return {}
+
+    def identity(self) -> str:
+        """What tells this very sensor from others of its name and scope, and stays while it is the same."""
+        return ""
 
     def close(self) -> None:
         """Let go of the sensor; closing twice does no harm."""

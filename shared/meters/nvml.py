@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from shared.cache import content_key
 from shared.meters.meter import Meter, MeterError, Window
 from shared.meters.nvml_devices import Device
 from shared.meters.nvml_facts import THROTTLES, event_reasons, names, state
@@ -122,6 +123,11 @@ class NvmlMeter(Meter):
             "poll_period_s": self.poll_s,
             **state(self.device),
         }
+
+    def identity(self) -> str:
+        """See Meter: the card, its driver and its power limit."""
+        found = state(self.device)
+        return content_key(self.device.uuid, *(str(found.get(key)) for key in ("driver", "power_limit_watts")))
 
     def close(self) -> None:
         """See Meter."""

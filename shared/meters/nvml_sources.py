@@ -134,11 +134,12 @@ def update_period_s(changed_s: Sequence[float]) -> float | None:
 
 
 def counted_joules(times_s: ArrayLike, joules: ArrayLike, start_s: float, end_s: float) -> tuple[float, float]:
-    """Energy over exactly [start_s, end_s] by a counter that stands still between updates; and its largest step.
+    """Energy over exactly [start_s, end_s] by a counter that stands still between updates, and what that leaves open.
 
     times_s, joules (n,): readings. An update happened between the reading that shows it and the one before. Up to the
     first update in the window and after the last one, power is that of the nearest stretch between two updates within
-    it, so nothing need be known of the time around the window. Raises ValueError for a counter that falls, and for
+    it, so nothing need be known of the time around the window. Open is when, between two readings, the first and the
+    last update happened. Raises ValueError for a counter that falls, and for
     fewer than two updates in the window.
     """
     times, total = np.asarray(times_s, dtype=np.float64), np.asarray(joules, dtype=np.float64)
@@ -147,13 +148,13 @@ def counted_joules(times_s: ArrayLike, joules: ArrayLike, start_s: float, end_s:
     changed = np.flatnonzero(np.diff(total)) + 1
     updates_s, readings = (times[changed] + times[changed - 1]) / 2, total[changed]
     inside = (updates_s >= start_s) & (updates_s <= end_s)
-    updates_s, readings = updates_s[inside], readings[inside]
+    updates_s, readings, gaps_s = updates_s[inside], readings[inside], np.diff(times)[changed - 1][inside]
     if len(updates_s) < 2:
         raise ValueError(f"expected 2 updates of the counter in the window, got {len(updates_s)}; try a longer one")
     steps = np.diff(readings)
     watts = steps / np.diff(updates_s)
     edges = (updates_s[0] - start_s) * watts[0] + (end_s - updates_s[-1]) * watts[-1]
-    return float(steps.sum() + edges), float(steps.max())
+    return float(steps.sum() + edges), float(watts[0] * gaps_s[0] + watts[-1] * gaps_s[-1])
 
 
 def _changes(read: Callable[[], float], clock: Clock) -> tuple[float, list[float]]:

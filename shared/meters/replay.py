@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.cache import content_key
 from shared.errors import BadInput
 from shared.meters.meter import Meter, MeterError, Window
 from shared.meters.signal import FEWEST_SAMPLES, sampled_window
@@ -58,6 +59,10 @@ class ReplayMeter(Meter):
                 "a longer recording",
             )
         return sampled_window(times_s, self._watts, self._start_s, end_s, period_s=self.period_s)
+
+    def identity(self) -> str:
+        """See Meter: what is recorded."""
+        return content_key(self._times_s.tolist(), self._watts.tolist())
 
     def facts(self) -> dict[str, object]:
         """See Meter."""

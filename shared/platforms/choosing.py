@@ -7,9 +7,12 @@ from typing import Literal
 
 import torch
 
+from shared.board.runner import find_rails
 from shared.errors import BadInput
 from shared.meters import ClockMeter, Meter, MeterError, RaplMeter, ReplayMeter
-from shared.meters.ina3221 import INA3221Meter, SysfsRail
+from shared.meters.ina3221 import INA3221Meter, Rail, SysfsRail
+from shared.meters.ina3221_i2c import I2CRail, open_bus
+from shared.meters.jetson_rails import known_rail
 from shared.meters.nvml import NvmlMeter
 from shared.meters.nvml_devices import cuda_device
 from shared.meters.nvml_library import Library
@@ -22,7 +25,7 @@ Platform = simulated.SimulatedPlatform | MeasuredPlatform
 HERE = {"cpu": "the processor of this machine", "local": "the GPU of this machine"}
 MODELS = {"1080ti": "GTX 1080 Ti", "tx2": "Jetson TX2"}  # as the driver and the board's device tree name them
 UNITS: dict[str, Literal["J", "s"]] = {"energy": "J", "latency": "s"}
-METERS = ("auto", "nvml", "ina3221:RAIL", "rapl", "clock", "sim", "replay:FILE")
+METERS = ("auto", "nvml", "ina3221:RAIL", "rapl", "rapl:dram", "clock", "sim", "replay:FILE")
 
 
 def devices() -> tuple[str, ...]:
@@ -31,10 +34,11 @@ def devices() -> tuple[str, ...]:
 
 
 def choose(device: str, metric: str = "energy", meter: str = "auto", *, root: Path = Path("/")) -> Platform:
-    """The platform that is asked. `meter` auto takes the real sensor where this machine is that very model.
+    """The platform that is asked.
 
-    root: of the file system. Raises BadInput for unknown names, for a device that is not here, for a sensor whose
-    trial read fails, and for a meter that does not tell the metric.
+    `meter` auto takes the real sensor where this machine is that very model and a trial read succeeds, else the
+    simulation, which then knows why. root: of the file system. Raises BadInput for unknown names, for a device that is
+    not here, for a sensor that was asked for and fails, and for a meter that does not tell the metric.
     """
     if device not in devices():
         raise BadInput(f"a device out of {', '.join(devices())}", repr(device), "python -m bench devices")
@@ -43,11 +47,24 @@ def choose(device: str, metric: str = "energy", meter: str = "auto", *, root: Pa
     kind, _, detail = meter.partition(":")
     if kind not in [known.partition(":")[0] for known in METERS]:
         raise BadInput(f"a meter out of {', '.join(METERS)}", repr(meter), "--meter auto")
-    can_simulate = device in simulated.names()
-    if kind == "sim" and not can_simulate:
+    if detail and kind not in ("ina3221", "rapl", "replay"):
+        raise BadInput(f"--meter {kind} without more", repr(meter), f"--meter {kind}")
+    if kind == "sim" and device in HERE:
         raise BadInput(f"a simulated device for --meter sim ({', '.join(simulated.names())})", device, "--meter auto")
-    if kind == "sim" or (kind == "auto" and can_simulate and not _is_here(device, root)):
-        return simulated.get(device, UNITS[metric])
+    if kind != "sim" and (device in HERE or _is_here(device, root)):
+        try:
+            return _measured(device, metric, kind, detail, root)
+        except BadInput as error:
+            if kind != "auto" or device in HERE:
+                raise
+            return simulated.get(device, UNITS[metric], instead_of=str(error))
+    if kind not in ("sim", "auto"):
+        model = MODELS.get(device, f"device that {device} simulates")
+        raise BadInput(f"a {model} in this machine for --meter {kind}", "none", "--meter sim, or --device local")
+    return simulated.get(device, UNITS[metric])
+
+
+def _measured(device: str, metric: str, kind: str, detail: str, root: Path) -> MeasuredPlatform:
     place = "cpu" if device == "cpu" else _gpu(device)
     try:
         sensor = _sensor(device, metric, kind, detail, root)
@@ -55,7 +72,7 @@ def choose(device: str, metric: str = "energy", meter: str = "auto", *, root: Pa
         raise BadInput(error.expected, error.got, error.hint) from None
     if sensor.unit != UNITS[metric]:
         right = "clock" if metric == "latency" else "rapl" if device == "cpu" else "nvml"
-        raise BadInput(f"a meter that tells --metric {metric}", f"--meter {meter}", f"--meter {right} or auto")
+        raise BadInput(f"a meter that tells --metric {metric}", f"--meter {kind}", f"--meter {right} or auto")
     return MeasuredPlatform(device, sensor, device=place)
 
 
@@ -63,7 +80,7 @@ def _is_here(device: str, root: Path) -> bool:
     """Whether this machine is, or holds, the model that `device` names."""
     if device == "tx2":
         return MODELS[device] in _board(root)
-    return torch.cuda.is_available() and MODELS[device] in torch.cuda.get_device_name(0)
+    return device in MODELS and torch.cuda.is_available() and MODELS[device] in torch.cuda.get_device_name(0)
 
 
 def _board(root: Path) -> str:
@@ -95,7 +112,10 @@ def _sensor(device: str, metric: str, kind: str, detail: str, root: Path) -> Met
         case "rapl":
             if device != "cpu":
                 raise MeterError("--device cpu for --meter rapl", device, "--meter nvml")
-            return RaplMeter(root=root / "sys/class/powercap")
+            domain = detail or "package"
+            if domain not in ("package", "dram"):
+                raise MeterError("rapl or rapl:dram", f"rapl:{detail}", "--meter rapl")
+            return RaplMeter(domain, root=root / "sys/class/powercap")  # type: ignore[arg-type]
         case "nvml":
             if device == "cpu":
                 raise MeterError("a GPU for --meter nvml", device, "--device local, or --meter rapl")
@@ -103,5 +123,16 @@ def _sensor(device: str, metric: str, kind: str, detail: str, root: Path) -> Met
         case "ina3221":
             if device == "cpu":
                 raise MeterError("a Jetson for --meter ina3221", device, "--device local, or --meter rapl")
-            return INA3221Meter(SysfsRail(detail, str(root / "sys")))
+            return INA3221Meter(_rail(detail, root))
     return ReplayMeter(Path(detail))
+
+
+def _rail(label: str, root: Path) -> Rail:
+    """Through the kernel's driver; where none is bound, by the registers of a chip whose place is known."""
+    try:
+        return SysfsRail(label, str(root / "sys"))
+    except MeterError:
+        known = known_rail(label)
+        if known is None or find_rails(str(root / "sys")):
+            raise
+        return I2CRail(label, open_bus(known.i2c_bus, device_folder=root / "dev"))

@@ -45,7 +45,8 @@ class MeasuredPlatform:
 
     name: as `--device` calls it. device: where torch runs networks, "cpu" or "cuda:0". A processor runs them on one
     thread that stays on one core. unit: the meter's. calibration: a hash of what decides readings beside the network
-    (host class, device, torch, meter, scope). settings: for readings that count, and for a profile's. queries: given.
+    (host class, device, torch, meter, scope, which sensor). settings: for readings that count, and for a profile's.
+    queries: readings given. say: told when a reading waits.
     """
 
     def __init__(
@@ -64,18 +65,24 @@ class MeasuredPlatform:
         chip = processor() if device == "cpu" else torch.cuda.get_device_name(self.device)
         cores = os.cpu_count()
         self.host = f"{chip}, one thread of {cores} cores" if device == "cpu" else chip
-        self.calibration = content_key(self.host, torch.__version__, meter.name, meter.scope)[:12]
+        self.calibration = content_key(self.host, torch.__version__, meter.name, meter.scope, meter.identity())[:12]
         clocked = meter.method == "clock"
         self.full, self.short = settings or ((CLOCK_FULL, CLOCK_SHORT) if clocked else (FULL, SHORT))
         self.queries = 0
+        self.say: Callable[[str], None] = lambda _: None
 
     def read(self, subject: Subject, widths: Sequence[Sequence[int]], batch: int, settings: Settings) -> list[Reading]:
         """One reading per image for each row of `widths`, taken in turns so that a drift meets all alike.
 
         Waits until nothing of ours computes on the device. Raises MeterError when the sensor fails.
         """
-        with device_lock(str(self.device), f"reading {self.name}", wait_s=WAIT_S), self._pinned():
-            works = {str(row): self._work(subject, tuple(map(int, kept)), batch) for row, kept in enumerate(widths)}
+        with contextlib.ExitStack() as held:
+            for device in sorted({"cpu", str(self.device)}):  # a GPU waits for launches from the processor
+                held.enter_context(device_lock(device, f"reading {self.name}", wait_s=WAIT_S, say=self.say))
+            held.enter_context(self._pinned())
+            networks = [subject.build(tuple(map(int, kept))) for kept in widths]
+            images = self._images(networks[0], batch)
+            works = {str(row): self._work(network, images) for row, network in enumerate(networks)}
             readings = measure_all(works, self.sensor, settings, self.clock)
         self.queries += len(readings)
         return [readings[name].per(batch) for name in works]
@@ -95,17 +102,21 @@ class MeasuredPlatform:
         batches = [2**k for k in range((4 * LARGEST_BATCH).bit_length())]
         taken: list[float] = []
         for place, batch in enumerate(batches):
-            taken.append(seconds(batch))
+            try:
+                taken.append(seconds(batch))
+            except (MemoryError, torch.OutOfMemoryError):
+                return batches[max(0, place - 1)]
             if place >= 2 and all(after > STILL_FALLING * before for before, after in pairwise(taken[-3:])):
                 return batches[place - 2]
         return LARGEST_BATCH
 
-    def _work(self, subject: Subject, widths: tuple[int, ...], batch: int) -> Callable[[], object]:
-        network = subject.build(widths).eval().to(self.device).to(memory_format=torch.channels_last)
-        draw = torch.Generator().manual_seed(0)
+    def _images(self, network: nn.Module, batch: int) -> torch.Tensor:
         shape: tuple[int, ...] = network.input_shape  # type: ignore[assignment]
-        images = torch.randn((batch, *shape), generator=draw)
-        images = images.to(self.device).contiguous(memory_format=torch.channels_last)
+        images = torch.randn((batch, *shape), generator=torch.Generator().manual_seed(0))
+        return images.to(self.device).contiguous(memory_format=torch.channels_last)
+
+    def _work(self, network: nn.Module, images: torch.Tensor) -> Callable[[], object]:
+        network = network.eval().to(self.device).to(memory_format=torch.channels_last)
         on_gpu = self.device.type == "cuda"
 
         @torch.inference_mode()

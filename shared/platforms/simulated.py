@@ -25,16 +25,16 @@ STILL_FALLING = 0.9  # what a doubled batch must at most multiply a figure by to
 class SimulatedPlatform:
     """A chip that exists as a data file. Its joules are simulated: calibrated to six published dense figures, no more.
 
-    unit: of what `measure` and `true` say, "J" or "s". `calibration` identifies the constants and formulas, `queries`
-    counts the readings that `measure` has given.
+    unit: of what `measure` and `true` say, "J" or "s". instead_of: why the hardware that is here does not answer.
+    `calibration` identifies the constants and formulas, `queries` counts the readings that `measure` has given.
     """
 
     source: Literal["simulated"] = "simulated"
     meter = "simulator"
     host = None
 
-    def __init__(self, path: Path, unit: Literal["J", "s"] = "J") -> None:
-        self.name, self.unit = path.stem, unit
+    def __init__(self, path: Path, unit: Literal["J", "s"] = "J", instead_of: str = "") -> None:
+        self.name, self.unit, self.instead_of = path.stem, unit, instead_of
         self.parameters, self.entries = parameters.load(path)
         self.calibration = parameters.version(self.entries)
         self.queries = 0
@@ -94,11 +94,11 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in parameters.FOLDER.glob("*.toml")))
 
 
-def get(name: str, unit: Literal["J", "s"] = "J") -> SimulatedPlatform:
+def get(name: str, unit: Literal["J", "s"] = "J", instead_of: str = "") -> SimulatedPlatform:
     """A fresh platform with its own count of queries; raises BadInput for an unknown name."""
     if name not in names():
         raise BadInput("a simulated platform", repr(name), " or ".join(names()))
-    return SimulatedPlatform(parameters.FOLDER / f"{name}.toml", unit)
+    return SimulatedPlatform(parameters.FOLDER / f"{name}.toml", unit, instead_of)
 
 
 def _checked_positions(positions: ArrayLike) -> Array:

@@ -128,3 +128,41 @@ def test_held_out_error_against_a_fit_by_hand() -> None:
 )
 def test_settled_is_five_alike_in_a_row(errors: list[float], settled: bool) -> None:
     assert collecting.has_settled(errors) is settled
+
+
+def test_fewer_rows_are_the_first_of_more() -> None:
+    bench = Bench(ToyNet(), bilinear(noise=0.2))
+    long = energy.collect(bench.platform, bench.subject, samples=40)
+    count = len(bench.log)
+    short = energy.collect(bench.platform, bench.subject, samples=25)
+    assert len(bench.log) == count  # nothing is read anew
+    np.testing.assert_array_equal(short.amounts, long.amounts[:25])
+    np.testing.assert_array_equal(short.widths, long.widths[:25])
+    assert short.key != long.key
+
+
+def test_who_may_not_read_needs_a_whole_profile() -> None:
+    bench = Bench(ToyNet(), bilinear())
+    for samples in (20, 30):
+        with pytest.raises(MeterError, match="a whole profile in the cache"):
+            energy.collect(bench.platform, bench.subject, samples=samples, may_read=False)
+        whole = energy.collect(bench.platform, bench.subject, samples=samples)
+        again = energy.collect(bench.platform, bench.subject, samples=samples, may_read=False)
+        assert again.key == whole.key
+
+
+def test_a_profile_known_badly_is_said() -> None:
+    said: list[str] = []
+    for bound in (0.01, 0.3):
+        for path in collecting.cache_dir().glob("profiles/*"):
+            path.unlink()
+        count = 0
+
+        def shaky(widths: Sequence[int], batch: int, bound: float = bound) -> float:
+            nonlocal count
+            count += 1
+            return batch * (1 + bound * float(numpy_generator(count, "shaky").uniform(-1, 1)))
+
+        bench = Bench(ToyNet(), shaky)
+        energy.collect(bench.platform, bench.subject, samples=20, say=said.append)
+        assert any("is other work on this machine" in line for line in said) == (bound == 0.3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -109,3 +110,26 @@ def test_waiting_for_who_goes_in_time(tmp_path: Path) -> None:
         other.stdin.close()  # it ends now, some time after
         with device_lock("gpu:0", "b", wait_s=60.0, folder=tmp_path):
             pass
+
+
+def test_who_waits_is_told_once_for_whom(tmp_path: Path) -> None:
+    said: list[str] = []
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None and other.stdin is not None and other.stdout.readline() == "held\n"
+
+        def tell(line: str) -> None:
+            said.append(line)
+            assert other.stdin is not None
+            other.stdin.close()
+
+        with device_lock("gpu:0", "b", wait_s=60.0, folder=tmp_path, say=tell):
+            pass
+    assert said == [f"waiting: gpu:0 held by process {other.pid} (training ecc)"]
+
+
+def test_a_fault_passes_from_process_to_process() -> None:
+    fault = MeterError("a sensor", 3, "again")
+    again = pickle.loads(pickle.dumps(fault))
+    assert str(again) == str(fault) and (again.expected, again.hint) == ("a sensor", "again")

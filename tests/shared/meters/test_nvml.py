@@ -162,7 +162,7 @@ def test_throttling_within_the_window_is_flagged_and_idling_or_the_past_is_not()
 def test_the_integral_checks_the_counter(gain: float, flags: tuple[str, ...]) -> None:
     window = measured(Board([(0, 200), (1, 200)], gain=gain), 2.0)
     assert window.flags == flags and window.amount == pytest.approx(400, rel=5e-3)
-    assert window.samples == 0 and window.quantum == pytest.approx(4.0, rel=0.01)
+    assert window.samples == 0 and window.quantum == pytest.approx(2.0, rel=0.01)  # 200 W over a poll at each end
 
 
 def test_a_counter_without_samples_to_check_it_says_so() -> None:
@@ -296,8 +296,9 @@ def test_missing_bindings_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_counter_s_edges_are_even_stretches(edges: tuple[float, float], truth: float) -> None:
     times = np.arange(-0.2, 1.2, 0.001)
     joules = np.floor(times / 0.02) * 2.0  # 100 W
-    found, step = counted_joules(times, joules, *edges)
-    assert found == pytest.approx(truth, rel=0.003) and step == 2.0
+    found, open_joules = counted_joules(times, joules, *edges)
+    assert found == pytest.approx(truth, rel=0.003)
+    assert open_joules == pytest.approx(2 * 100 * 0.001)  # a reading every ms, at both ends
     with pytest.raises(ValueError, match="never falls"):
         counted_joules(times, -joules, *edges)
     with pytest.raises(ValueError, match="2 updates"):

@@ -58,7 +58,7 @@ def test_a_recording_answers_for_any_processor_and_is_called_simulated(tmp_path:
 def test_a_gpu_that_is_not_here(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"a NVIDIA GPU that torch can use, got none; try .*--device cpu"):
         choose("local", root=tmp_path)
-    with pytest.raises(BadInput, match=r"a GTX 1080 Ti that torch can use, got none; try .*--meter sim"):
+    with pytest.raises(BadInput, match=r"a GTX 1080 Ti in this machine for --meter nvml, got none; try --meter sim"):
         choose("1080ti", "energy", "nvml", root=tmp_path)
 
 
@@ -66,9 +66,38 @@ def test_a_gpu_that_is_not_here(tmp_path: Path) -> None:
 def test_a_board_that_is_a_tx2_is_asked_itself(tmp_path: Path) -> None:
     (tmp_path / "proc/device-tree").mkdir(parents=True)
     (tmp_path / "proc/device-tree/model").write_text("NVIDIA Jetson TX2\0")
-    with pytest.raises(BadInput, match="a Jetson TX2 that torch can use"):
-        choose("tx2", root=tmp_path)
-    assert isinstance(choose("tx2", meter="sim", root=tmp_path), SimulatedPlatform)
+    for meter in ("clock", "ina3221:VDD_IN"):
+        with pytest.raises(BadInput, match="a Jetson TX2 that torch can use"):
+            choose("tx2", "latency", meter, root=tmp_path)
+    simulation = choose("tx2", root=tmp_path)  # auto: the sensor was tried, and the simulation tells why it answers
+    assert isinstance(simulation, SimulatedPlatform) and "a Jetson TX2 that torch can use" in simulation.instead_of
+    assert choose("tx2", meter="sim", root=tmp_path).instead_of == ""
+
+
+def test_a_device_is_not_taken_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "NVIDIA GeForce RTX 3090")
+    for meter in ("nvml", "clock", "replay:x.csv"):
+        with pytest.raises(BadInput, match="a GTX 1080 Ti in this machine"):
+            choose("1080ti", "energy", meter, root=tmp_path)
+    simulation = choose("1080ti", root=tmp_path)
+    assert isinstance(simulation, SimulatedPlatform) and simulation.instead_of == ""
+
+
+def test_memory_is_another_domain_of_the_processor(tmp_path: Path) -> None:
+    rapl(tmp_path)
+    with pytest.raises(BadInput, match="dram"):
+        choose("cpu", "energy", "rapl:dram", root=tmp_path)
+    with pytest.raises(BadInput, match="rapl or rapl:dram, got rapl:core"):
+        choose("cpu", "energy", "rapl:core", root=tmp_path)
+
+
+def test_recordings_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    found = []
+    for watts in ("5", "6"):
+        (tmp_path / "power.csv").write_text(f"time_s,watts\n0,5\n0.1,{watts}\n0.2,5\n")
+        found.append(choose("cpu", "energy", f"replay:{tmp_path / 'power.csv'}", root=tmp_path).calibration)
+    assert found[0] != found[1]
 
 
 @pytest.mark.parametrize(
@@ -77,6 +106,7 @@ def test_a_board_that_is_a_tx2_is_asked_itself(tmp_path: Path) -> None:
         (("gtx",), "a device out of 1080ti, tx2, cpu, local, got 'gtx'"),
         (("cpu", "power"), "--metric energy or latency, got 'power'"),
         (("cpu", "latency", "stopwatch"), "a meter out of auto, nvml, .*, got 'stopwatch'"),
+        (("cpu", "latency", "clock:0"), "--meter clock without more, got 'clock:0'"),
         (("cpu", "latency", "sim"), r"a simulated device for --meter sim \(1080ti, tx2\), got cpu"),
         (("cpu", "energy", "clock"), "a meter that tells --metric energy, got --meter clock; try --meter rapl"),
         (("cpu", "energy", "nvml"), "a GPU for --meter nvml, got cpu; try --device local"),

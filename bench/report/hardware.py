@@ -1,0 +1,113 @@
+"""What a page says of readings on hardware: how they compare with budgets, before and after repair, and why."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from bench.record import Budget, Measures, Record
+from bench.report.cells import TOLERANCE, against_budget
+from bench.report.collect import Page, share
+from bench.report.text import ABSENT, Unit, escape, percent, signed_percent, table
+
+
+class Section(NamedTuple):
+    """The part of a page about its readings, in Markdown."""
+
+    text: str
+    table: str
+
+
+class _Run(NamedTuple):
+    record: Record
+    budget: Budget
+    measures: Measures
+
+    @property
+    def before(self) -> float:
+        """The reading before anything was repaired."""
+        if self.record.first_pass is not None:
+            return self.record.first_pass.reading
+        return self.measures.read if self.record.repair is None else self.record.repair.reading
+
+
+def section(page: Page, unit: Unit) -> Section | None:
+    """None where nothing was read: on simulated platforms, and where every run is a miss without a network."""
+    known = [_Run(run, run.budget, run.measures) for run in page.records if run.budget and run.measures]
+    if page.first.platform.source == "simulated" or not known:
+        return None
+    return Section("\n\n".join(_paragraphs(page, known)), _table(page, known, unit))
+
+
+def _table(page: Page, runs: Sequence[_Run], unit: Unit) -> str:
+    head = ["Method", "budget", "seed", "Ê to budget, %", "reading to Ê, %", "reading to budget, %", "half width, %"]
+    head += ["ended by"] + [f"idle subtracted, {unit.symbol}"] * (page.amounts == "joules")
+    head += ["before repair to budget, %", "channels taken", "accuracy before repair, %"]
+    rows = []
+    for run in runs:
+        measures, repair, amount = run.measures, run.record.repair, run.budget.amount
+        low, high = measures.interval or (math.nan, math.nan)
+        detail = measures.detail or {}
+        row = [escape(page.title(run.record.method)), share(run.record), str(run.record.seed)]
+        row += [_off(measures.estimate, amount), _off(measures.read, measures.estimate)]
+        row += [against_budget([measures.read], amount), percent((high - low) / 2 / measures.read)]
+        row += [str(detail.get("ended", ABSENT))]
+        row += [unit(detail.get("idle_subtracted"))] * (page.amounts == "joules")
+        row += [_off(run.before, amount)]
+        row += [ABSENT] * 2 if repair is None else [str(repair.removed_channels), percent(repair.accuracy_after)]
+        rows.append(row)
+    return table(head, rows, left=1)
+
+
+def _off(amount: float, of: float) -> str:
+    return signed_percent(amount / of - 1, 2).removesuffix(" %")
+
+
+def _within(runs: Sequence[_Run], amounts: Sequence[float]) -> str:
+    inside = sum(amount <= run.budget.amount * (1 + TOLERANCE) for amount, run in zip(amounts, runs, strict=True))
+    return f"{inside} of {len(runs)}"
+
+
+def _paragraphs(page: Page, runs: Sequence[_Run]) -> list[str]:
+    """The share of networks within their budgets, what the readings above them are made of, and what sensors told."""
+    gross = " Joules are gross, idle power is part of them." if page.amounts == "joules" else ""
+    text = (
+        "The model bounds Ê, not the reading; here every network was built at its widths and read on the platform once "
+        f"all trainings were done, in turns with the dense one.{gross} "
+        f"**Within the budget by reading: {_within(runs, [run.before for run in runs])}**"
+    )
+    if any(run.record.repair for run in runs):
+        text += (
+            f"; **after repair, all of them read anew: {_within(runs, [run.measures.read for run in runs])}**. Repair "
+            f"cuts on, least important per {page.amounts.removesuffix('s')} first, until a reading and its whole "
+            "interval are within the budget, and trains no more."
+        )
+    else:
+        text += "."
+    return [text, *_drift(runs), *_flags(runs)]
+
+
+def _drift(runs: Sequence[_Run]) -> list[str]:
+    known = [(run, run.record.dense_again) for run in runs if run.record.dense_again]
+    if not known:
+        return []
+    drifts = sorted({dense / run.budget.dense_reading - 1 for run, dense in known})
+    told = " to ".join(dict.fromkeys(signed_percent(drift) for drift in (drifts[0], drifts[-1])))
+    beside = sum(run.measures.read / dense <= run.budget.fraction * (1 + TOLERANCE) for run, dense in known)
+    return [
+        "A reading is off its budget by what the method left unused, by the model's error (reading to Ê) and, within "
+        f"that, by drift: the dense network, read again beside them, was {told} off the reading that the fractions "
+        f"refer to. Held against that dense reading, {beside} of {len(known)} networks are within their fraction."
+    ]
+
+
+def _flags(runs: Sequence[_Run]) -> list[str]:
+    told = {flag: sum(flag in run.measures.flags for run in runs) for run in runs for flag in run.measures.flags}
+    if not told:
+        return []
+    return [
+        "The sensor noted: "
+        + "; ".join(f"{escape(flag)} ({count} networks)" for flag, count in sorted(told.items()))
+        + "."
+    ]
