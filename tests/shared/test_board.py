@@ -247,7 +247,7 @@ def test_a_layer_with_a_kernel_is_the_same_on_a_board(
         lambda images: F.interpolate(images, None, 2, "bilinear", False),
         lambda images: F.interpolate(images, size=(5, 31), mode="bilinear", align_corners=True),
     ],
-    ids=str,
+    ids=lambda layer: getattr(layer, "__name__", str(layer)),
 )
 def test_other_layers_are_the_same_on_a_board(layer: Callable[[Tensor], Tensor]) -> None:
     agree(layer, (10, 9))
