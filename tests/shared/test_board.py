@@ -266,7 +266,7 @@ def test_other_layers_are_the_same_on_a_board(layer: Callable[[Tensor], Tensor])
         nn.Upsample(scale_factor=2, mode="bicubic"),
         lambda images: F.interpolate(images, size=(5, 4), mode="bilinear", antialias=True),
     ],
-    ids=str,
+    ids=lambda layer: getattr(layer, "__name__", str(layer)),
 )
 def test_what_a_list_cannot_say_has_a_price_and_is_refused_on_boards(layer: Callable[[Tensor], Tensor]) -> None:
     (operation,) = networks.structure(Alone(layer, (9, 9))).operations
