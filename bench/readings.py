@@ -15,9 +15,10 @@ from bench.harness import Result
 from bench.plan import Ground, Job, Plan
 from bench.progress import minutes
 from bench.record import FirstPass, Measures, Record, Repair
+from bench.rules import cut
 from shared.energy.greedy import removals
 from shared.meters import Reading
-from shared.networks import compact, importance, structure, zero_channels
+from shared.networks import importance, structure, zero_channels
 from shared.networks.ranking import weakest_channels
 from shared.platforms import MeasuredPlatform, Subject
 from shared.training import recalibrate_batch_norm, score
@@ -50,7 +51,9 @@ def read_again(plan: Plan, dense: DenseWeights, results: dict[Job, Result], say:
         reading = first[_measures(result).widths]
         if job.budget is not None and reading.amount > job.budget.amount:
             repaired[job] = _repaired(job, result, reading, plan, dense, say)
-    again, second = (dense_again, first) if repaired == results else _read(plan.ground, repaired.values(), say)
+    again, second = dense_again, first
+    if any(repaired[job] is not result for job, result in results.items()):
+        again, second = _read(plan.ground, repaired.values(), say)
     read = {}
     for job, result in repaired.items():
         passed = FirstPass(reading=first[_measures(results[job]).widths].amount, dense=dense_again)
@@ -133,8 +136,8 @@ def _savings(ground: Ground) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 def _cut(network: nn.Module, job: Job, ground: Ground) -> nn.Module:
-    small = compact(network).to(memory_format=torch.channels_last)
     stream = ground.dataset.train.stream(job.seed, ground.protocol.batch_size)
+    small = cut(network, stream)
     recalibrate_batch_norm(small, (stream.batch(index) for index in range(ground.protocol.recalibration_batches)))
     return small
 

@@ -72,7 +72,7 @@ def collect(
     what = (platform.name, platform.calibration, platform.short.name, structure.exact_fingerprint, seed)
     key = content_key("measured profile", BLOCK, FEWEST, *what)
     path = cache_dir() / "profiles" / f"{key}.npz"
-    rows = uniform_rows(structure, samples, seed)
+    rows = uniform_rows(structure, BLOCK * math.ceil(samples / BLOCK), seed)  # blocks are read whole
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):  # plans share a profile: who comes second waits, and finds it read
         known = _read(path)
@@ -89,13 +89,13 @@ def collect(
         while len(known.amounts) < samples and not has_settled(errors):
             _check(may_read)
             n = len(known.amounts)
-            block = [structure.upper_bounds, *map(tuple, rows[n : min(n + BLOCK, samples)])]
+            block = [structure.upper_bounds, *map(tuple, rows[n : n + BLOCK])]
             known = known.added(*platform.read(subject, block, known.batch, platform.short))
             _write(path, known)
             n = len(known.amounts)
             errors += [held_out_error(structure, rows[:n], known.amounts)] if n in _ends(structure, n) else []
             each_s = (time.monotonic() - began_s) / (n - before)
-            left_min = each_s * (samples - n) / 60
+            left_min = each_s * max(0, samples - n) / 60
             say(f"profile: {n} of at most {samples} networks read, {left_min:.0f} min for all of them")
     n = min(samples, len(known.amounts))
     noise = float(np.mean((known.high - known.low)[:n] / 2 / known.amounts[:n]))
@@ -159,6 +159,5 @@ def _read(path: Path) -> Progress | None:
             known = Progress(**{name: file[name] for name in Progress._fields})
     except Exception:  # damage shows as a dozen kinds of error, from a missing file to a false checksum
         return None
-    blocks = math.ceil(len(known.amounts) / BLOCK)
-    sound = len(known.amounts) == len(known.low) == len(known.high) and len(known.dense) == blocks
+    sound = len(known.amounts) == len(known.low) == len(known.high) == BLOCK * len(known.dense)
     return known._replace(batch=int(known.batch)) if sound else None

@@ -141,6 +141,21 @@ def test_fewer_rows_are_the_first_of_more() -> None:
     assert short.key != long.key
 
 
+def test_more_rows_go_on_from_fewer() -> None:
+    """Also from a count that is no whole number of blocks: nothing that was read is read again, then or later."""
+    bench = Bench(ToyNet(), bilinear(noise=0.2))
+    for samples in (25, 40, 57):
+        profile = energy.collect(bench.platform, bench.subject, samples=samples)
+        assert len(profile.amounts) == samples
+    whole = Bench(ToyNet(), bilinear(noise=0.2))
+    for path in collecting.cache_dir().glob("profiles/*"):
+        path.unlink()
+    np.testing.assert_allclose(
+        profile.amounts, energy.collect(whole.platform, whole.subject, samples=57).amounts, rtol=1e-9
+    )
+    assert len(bench.log) == len(whole.log)
+
+
 def test_who_may_not_read_needs_a_whole_profile() -> None:
     bench = Bench(ToyNet(), bilinear())
     for samples in (20, 30):
