@@ -105,6 +105,7 @@ def _repaired(job: Job, result: Result, reading: Reading, plan: Plan, dense: Den
     platform, subject = _platform(ground)
     small = dense.at(measures.widths)
     small.load_state_dict(result.weights)
+    small.to(ground.computing.device)  # where its images are
     anatomy = structure(small)
     norms = importance(small, anatomy)
     path = list(removals(norms, measures.widths, _savings(ground)))
@@ -161,5 +162,5 @@ def _rewritten(result: Result, small: nn.Module, before: Measures, reading: Read
         removed_channels=sum(before.widths) - sum(widths),
     )
     update = {"measures": before.model_copy(update=told), "repair": repair, "network": dict(small.config)}  # type: ignore[arg-type]
-    weights = {name: value.contiguous() for name, value in small.state_dict().items()}
+    weights = {name: value.cpu().contiguous() for name, value in small.state_dict().items()}
     return Result(result.record.model_copy(update=update), weights)

@@ -45,8 +45,8 @@ class MeasuredPlatform:
 
     name: as `--device` calls it. device: where torch runs networks, "cpu" or "cuda:0". A processor runs them on one
     thread that stays on one core. unit: the meter's. calibration: a hash of what decides readings beside the network
-    (host class, device, torch, meter, scope, which sensor). settings: for readings that count, and for a profile's.
-    queries: readings given. say: told when a reading waits.
+    (host class, device, torch, meter, scope, which sensor). full, short: settings of readings that count, and of a
+    profile's. say: told when a reading waits.
     """
 
     def __init__(
@@ -56,7 +56,6 @@ class MeasuredPlatform:
         *,
         device: str = "cpu",
         clock: Clock | None = None,
-        settings: tuple[Settings, Settings] | None = None,
     ) -> None:
         self.name, self.sensor, self.device = name, meter, torch.device(device)
         self.source: Literal["measured", "simulated"] = "simulated" if meter.simulated else "measured"
@@ -67,8 +66,7 @@ class MeasuredPlatform:
         self.host = f"{chip}, one thread of {cores} cores" if device == "cpu" else chip
         self.calibration = content_key(self.host, torch.__version__, meter.name, meter.scope, meter.identity())[:12]
         clocked = meter.method == "clock"
-        self.full, self.short = settings or ((CLOCK_FULL, CLOCK_SHORT) if clocked else (FULL, SHORT))
-        self.queries = 0
+        self.full, self.short = (CLOCK_FULL, CLOCK_SHORT) if clocked else (FULL, SHORT)
         self.say: Callable[[str], None] = lambda _: None
 
     def read(self, subject: Subject, widths: Sequence[Sequence[int]], batch: int, settings: Settings) -> list[Reading]:
@@ -84,7 +82,6 @@ class MeasuredPlatform:
             images = self._images(networks[0], batch)
             works = {str(row): self._work(network, images) for row, network in enumerate(networks)}
             readings = measure_all(works, self.sensor, settings, self.clock)
-        self.queries += len(readings)
         return [readings[name].per(batch) for name in works]
 
     def inference_batch(self, subject: Subject) -> int:

@@ -61,8 +61,10 @@ def test_the_lock_lies_in_the_cache_folder(tmp_path: Path, monkeypatch: pytest.M
         assert (tmp_path / "locks" / "cpu.holder").exists()
 
 
-def test_a_process_that_dies_holding_it_frees_it(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_process_that_dies_holding_it_frees_it(tmp_path: Path, shared: bool) -> None:
+    hold = HOLD.replace('ecc",', 'ecc", shared=True,') if shared else HOLD
+    command = [sys.executable, "-c", hold, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None and other.stdout.readline() == "held\n"
         with pytest.raises(MeterError, match=f"process {other.pid}"), device_lock("gpu:0", "b", folder=tmp_path):
@@ -88,18 +90,6 @@ def test_those_who_share_keep_out_only_who_wants_it_alone(tmp_path: Path) -> Non
     ):
         pytest.fail("trained beside a reading")
     assert not list(tmp_path.glob("*user*"))
-
-
-def test_a_training_that_died_is_in_nobodys_way(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", HOLD.replace('ecc",', 'ecc", shared=True,'), str(tmp_path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None and other.stdout.readline() == "held\n"
-        with pytest.raises(MeterError, match=f"process {other.pid}"), device_lock("gpu:0", "b", folder=tmp_path):
-            pytest.fail("two at a time")
-        other.kill()
-        other.wait()
-    with device_lock("gpu:0", "b", folder=tmp_path):
-        pass
 
 
 def test_waiting_for_who_goes_in_time(tmp_path: Path) -> None:
