@@ -69,6 +69,11 @@ class FileSplit:
         """Raises ValueError: the size is part of how the files are read."""
         raise ValueError(f"expected images of {self.image_shape[1:]} pixels, got {size}; try a network of that size")
 
+    def scaled(self, mean: float, std: float) -> FileSplit:
+        """The same images, all channels of which are (pixel - mean) / std of pixels in 0..1."""
+        channels = len(self.mean)
+        return replace(self, mean=(mean,) * channels, std=(std,) * channels)
+
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised float images (b, channels, h, w) in channels-last layout, and labels, int64 (b, *label_shape).
 

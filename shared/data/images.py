@@ -53,6 +53,9 @@ class Images(Protocol):
     def resized(self, size: tuple[int, int]) -> Images:
         """The same images at another (height, width). Raises ValueError where that can't be."""
 
+    def scaled(self, mean: float, std: float) -> Images:
+        """The same images, all channels of which are (pixel - mean) / std of pixels in 0..1."""
+
 
 class Batches(Protocol):
     """Augmented training batches of a split; batch i depends on the seed and i alone."""
@@ -112,6 +115,10 @@ class Split:
             raise ValueError(f"expected {self.label_shape}, the size of the label maps, got {size}; try that")
         return replace(self, size=size)
 
+    def scaled(self, mean: float, std: float) -> Split:
+        """The same images, all channels of which are (pixel - mean) / std of pixels in 0..1."""
+        return replace(self, mean=mean, std=std)
+
     def to(self, device: torch.device | str) -> Split:
         """The same split on another device."""
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
@@ -167,6 +174,12 @@ class Dataset:
             return self
         train, search, test = (split.resized(size) for split in (self.train, self.search, self.test))
         fingerprint = content_key(self.fingerprint, size)
+        return replace(self, train=train, search=search, test=test, fingerprint=fingerprint)
+
+    def scaled(self, mean: float, std: float) -> Dataset:
+        """The same images, all channels of which are (pixel - mean) / std of pixels in 0..1."""
+        train, search, test = (split.scaled(mean, std) for split in (self.train, self.search, self.test))
+        fingerprint = content_key(self.fingerprint, mean, std)
         return replace(self, train=train, search=search, test=test, fingerprint=fingerprint)
 
 

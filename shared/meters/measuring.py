@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
+from typing import Protocol as TypingProtocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -104,14 +105,27 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class _Visit:
-    """Per run: amount, quantum, seconds; and the runs, with the windows that they were read in."""
+class Visit:
+    """What was read of one piece of work at one time. Per run: amount, quantum, seconds. In all: runs, samples of
+    power, flags.
+    """
 
     amount: float
     quantum: float
     seconds: float
     runs: int
-    windows: tuple[Window, ...]
+    samples: int
+    flags: tuple[str, ...]
+
+
+class Source(TypingProtocol):
+    """What a reading says of who has read it, as `Meter` explains it."""
+
+    name: str
+    scope: str
+    unit: Literal["J", "s"]
+    method: Literal["counter", "integral", "clock"]
+    simulated: bool
 
 
 def measure(work: Work, meter: Meter, settings: Settings, clock: Clock) -> Reading:
@@ -124,7 +138,7 @@ def measure_all(works: Mapping[str, Work], meter: Meter, settings: Settings, clo
 
     clock: the one that the meter runs on. Raises MeterError when the sensor fails, and what a work raises.
     """
-    visits: dict[str, list[_Visit]] = {name: [] for name in works}
+    visits: dict[str, list[Visit]] = {name: [] for name in works}
     began_s = clock.now_s()
     idle = [_idle(meter, settings, clock)]
     while True:
@@ -134,12 +148,15 @@ def measure_all(works: Mapping[str, Work], meter: Meter, settings: Settings, clo
             visits[name].append(_visited(works[name], meter, settings, clock))
         if min(map(len, visits.values())) < settings.visits:
             continue
-        precise = {name: _precise(meter, done, settings.target) for name, done in visits.items()}
-        if all(precise.values()) or clock.now_s() - began_s >= settings.limit_s * len(works):
+        precise = all(_precise(meter, done, settings.target) for done in visits.values())
+        if precise or clock.now_s() - began_s >= settings.limit_s * len(works):
             break
     sensor = meter.facts()  # of now: at rest its clocks are others
     idle.append(_idle(meter, settings, clock))
-    return {name: _reading(meter, done, idle, precise[name], settings, sensor) for name, done in visits.items()}
+    rests = [window for window in idle if window]
+    watts = tuple(window.amount / window.seconds for window in rests)
+    flags = {flag for window in rests for flag in window.flags}
+    return {name: reading(meter, done, watts, settings, sensor, flags) for name, done in visits.items()}
 
 
 def bootstrap_interval(
@@ -185,7 +202,7 @@ def _idle(meter: Meter, settings: Settings, clock: Clock) -> Window | None:
     return _read(lambda: clock.sleep(settings.idle_s), meter)
 
 
-def _visited(work: Work, meter: Meter, settings: Settings, clock: Clock) -> _Visit:
+def _visited(work: Work, meter: Meter, settings: Settings, clock: Clock) -> Visit:
     """A visit, begun anew where the sensor failed; raises MeterError when it fails again and again."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -196,13 +213,10 @@ def _visited(work: Work, meter: Meter, settings: Settings, clock: Clock) -> _Vis
             clock.sleep(settings.cool_down_s)
         else:
             break
-    if attempt == 1:
-        return visit
-    first, *others = visit.windows
-    return replace(visit, windows=(replace(first, flags=(*first.flags, REPEATED)), *others))
+    return visit if attempt == 1 else replace(visit, flags=(*visit.flags, REPEATED))
 
 
-def _visit(work: Work, meter: Meter, settings: Settings, clock: Clock) -> _Visit:
+def _visit(work: Work, meter: Meter, settings: Settings, clock: Clock) -> Visit:
     warm_s = clock.now_s() + settings.warmup_s
     while clock.now_s() < warm_s:
         work()
@@ -217,7 +231,8 @@ def _visit(work: Work, meter: Meter, settings: Settings, clock: Clock) -> _Visit
             windows.append(_read(work, meter))
             runs += 1
         median_s = float(np.median([window.amount for window in windows]))
-        return _Visit(median_s, windows[0].quantum, median_s, runs, tuple(windows))
+        flags = {flag for window in windows for flag in window.flags}
+        return Visit(median_s, windows[0].quantum, median_s, runs, 0, tuple(flags))
 
     def work_on() -> None:
         nonlocal begin_s, runs
@@ -227,28 +242,33 @@ def _visit(work: Work, meter: Meter, settings: Settings, clock: Clock) -> _Visit
             runs += 1
 
     window = _read(work_on, meter)
-    return _Visit(window.amount / runs, window.quantum / runs, window.seconds / runs, runs, (window,))
+    each = (window.amount / runs, window.quantum / runs, window.seconds / runs)
+    return Visit(*each, runs, window.samples, window.flags)
 
 
-def _statistic(meter: Meter) -> Literal["mean", "median"]:
+def _statistic(meter: Source) -> Literal["mean", "median"]:
     return "median" if meter.method == "clock" else "mean"
 
 
-def _precise(meter: Meter, visits: list[_Visit], target: float) -> bool:
+def _precise(meter: Source, visits: list[Visit], target: float) -> bool:
     """Whether the interval is narrow enough; without the quantum, which more visits would not shrink."""
     amounts = [visit.amount for visit in visits]
     low, high = bootstrap_interval(amounts, _statistic(meter))
     return (high - low) / 2 <= target * abs(float(np.mean(amounts)))
 
 
-def _reading(
-    meter: Meter,
-    visits: list[_Visit],
-    idle: list[Window | None],
-    precise: bool,
+def reading(
+    meter: Source,
+    visits: list[Visit],
+    idle_watts: Sequence[float],
     settings: Settings,
     sensor: dict[str, object],
+    flags: Iterable[str] = (),
 ) -> Reading:
+    """The reading that two or more visits make.
+
+    idle_watts: before the first and after the last visit; empty where no power was read. flags: beside the visits' own.
+    """
     amounts = np.array([visit.amount for visit in visits])
     seconds_each = [visit.seconds for visit in visits]
     median = _statistic(meter) == "median"
@@ -256,18 +276,15 @@ def _reading(
     seconds = float(np.median(seconds_each) if median else np.mean(seconds_each))
     quantum = float(np.mean([visit.quantum for visit in visits]))
     low, high = bootstrap_interval(amounts, _statistic(meter))
-    windows = [window for visit in visits for window in visit.windows]
-    rests = [window for window in idle if window]
-    flags = {flag for window in [*windows, *rests] for flag in window.flags}
-    idle_watts = None
-    if rests:
-        before, after = (window.amount / window.seconds for window in rests)
-        idle_watts = before, after
+    told = {flag for visit in visits for flag in visit.flags} | set(flags)
+    rest = None
+    if idle_watts:
+        rest = before, after = idle_watts[0], idle_watts[-1]
         if abs(after - before) > IDLE_DRIFT * before:
-            flags.add(DRIFTED)
+            told.add(DRIFTED)
     return Reading(
         amount=amount,
-        idle_subtracted=amount - sum(idle_watts) / 2 * seconds if idle_watts else None,
+        idle_subtracted=amount - sum(rest) / 2 * seconds if rest else None,
         unit=meter.unit,
         interval=(low - quantum / 2, high + quantum / 2),
         spread=float(amounts.std(ddof=1)),
@@ -275,14 +292,14 @@ def _reading(
         seconds=seconds,
         repeats=sum(visit.runs for visit in visits),
         visits=len(visits),
-        samples=sum(window.samples for window in windows),
-        ended="target" if precise else "limit",
+        samples=sum(visit.samples for visit in visits),
+        ended="target" if _precise(meter, visits, settings.target) else "limit",
         settings=settings.name,
         meter=meter.name,
         scope=meter.scope,
         method=meter.method,
         simulated=meter.simulated,
-        idle_watts=idle_watts,
-        flags=tuple(sorted(flags)),
+        idle_watts=rest,
+        flags=tuple(sorted(told)),
         sensor=sensor,
     )

@@ -37,6 +37,7 @@ __all__ = [
     "compact",
     "importance",
     "names",
+    "scaled_pixels",
     "structure",
     "trained_on",
     "zero_channels",
@@ -52,6 +53,12 @@ def trained_on(name: str) -> dict[str, dict[str, Any]]:
     """Data set -> arguments of `build` for the dense network `name` that is trained on it."""
     network = importlib.import_module(f"{zoo.__name__}.{name}").NETWORK
     return dict(getattr(network, "trained_on", {}))
+
+
+def scaled_pixels(name: str, dataset: str) -> tuple[float, float] | None:
+    """(mean, std) of pixels in 0..1 that network `name` wants on that data set; None for the data set's own."""
+    network = importlib.import_module(f"{zoo.__name__}.{name}").NETWORK
+    return getattr(network, "scaled_pixels", {}).get(dataset)
 
 
 def build(

@@ -1,13 +1,14 @@
 """Weights from elsewhere: a checkpoint file, read without running anything in it, checked, then put into a network.
 
-torchvision's files for AlexNet (alexnet-owt-7be5be79.pth) and ResNet-18 (resnet18-f37072fd.pth), ERFNet's
-(erfnet_pretrained.pth of Eromera/erfnet_pytorch) and MobileNet's of ECC's published code are taken as they are.
+torchvision's files for AlexNet (alexnet-owt-7be5be79.pth) and ResNet-18 (resnet18-f37072fd.pth) and ERFNet's
+(erfnet_pretrained.pth of Eromera/erfnet_pytorch) are taken as they are. torchvision has no MobileNet v1; that of ECC's
+published code (imagenet_pretrained_mbnet.pt, converted from TensorFlow) loses its background class and has its kernels
+turned, by which the network here computes the same (see shared.networks.zoo.mobilenet).
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 import pickle
 import pickletools
@@ -25,7 +26,6 @@ from shared.cache import content_key
 from shared.errors import BadInput
 from shared.networks import build, names
 from shared.networks.trace import structure
-from shared.networks.zoo import __name__ as zoo
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys under which training scripts keep the state dict
 PREFIXES = ("module.", "_orig_mod.", "model.")  # of DataParallel, torch.compile and Lightning
@@ -44,7 +44,7 @@ def load_checkpoint(model: nn.Module, path: Path) -> None:
     """
     config: Any = model.config
     network, own = str(config["name"]), model.state_dict()
-    found = _renamed(_state_dict(path), network)
+    found = _as_own(_state_dict(path), model)
     missing = [name for name in own if name not in found and not name.endswith(OPTIONAL)]
     unexpected = [name for name in found if name not in own]
     if missing or unexpected:
@@ -126,15 +126,13 @@ def _code(path: Path) -> str | None:
     return None
 
 
-def _renamed(tensors: dict[str, Tensor], network: str) -> dict[str, Tensor]:
-    """Under the names that `network` has here; what its published files hold beside it is dropped."""
+def _as_own(tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Under the names and in the layout that `model` has; what its published files hold beside it is dropped."""
     for prefix in PREFIXES * 2:  # in any order
         if all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    module = importlib.import_module(f"{zoo}.{network}").NETWORK
-    rename: Callable[[str], str | None] = getattr(module, "published_name", lambda name: name)
-    named = {rename(name): tensor for name, tensor in tensors.items()}
-    return {name: tensor for name, tensor in named.items() if name is not None}
+    convert: Callable[[dict[str, Tensor]], dict[str, Tensor]] = getattr(model, "from_published", dict)
+    return convert(tensors)
 
 
 def _whose(found: Mapping[str, Tensor]) -> str | None:
@@ -145,8 +143,8 @@ def _whose(found: Mapping[str, Tensor]) -> str | None:
 
     for network in names():
         with torch.device("meta"):
-            expected = plain(build(network).state_dict())
-        if plain(_renamed(dict(found), network)) == expected:
+            model = build(network)
+        if plain(_as_own(dict(found), model)) == plain(model.state_dict()):
             return network
     return None
 

@@ -28,7 +28,7 @@ def structure(model: nn.Module) -> Structure:
     """The units and operations of a plain module that carries `input_shape` = (channels, height, width).
 
     It may be made of Conv2d (ordinary or depthwise), ConvTranspose2d, Linear, BatchNorm2d, ReLU, ReLU6, pooling,
-    flatten, mean over the map, dropout, additions, concatenations of channels and upsampling. Where the class attribute
+    flatten, mean over the map, flips of it, dropout, additions, concatenations of channels and upsampling. Where the class attribute
     `keeps_residual_trunk` is true, groups that an addition touches are fixed. The model is not changed.
 
     Raises BadInput for any other operation, naming it.
@@ -229,6 +229,12 @@ class _Walk(fx.Interpreter):
     def silent(self, call: _Call) -> _Activation:
         return _Activation(call.output, call.operands[0].group)
 
+    def flip(self, call: _Call) -> _Activation:
+        """Of an image or a map, not of channels: silent, as what prepares an image is."""
+        dims = call.options.get("dims", call.options.get("1"))
+        self._expect(isinstance(dims, list | tuple) and {dim % 4 for dim in dims} <= {2, 3}, call, "flip of [2, 3]")
+        return self.silent(call)
+
     def flatten(self, call: _Call) -> _Activation:
         self._expect(call.output.shape == (1, call.operands[0].tensor.numel()), call, "flatten from dimension 1")
         return self.silent(call)
@@ -298,6 +304,7 @@ _RULES: dict[Any, Callable[[_Walk, _Call], _Activation]] = {
         (_Walk.avg_pool, (nn.AvgPool2d, nn.AdaptiveAvgPool2d, F.adaptive_avg_pool2d)),
         (_Walk.mean, (torch.mean, "mean")),
         (_Walk.flatten, (nn.Flatten, torch.flatten, "flatten")),
+        (_Walk.flip, (torch.flip,)),
         (_Walk.silent, (nn.Identity, nn.Dropout, nn.Dropout2d, F.dropout, F.dropout2d)),
         (_Walk.add, (operator.add, operator.iadd, torch.add, "add", "add_")),
         (_Walk.cat, (torch.cat,)),
@@ -307,7 +314,7 @@ _RULES: dict[Any, Callable[[_Walk, _Call], _Activation]] = {
 }
 
 
-_KEEPING_SHAPE = (_Walk.batch_norm, _Walk.relu, _Walk.relu6, _Walk.silent, _Walk.add)
+_KEEPING_SHAPE = (_Walk.batch_norm, _Walk.relu, _Walk.relu6, _Walk.flip, _Walk.silent, _Walk.add)
 
 
 def _readable(key: Any) -> str:

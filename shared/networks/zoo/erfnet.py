@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 import torch
@@ -144,9 +144,9 @@ class ERFNet(nn.Module):
         return tuple(scaled(TRUNK[index], width_multiplier) for index, _, _ in BLOCKS for _ in range(3))
 
     @staticmethod
-    def published_name(name: str) -> str | None:
-        """A tensor of the published weights under its name here; None for the head that trained the encoder alone."""
-        return None if name.startswith("encoder.output_conv.") else name
+    def from_published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The published weights without the head that trained the encoder alone."""
+        return {name: tensor for name, tensor in tensors.items() if not name.startswith("encoder.output_conv.")}
 
 
 NETWORK = ERFNet

@@ -1,10 +1,19 @@
-"""MobileNet v1 (Howard et al., arXiv 1704.04861), with strides that suit the input."""
+"""MobileNet v1 (Howard et al., arXiv 1704.04861), with strides that suit the input.
+
+With ImageNet's strides it computes what TensorFlow's does, whose weights the ECC paper starts from (imagenet_mbnet of
+github.com/hyang1990/energy_constrained_compression). At stride 2 TensorFlow pads an even side to the right and below
+alone. That is this network's even padding seen in a mirror: turned by 180 degrees, kernels and image alike, the two are
+one, layer by layer, and the mean over the last map does not see the turn. So the image is turned, all convolutions stay
+plain, and a file of TensorFlow's weights has its kernels turned as it is loaded.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from shared.networks.zoo import scaled
@@ -41,6 +50,7 @@ class MobileNet(nn.Module):
 
     # 0.25 reaches 92 % on Fashion-MNIST and trains in tens of milliseconds per batch on one CPU thread
     trained_on: ClassVar = {"fashion-mnist": {"width_multiplier": 0.25}, "imagenet": {}}
+    scaled_pixels: ClassVar = {"imagenet": (0.5, 0.5)}  # to -1..1, as TensorFlow's weights expect
 
     def __init__(
         self,
@@ -62,6 +72,7 @@ class MobileNet(nn.Module):
             return conv
 
         first, *rest = strides(input_size)
+        self.turned = (first, *rest).count(2) == len(STRIDED_LAYERS)
         convolve("conv1", in_channels, widths[0], kernel_size=3, stride=first, padding=1)
         for pair, stride in enumerate(rest, start=1):
             inputs, outputs = widths[pair - 1], widths[pair]
@@ -74,7 +85,7 @@ class MobileNet(nn.Module):
         self.input_shape = (in_channels, *input_size)
 
     def forward(self, images: Tensor) -> Tensor:
-        activations = images
+        activations = torch.flip(images, (2, 3)) if self.turned else images
         for layer in self.children():
             activations = layer(activations)
         return activations
@@ -84,17 +95,26 @@ class MobileNet(nn.Module):
         """Widths of the dense network."""
         return tuple(scaled(channels, width_multiplier) for channels in CHANNELS)
 
-    @staticmethod
-    def published_name(name: str) -> str:
-        """A tensor of the MobileNet in ECC's published code (1001 classes, from TensorFlow) under its name here.
-
-        The two differ where a layer halves the map: there TensorFlow pads only to the right and below.
+    def from_published(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of the MobileNet in ECC's published code, from TensorFlow, as this network has them: names, turned
+        kernels, and 1000 classes without the background before them where this network has 1000.
         """
-        if (parts := re.fullmatch(r"model\.(\d+)\.(\d)\.(\w+)", name)) is None:
-            return name
-        block, place, tensor = parts.groups()
-        layer = (PUBLISHED_STEM if block == "0" else PUBLISHED_PAIR).get(place)
-        return name if layer is None else f"{layer.format(block)}.{tensor}"
+        renamed = {_own_name(name): tensor for name, tensor in tensors.items()}
+        return renamed if renamed.keys() == tensors.keys() else {n: self._own(n, t) for n, t in renamed.items()}
+
+    def _own(self, name: str, published: Tensor) -> Tensor:
+        if name.startswith("fc."):
+            with_background = published.shape[:1] == (self.fc.out_features + 1,)
+            return published[1:] if with_background else published
+        return published.flip(2, 3) if self.turned and published.ndim == 4 else published
+
+
+def _own_name(published: str) -> str:
+    if (parts := re.fullmatch(r"model\.(\d+)\.(\d)\.(\w+)", published)) is None:
+        return published
+    block, place, tensor = parts.groups()
+    layer = (PUBLISHED_STEM if block == "0" else PUBLISHED_PAIR).get(place)
+    return published if layer is None else f"{layer.format(block)}.{tensor}"
 
 
 NETWORK = MobileNet
