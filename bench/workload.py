@@ -27,9 +27,7 @@ class Workload:
         return networks.build(self.network, widths=widths, **dict(self.arguments))
 
     def load_data(self, folder: Path | None = None) -> Dataset:
-        """The data set, its images at the size that the network is built for and scaled as it wants them; `folder` as in
-        shared.data.load.
-        """
+        """The data set, its images sized and scaled as the network wants them; `folder` as in shared.data.load."""
         size, scale = dict(self.arguments)["input_size"], networks.scaled_pixels(self.network, self.dataset)
         images = data.load(self.dataset, folder).resized((size, size) if isinstance(size, int) else size)
         return images if scale is None else images.scaled(*scale)

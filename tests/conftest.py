@@ -11,6 +11,8 @@ import torch
 from hypothesis import settings
 from torch import Tensor, nn
 
+from tests.trees import cityscapes_tree, imagenet_tree  # noqa: F401  # fixtures
+
 settings.register_profile("suite", deadline=None)  # a busy machine is no failure
 settings.load_profile("suite")
 torch.set_num_threads(1)  # figures must not depend on how many tests run side by side

@@ -28,8 +28,9 @@ def structure(model: nn.Module) -> Structure:
     """The units and operations of a plain module that carries `input_shape` = (channels, height, width).
 
     It may be made of Conv2d (ordinary or depthwise), ConvTranspose2d, Linear, BatchNorm2d, ReLU, ReLU6, pooling,
-    flatten, mean over the map, flips of it, dropout, additions, concatenations of channels and upsampling. Where the class attribute
-    `keeps_residual_trunk` is true, groups that an addition touches are fixed. The model is not changed.
+    flatten, mean over the map, dropout, additions, concatenations of channels, upsampling and flips of the image. Where
+    the class attribute `keeps_residual_trunk` is true, groups that an addition touches are fixed. The model is not
+    changed.
 
     Raises BadInput for any other operation, naming it.
     """
@@ -230,9 +231,11 @@ class _Walk(fx.Interpreter):
         return _Activation(call.output, call.operands[0].group)
 
     def flip(self, call: _Call) -> _Activation:
-        """Of an image or a map, not of channels: silent, as what prepares an image is."""
+        """Of the image's rows and columns: silent, as all that prepares an image is."""
         dims = call.options.get("dims", call.options.get("1"))
-        self._expect(isinstance(dims, list | tuple) and {dim % 4 for dim in dims} <= {2, 3}, call, "flip of [2, 3]")
+        sides = {dim % 4 for dim in dims} if isinstance(dims, list | tuple) else set()
+        of_image = call.operands[0].group is self.groups[0]
+        self._expect(of_image and bool(sides) and sides <= {2, 3}, call, "a flip of the image's [2, 3] alone")
         return self.silent(call)
 
     def flatten(self, call: _Call) -> _Activation:

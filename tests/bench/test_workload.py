@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from bench import workload
 from shared import data, networks
+from shared.data import imagenet
 from shared.errors import BadInput
 from shared.networks import structure
 
@@ -54,3 +57,14 @@ def test_alexnet_gets_fashion_mnist_at_64_pixels_and_mobilenet_as_it_is() -> Non
 def test_what_does_not_fit_is_named(network: str, dataset: str, told: str) -> None:
     with pytest.raises(BadInput, match=told):
         workload.get(network, dataset)
+
+
+def test_mobilenet_sees_imagenet_as_its_published_weights_do(imagenet_tree: Path) -> None:
+    """Between -1 and 1; others see it by its own mean and deviation."""
+    ours = workload.get("mobilenet", "imagenet").load_data(imagenet_tree)
+    plain = workload.get("alexnet", "imagenet").load_data(imagenet_tree)
+    assert ours.fingerprint != plain.fingerprint == data.load("imagenet", imagenet_tree).fingerprint
+    for split in ("train", "search", "test"):
+        (scaled, _), (normal, _) = (getattr(images, split).take(torch.arange(2)) for images in (ours, plain))
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (imagenet.MEAN, imagenet.STD))
+        torch.testing.assert_close(scaled, 2 * (normal * std + mean) - 1, atol=1e-5, rtol=0)

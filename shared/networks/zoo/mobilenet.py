@@ -96,8 +96,9 @@ class MobileNet(nn.Module):
         return tuple(scaled(channels, width_multiplier) for channels in CHANNELS)
 
     def from_published(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The tensors of the MobileNet in ECC's published code, from TensorFlow, as this network has them: names, turned
-        kernels, and 1000 classes without the background before them where this network has 1000.
+        """The tensors of the MobileNet in ECC's published code, which are TensorFlow's, as this network has them.
+
+        Kernels are turned, and the background before its classes is left out where there is no place for it.
         """
         renamed = {_own_name(name): tensor for name, tensor in tensors.items()}
         return renamed if renamed.keys() == tensors.keys() else {n: self._own(n, t) for n, t in renamed.items()}

@@ -84,6 +84,8 @@ def foreign(model: nn.Module, input_shape: tuple[int, int, int]) -> nn.Module:
 
 SMALL_NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "mobilenet": lambda: build("mobilenet", width_multiplier=0.25, num_classes=5, in_channels=1, input_size=8),
+    # with the strides, and so the turned image, of ImageNet
+    "turned": lambda: build("mobilenet", width_multiplier=0.25, num_classes=5, in_channels=1, input_size=97),
     "alexnet": lambda: build("alexnet", width_multiplier=1 / 32, num_classes=5, input_size=64),
     "erfnet": lambda: build("erfnet", width_multiplier=0.25, num_classes=4, input_size=(16, 24)),
     "resnet18": lambda: build("resnet18", width_multiplier=0.25, num_classes=5, input_size=24),

@@ -13,6 +13,7 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from shared.errors import BadInput
 from shared.networks import build, names
@@ -115,8 +116,23 @@ def test_erfnet_s_published_head_of_the_encoder_is_left_out(tmp_path: Path) -> N
     assert same(ours, theirs)
 
 
+class SamePad(nn.Module):
+    """What TensorFlow's SAME adds before a 3x3 convolution: the odd pixel to the right and below."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, maps: Tensor) -> Tensor:
+        amounts = []
+        for side in (maps.shape[3], maps.shape[2]):
+            total = max((-(-side // self.stride) - 1) * self.stride + 3 - side, 0)
+            amounts += [total // 2, total - total // 2]
+        return F.pad(maps, amounts)
+
+
 class PublishedMobileNet(nn.Module):
-    """Laid out as in hyang1990/energy_constrained_compression, with our padding in place of TensorFlow's."""
+    """Laid out as in hyang1990/energy_constrained_compression, with TensorFlow's padding."""
 
     def __init__(self, channels: list[int], strides: list[int], classes: int) -> None:
         super().__init__()
@@ -125,10 +141,10 @@ class PublishedMobileNet(nn.Module):
             conv = nn.Conv2d(inputs, outputs, bias=False, **options)
             return [conv, nn.BatchNorm2d(outputs, eps=1e-3), nn.ReLU6()]
 
-        blocks = [[nn.Identity(), *step(3, channels[0], kernel_size=3, stride=strides[0], padding=1)]]
+        blocks = [[SamePad(strides[0]), *step(3, channels[0], kernel_size=3, stride=strides[0])]]
         for inputs, outputs, stride in zip(channels, channels[1:], strides[1:], strict=False):
-            filters = step(inputs, inputs, kernel_size=3, stride=stride, padding=1, groups=inputs)
-            blocks.append([nn.Identity(), *filters, *step(inputs, outputs, kernel_size=1)])
+            filters = step(inputs, inputs, kernel_size=3, stride=stride, groups=inputs)
+            blocks.append([SamePad(stride), *filters, *step(inputs, outputs, kernel_size=1)])
         self.model = nn.Sequential(*(nn.Sequential(*block) for block in blocks), nn.AdaptiveAvgPool2d(1))
         self.fc = nn.Linear(channels[-1], classes)
 
@@ -136,19 +152,49 @@ class PublishedMobileNet(nn.Module):
         return self.fc(self.model(images).flatten(1))
 
 
-def test_mobilenet_of_the_paper_s_published_code_loads(tmp_path: Path) -> None:
-    from shared.networks.zoo.mobilenet import strides
+IMAGENET_STRIDES = [2, 1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1]
 
-    ours = network("mobilenet", 1).eval()
-    theirs = PublishedMobileNet(list(ours.upper_bounds(0.25)), list(strides((32, 32))), 7).eval()
-    for tensor in theirs.buffers():
-        if tensor.is_floating_point():
-            nn.init.uniform_(tensor, 0.5, 1.5)
+
+def published_mobilenet(classes: int, channels: list[int], seed: int = 3) -> PublishedMobileNet:
+    """With weights and statistics that leave no layer's output at zero."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        theirs = PublishedMobileNet(channels, IMAGENET_STRIDES, classes).eval()
+        for tensor in theirs.buffers():
+            if tensor.is_floating_point():
+                nn.init.uniform_(tensor, 0.02, 0.1)
+    return theirs
+
+
+@pytest.mark.parametrize("size", [(224, 224), (128, 100)])  # all sides even, and some odd
+@pytest.mark.parametrize("background", [1, 0])
+def test_mobilenet_of_the_paper_s_published_code_loads(background: int, size: tuple[int, int], tmp_path: Path) -> None:
+    """Logits of the file's own network with TensorFlow's padding, without the background's."""
+    ours = network("mobilenet", 1, input_size=size).eval()
+    theirs = published_mobilenet(7 + background, list(ours.upper_bounds(0.25)))
     parallel = {f"module.{name}": tensor for name, tensor in theirs.state_dict().items()}
     load_checkpoint(ours, saved({"state_dict": parallel}, tmp_path))
-    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     with torch.no_grad():
-        torch.testing.assert_close(ours(images), theirs(images))
+        expected = theirs.double()(images)[:, background:]
+        torch.testing.assert_close(ours.double()(images), expected, rtol=0, atol=1e-10)
+        mirrored = ours(images.flip(3))
+    assert expected.std() > 1e-3 and (expected - mirrored).abs().max() > 1e-4  # 1e-10 is not what any image gives
+
+
+def test_mobilenet_keeps_the_background_where_it_has_that_class(tmp_path: Path) -> None:
+    ours = network("mobilenet", 1, input_size=224).eval()
+    theirs = published_mobilenet(7, list(ours.upper_bounds(0.25)))
+    load_checkpoint(ours, saved(theirs.state_dict(), tmp_path))
+    assert torch.equal(ours.fc.weight, theirs.fc.weight)
+
+
+def test_a_mobilenet_saved_here_is_loaded_as_it_is(tmp_path: Path) -> None:
+    theirs, ours = network("mobilenet", 1, input_size=224), network("mobilenet", 2, input_size=224)
+    load_checkpoint(ours, saved(theirs.state_dict(), tmp_path))
+    assert same(ours, theirs)
+    eight = network("mobilenet", 1, input_size=224, num_classes=8)
+    assert "expected 7 classes" in line(ours, saved(eight.state_dict(), tmp_path))  # nothing says what the first is
 
 
 # --- what does not

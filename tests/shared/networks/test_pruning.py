@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from shared.networks import active_channels, active_widths, build, compact, importance, names, structure, zero_channels
 
 ZOO = names()
-ALL = (*ZOO, "residual", "hourglass", "joined")
+ALL = (*ZOO, "turned", "residual", "hourglass", "joined")
 
 
 def entries(tensor, part, channel):

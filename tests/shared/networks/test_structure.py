@@ -421,6 +421,7 @@ class Around(nn.Module):
         (lambda maps: maps.mean([1, 2]), "mean over"),
         (lambda maps: maps.mean(), "mean over"),
         (lambda maps: maps.flatten(2), "flatten from"),
+        (lambda maps: torch.flip(maps, (2, 3)), "flip of the image"),
         (nn.GELU(), "GELU"),
         (nn.Linear(6, 6), "flat input"),
         (nn.Conv2d(6, 6, 1, groups=2), "groups=2"),
@@ -432,6 +433,15 @@ def test_what_it_cannot_follow_is_named(function, words):
     with pytest.raises(BadInput, match=words) as caught:
         structure(Around(function))
     assert "\n" not in str(caught.value)
+
+
+def test_a_flip_of_channels_is_refused():
+    class Swapped(Around):
+        def forward(self, images):
+            return self.first(torch.flip(images, (1, 2)))
+
+    with pytest.raises(BadInput, match="flip of the image"):
+        structure(Swapped(None))
 
 
 def test_a_tensor_of_the_module_is_refused_whatever_its_name():
