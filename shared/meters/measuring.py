@@ -10,7 +10,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeVar
 from typing import Protocol as TypingProtocol
 
 import numpy as np
@@ -20,6 +20,7 @@ from shared.meters.meter import Meter, MeterError, Window
 from shared.meters.timing import Clock
 
 Work = Callable[[], object]  # one run, over when it returns
+Part = TypeVar("Part")  # what is read in one go: a visit, or the window of a rest
 
 CONFIDENCE = 0.98  # a nominal 0.95 falls short of itself for eight visits to a sensor with drop-outs
 RESAMPLES = 5000
@@ -198,22 +199,30 @@ def _read(run: Work, meter: Meter) -> Window:
 def _idle(meter: Meter, settings: Settings, clock: Clock) -> Window | None:
     if meter.method == "clock":
         return None
-    clock.sleep(settings.cool_down_s)
-    return _read(lambda: clock.sleep(settings.idle_s), meter)
+
+    def rest() -> Window:
+        clock.sleep(settings.cool_down_s)
+        return _read(lambda: clock.sleep(settings.idle_s), meter)
+
+    window, repeated = _insisted(rest, settings, clock)
+    return replace(window, flags=(*window.flags, REPEATED)) if repeated else window
 
 
 def _visited(work: Work, meter: Meter, settings: Settings, clock: Clock) -> Visit:
-    """A visit, begun anew where the sensor failed; raises MeterError when it fails again and again."""
-    for attempt in range(1, ATTEMPTS + 1):
+    visit, repeated = _insisted(lambda: _visit(work, meter, settings, clock), settings, clock)
+    return replace(visit, flags=(*visit.flags, REPEATED)) if repeated else visit
+
+
+def _insisted(attempt: Callable[[], Part], settings: Settings, clock: Clock) -> tuple[Part, bool]:
+    """What `attempt` gives, begun anew where the sensor failed, and whether it was; raises MeterError when it fails
+    again and again.
+    """
+    for failures in range(ATTEMPTS - 1):
         try:
-            visit = _visit(work, meter, settings, clock)
+            return attempt(), failures > 0
         except MeterError:
-            if attempt == ATTEMPTS:
-                raise
             clock.sleep(settings.cool_down_s)
-        else:
-            break
-    return visit if attempt == 1 else replace(visit, flags=(*visit.flags, REPEATED))
+    return attempt(), True
 
 
 def _visit(work: Work, meter: Meter, settings: Settings, clock: Clock) -> Visit:

@@ -27,7 +27,7 @@ from shared.meters import (
     measure,
     measure_all,
 )
-from shared.meters.measuring import DRIFTED, bootstrap_interval
+from shared.meters.measuring import ATTEMPTS, DRIFTED, REPEATED, bootstrap_interval
 from shared.meters.signal import DROPPED
 
 EXACT = Sensor(update_s=0.001, averaged_s=0.001)
@@ -224,6 +224,33 @@ def test_a_sensor_that_is_lost_is_no_number() -> None:
     bench = Bench(replace(EXACT, lost_after_s=105.0))
     with pytest.raises(MeterError, match="GPU_IS_LOST"):
         measure(bench.work(150.0, 0.1), bench.meter, TINY, bench.clock)
+
+
+@pytest.mark.parametrize("failing", [0, 1, 3, 5])  # idle before, two of the visits, idle after
+@pytest.mark.parametrize("failures", [1, ATTEMPTS - 1, ATTEMPTS])
+def test_a_window_that_the_sensor_fails_in_is_read_again(failing: int, failures: int) -> None:
+    """Whatever is read in it: a sensor that failed once in the last rest must not take all visits along."""
+    bench = Bench()
+    stop, windows, left = bench.meter.stop, [], failures
+
+    def stop_and_fail() -> Window:
+        nonlocal left
+        window = stop()
+        if len(windows) == failing and left:
+            left -= 1
+            raise MeterError("an answer", "none", "again")
+        windows.append(window)
+        return window
+
+    bench.meter.stop = stop_and_fail  # type: ignore[method-assign]
+    work = bench.work(150.0, 0.02)
+    if failures == ATTEMPTS:
+        with pytest.raises(MeterError, match="expected an answer"):
+            measure(work, bench.meter, TINY, bench.clock)
+        return
+    reading = measure(work, bench.meter, TINY, bench.clock)
+    assert reading.flags == (REPEATED,) and reading.visits == 4 and len(windows) == 6
+    assert reading.amount == pytest.approx(3.0, rel=2e-3) and reading.idle_watts == pytest.approx((50, 50))
 
 
 @pytest.mark.parametrize("statistic", ["mean", "median"])
