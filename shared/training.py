@@ -140,7 +140,8 @@ def score(model: nn.Module, split: Images, limit: int | None = None) -> float:
     """Score in 0..1, the one that the data set names, of `model` in evaluation mode on the first `limit` images."""
     model.eval()
     batches = split.batches(evaluation_batch(split), limit)
-    confusion = sum((split.objective.confusion(model(images), labels) for images, labels in batches), torch.zeros(()))
+    none = torch.zeros((), dtype=torch.int64)  # a float would round the counts of many pixels
+    confusion = sum((split.objective.confusion(model(images), labels) for images, labels in batches), none)
     return split.objective.score(confusion)
 
 

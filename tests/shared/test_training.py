@@ -237,6 +237,17 @@ def test_score_of_labelled_pixels_is_that_of_the_whole_split(monkeypatch: pytest
         assert score(thresholds, split) == pytest.approx((3 / 4 + 2 / 3) / 2)
 
 
+def test_score_counts_more_pixels_than_a_float_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cityscapes' val has 262 million; float32 counts to 2^24."""
+    parts = iter([torch.tensor([[2**24, 0], [0, 0]]), torch.tensor([[1, 0], [0, 0]]), torch.tensor([[1, 0], [0, 0]])])
+    judged = list[torch.Tensor]()
+    monkeypatch.setattr("shared.training.EVALUATION_BATCH", 1)
+    monkeypatch.setattr("shared.objective.Objective.confusion", lambda *_: next(parts))
+    monkeypatch.setattr("shared.objective.Objective.score", lambda _, confusion: judged.append(confusion) or 0.0)
+    score(Brightest(), tiny_split(3))
+    assert judged[0].dtype == torch.int64 and judged[0].tolist() == [[2**24 + 2, 0], [0, 0]]
+
+
 @pytest.mark.parametrize(("sides", "count"), [((28, 28), 500), ((512, 1024), 8), ((4096, 4096), 1)])
 def test_large_images_are_judged_in_small_batches(sides: tuple[int, int], count: int) -> None:
     split = tiny_split()
