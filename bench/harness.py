@@ -27,6 +27,7 @@ from methods.contract import Outcome, Task
 from shared.checkpoints import Checkpoints, State
 from shared.computing import Computing
 from shared.data import Batches
+from shared.errors import BadFile
 from shared.ledger import Ledger
 from shared.networks import structure
 from shared.protocol import Protocol
@@ -68,7 +69,8 @@ def execute(
 ) -> Result:
     """Run `job` and describe it; with a `folder` for its states it goes on where an earlier process was stopped.
 
-    A method that fails or breaks a rule becomes a record with status "miss" and its reason.
+    A method that fails or breaks a rule becomes a record with status "miss" and its reason. Raises BadFile for a file
+    of the data set that can't be used.
     """
     resumed = folder is not None and folder.exists()
     task = make_task(job, ground, dense, teacher, report)
@@ -92,7 +94,7 @@ def execute(
             cuts.save("cut", partial(_state_of_cut, outcome, seconds, small, before), task.ledger)
         seconds.fine_tune = fine_tune(small, task, fine_tuning, _phase(folder, "fine-tuning"))
         measures = describe.measures(small, before, score(small, ground.dataset.test), ground)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, BadFile):  # a file that is mended must not leave a miss behind
         raise
     except BaseException as error:  # a method of someone else's, SystemExit too: the plan goes on, the record tells
         missed = reason(error)

@@ -15,3 +15,7 @@ class BadInput(ValueError):
 
     def __reduce__(self) -> tuple[type[BadInput], tuple[str, str, str]]:  # it may come from another process
         return type(self), self.parts
+
+
+class BadFile(BadInput):
+    """A file of a data set that can't be used, found when it is read: nobody's work on the data is to blame for it."""

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as Pictures
 
 from shared.data.images import batch_members
-from shared.errors import BadInput
+from shared.errors import BadFile, BadInput
 from shared.objective import CLASSIFICATION, Objective
 from shared.rng import derived_seed
 
@@ -77,7 +77,7 @@ class FileSplit:
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised float images (b, channels, h, w) in channels-last layout, and labels, int64 (b, *label_shape).
 
-        Raises BadInput naming a file that can't be used, as all reading here does.
+        Raises BadFile naming a file that can't be used, as all reading here does.
         """
         reader = _Reader(self)
         return self.finished(_together([reader[Request(index)] for index in indices.tolist()]))
@@ -107,9 +107,7 @@ class FileSplit:
     def finished(self, batch: tuple[Tensor, Tensor] | BadInput) -> tuple[Tensor, Tensor]:
         """A batch on the device, images as normalised floats; raises what a worker could only return."""
         if isinstance(batch, BadInput):
-            raise BadInput(
-                *batch.parts
-            )  # not `batch`, whose traceback would hold it and its stream's workers in a cycle
+            raise BadFile(*batch.parts)  # not `batch`, whose traceback would hold it and the workers in a cycle
         images, labels = (tensor.to(self.device, non_blocking=True) for tensor in batch)
         mean, std = self._scale
         return images.float().div_(255.0).sub_(mean).div_(std), labels

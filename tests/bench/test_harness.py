@@ -20,6 +20,7 @@ from bench.teacher import live
 from methods import registry
 from methods.contract import Infeasible, Method, Outcome, Task, spend_remaining
 from shared.energy.budget import uniform_widths
+from shared.errors import BadFile
 from shared.ledger import Ledger
 from shared.networks import compact, importance, zero_channels
 
@@ -272,6 +273,17 @@ def test_a_broken_rule_is_a_miss_with_its_reason(
 
 def test_a_method_may_train_a_model_of_its_own(execute: Callable[[type[Method]], harness.Result]) -> None:
     assert execute(TrainsAnAgent).record.status == "ok"
+
+
+class MeetsADamagedFile(Toy):
+    def run(self, task: Task) -> Outcome:
+        raise BadFile("a whole image in here.png", "half of one", "fetching it again")
+
+
+def test_a_file_that_cannot_be_used_is_no_miss(execute: Callable[[type[Method]], harness.Result]) -> None:
+    """A miss would stay in the table when the file is mended: nothing in a run's key tells of its bytes."""
+    with pytest.raises(BadFile, match=r"expected a whole image in here\.png, got half of one; try fetching it again"):
+        execute(MeetsADamagedFile)
 
 
 class NanInNotes(Toy):

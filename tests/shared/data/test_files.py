@@ -22,7 +22,7 @@ from torch.utils.data import Dataset as Pictures
 
 from shared.data import BatchStream, Split
 from shared.data.files import FileSplit, checked_folder, held_out, open_image
-from shared.errors import BadInput
+from shared.errors import BadFile, BadInput
 from shared.objective import segmentation
 
 MEAN, STD = (0.2, 0.4, 0.6), (0.1, 0.3, 0.5)
@@ -222,7 +222,7 @@ def test_a_damaged_file_is_named_in_one_line(workers: int, damage: Callable[[Pat
     damage(bad)
     readings = [lambda: list(split.batches(4)), lambda: [split.stream(3, 11).batch(0)]]
     for reading in [*readings, lambda: split.take(torch.tensor([6]))]:
-        with pytest.raises(BadInput) as caught:
+        with pytest.raises(BadFile) as caught:
             reading()
         message = str(caught.value)
         assert f"a whole image in {bad}, got " in message and "\n" not in message
@@ -248,10 +248,11 @@ def test_images_of_other_kinds_become_rgb(tmp_path: Path) -> None:
     assert open_image(tmp_path / "image.JPEG").mode == "RGB"
 
 
-def test_bad_input_passes_between_processes() -> None:
-    error = BadInput("one thing", Path("other"), "more")
+@pytest.mark.parametrize("kind", [BadInput, BadFile])
+def test_bad_input_passes_between_processes(kind: type[BadInput]) -> None:
+    error = kind("one thing", Path("other"), "more")
     again = pickle.loads(pickle.dumps(error))
-    assert type(again) is BadInput and str(again) == str(error)
+    assert type(again) is kind and str(again) == str(error)
 
 
 @pytest.mark.parametrize("part", ["", "train", "val/deep"])
