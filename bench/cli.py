@@ -247,7 +247,8 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     except UsageError as error:
-        print(f"{getattr(error, 'message', error)}; try python -m bench --help", file=sys.stderr)
+        told = error.format_message() if hasattr(error, "format_message") else error  # the option's name, too
+        print(f"{told}; try python -m bench --help", file=sys.stderr)
         return 2
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED

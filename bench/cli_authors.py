@@ -135,6 +135,8 @@ def table(
     from shared.errors import BadInput
     from shared.platforms import SimulatedPlatform
 
+    if to.is_dir():
+        raise BadInput("a file for the table", f"the folder {to}", str(to / "lookup.json"))
     check_writable("the table's folder", to.parent)
     ground, console = (
         plan.lay_ground(plan.Request(device=device, network=network, dataset=dataset, meter="sim")),

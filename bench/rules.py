@@ -120,7 +120,8 @@ def keeps_the_budget(task: Task, dense: DenseWeights, outcome: Outcome) -> None:
         raise Miss(f"removed all channels of unit {widths.index(0) + 1} of {len(widths)}")
     estimate = float(task.energy_model(task.structure.positions(torch.tensor(widths))))
     if estimate > task.budget * (1 + BUDGET_TOLERANCE):
-        raise Miss(f"estimated {estimate:.6g} J per image, above the budget of {task.budget:.6g} J")
+        unit = task.energy_model.unit
+        raise Miss(f"estimated {estimate:.6g} {unit} per image, above the budget of {task.budget:.6g} {unit}")
 
 
 # In this order: each may take for granted what those before it have found.

@@ -108,6 +108,21 @@ def test_bad_arguments_exit_with_2_one_line_and_no_trace(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("run", "--jobs", "0"), "Invalid value for '--jobs': "),
+        (("table",), "Missing argument "),
+        (("run", "--nope"), "No such option: --nope"),
+        (("nope",), "No such command 'nope'"),
+        (("table", "."), "a file for the table, got the folder .; try lookup.json"),
+    ],
+)
+def test_what_is_wrong_with_a_command_is_named(arguments: tuple[str, ...], words: str, command: Command) -> None:
+    code, _, error = command(*arguments)
+    assert code == 2 and words in error and len(error.splitlines()) == 1
+
+
 def test_bad_arguments_as_the_shell_sees_them(cache: Path, tmp_path: Path) -> None:
     done = bench("run", "--methods", "nope", "--out", str(tmp_path / "runs"), cache=cache)
     assert done.returncode == 2 and done.stdout == ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from bench import describe, harness
 from bench.dense import DenseWeights
 from bench.plan import Budget, Ground, Job
 from bench.record import Record, to_json
+from bench.rules import Miss, keeps_the_budget
 from bench.teacher import live
 from methods import registry
 from methods.contract import Infeasible, Method, Outcome, Task, spend_remaining
@@ -273,6 +275,15 @@ def test_a_broken_rule_is_a_miss_with_its_reason(
 
 def test_a_method_may_train_a_model_of_its_own(execute: Callable[[type[Method]], harness.Result]) -> None:
     assert execute(TrainsAnAgent).record.status == "ok"
+
+
+@pytest.mark.parametrize("unit", ["J", "s"])
+def test_a_budget_that_is_not_kept_is_told_in_its_unit(unit: str, ground: Ground, weights: DenseWeights) -> None:
+    ground = replace(ground, fit=replace(ground.fit, model=replace(ground.fit.model, unit=unit)))
+    job = Job("toy", Budget(0.5, 0.5 * ground.dense_reading), seed=0)
+    task = harness.make_task(job, ground, weights, live(weights.network))
+    with pytest.raises(Miss, match=rf"^estimated \S+ {unit} per image, above the budget of \S+ {unit}$"):
+        keeps_the_budget(task, weights, Outcome(task.copy_of_dense()))
 
 
 class MeetsADamagedFile(Toy):
