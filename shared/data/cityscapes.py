@@ -137,5 +137,6 @@ def load(folder: Path | None = None) -> Dataset:
         search=split(given, search),
         test=split(test, list(range(len(test)))),
         classes=CLASSES,
+        folder=folder,
         fingerprint=content_key(files, search, HEIGHT, WIDTH, CLASS_WEIGHTS),
     )

@@ -27,6 +27,7 @@ from shared.rng import derived_seed
 
 Transform = Callable[[Image.Image, Any], tuple[Tensor, Tensor]]
 MOST_WORKERS = 16
+CHECKED_AT_ONCE = 64  # pictures that a worker is given
 CPU = torch.device("cpu")
 
 
@@ -92,6 +93,17 @@ class FileSplit:
     def stream(self, seed: int, batch_size: int) -> FileStream:
         """Its augmented training batches."""
         return FileStream(self, seed, batch_size)
+
+    def check(self) -> None:
+        """Read every image with its label. Raises BadFile naming one that can't be used."""
+        workers = _other_cores() if self.workers is None else self.workers
+        own = torch.Generator()  # as in `reading`
+        read = DataLoader(
+            _Faults(self.pictures), CHECKED_AT_ONCE, num_workers=workers, collate_fn=_first, generator=own
+        )
+        for fault in read:
+            if fault is not None:
+                raise BadFile(*fault.parts)
 
     def reading(self, requests: Iterable[list[Request]]) -> DataLoader:
         """What is requested, batch by batch, read ahead by the workers; to be `finished`."""
@@ -181,6 +193,27 @@ class _Reader(Pictures[Any]):
         with torch.random.fork_rng(devices=()):  # the CPU's alone: a forked process can't ask CUDA
             torch.default_generator.manual_seed(request.seed)
             return self.split.training(image, label)
+
+
+class _Faults(Pictures[Any]):
+    """Runs in the workers too: what is wrong with each picture, None where nothing is."""
+
+    def __init__(self, pictures: Pictures[Any]) -> None:
+        self.pictures = pictures
+
+    def __len__(self) -> int:
+        return len(self.pictures)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> BadInput | None:
+        try:
+            self.pictures[index]
+        except BadInput as error:
+            return error
+        return None
+
+
+def _first(faults: Sequence[BadInput | None]) -> BadInput | None:
+    return next((fault for fault in faults if fault is not None), None)
 
 
 def _together(pairs: Sequence[tuple[Tensor, Tensor] | BadInput]) -> tuple[Tensor, Tensor] | BadInput:

@@ -98,7 +98,9 @@ def load(folder: Path | None = None) -> Dataset:
         splits[name] = Split(torch.from_numpy(scenes).unsqueeze(1), maps, MEAN, STD, objective)
     return Dataset(
         name="garment-scenes",
-        **splits,
+        train=splits["train"],
+        search=splits["search"],
+        test=splits["test"],
         classes=("background", *garments.classes),
         fingerprint=content_key(*contents, MEAN, STD, CLASS_WEIGHTS),
     )

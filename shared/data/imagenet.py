@@ -81,6 +81,7 @@ def load(folder: Path | None = None) -> Dataset:
         search=split(given, search),
         test=split(test, list(range(len(test)))),
         classes=tuple(given.classes),
+        folder=folder,
         fingerprint=content_key(files, search, RESIZED, SIDE, MEAN, STD),
     )
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from shared.cache import content_key
+from shared.cache import atomic_write, cache_dir, content_key
 from shared.computing import sent
 from shared.objective import CLASSIFICATION, Objective
 from shared.rng import generator
@@ -55,6 +56,9 @@ class Images(Protocol):
 
     def scaled(self, mean: float, std: float) -> Images:
         """The same images, all channels of which are (pixel - mean) / std of pixels in 0..1."""
+
+    def check(self) -> None:
+        """Read all that lies in files. Raises BadFile naming one that can't be used."""
 
 
 class Batches(Protocol):
@@ -119,6 +123,9 @@ class Split:
         """The same images, all channels of which are (pixel - mean) / std of pixels in 0..1."""
         return replace(self, mean=mean, std=std)
 
+    def check(self) -> None:
+        """Nothing lies in files any more."""
+
     def to(self, device: torch.device | str) -> Split:
         """The same split on another device."""
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
@@ -148,6 +155,7 @@ class Dataset:
     test: Images
     classes: tuple[str, ...]
     fingerprint: str  # of the files and of the rule that splits them
+    folder: Path | None = None  # of files that are read as they are used
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -181,6 +189,22 @@ class Dataset:
         train, search, test = (split.scaled(mean, std) for split in (self.train, self.search, self.test))
         fingerprint = content_key(self.fingerprint, mean, std)
         return replace(self, train=train, search=search, test=test, fingerprint=fingerprint)
+
+    def check(self, say: Callable[[str], None]) -> None:
+        """Read every file once, so that none that is damaged ends a training days later; not again in this folder.
+
+        Raises BadFile naming one that can't be used.
+        """
+        if self.folder is None:
+            return
+        mark = cache_dir() / "checked" / content_key(str(self.folder.resolve()), self.fingerprint)
+        if mark.exists():
+            return
+        splits = self.train, self.search, self.test
+        say(f"reading all {sum(map(len, splits)):,} images in {self.folder} once, to find damaged files now")
+        for split in splits:
+            split.check()
+        atomic_write(mark, b"")
 
 
 def batch_members(count: int, seed: int, batch_size: int, index: int) -> Tensor:

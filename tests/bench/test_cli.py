@@ -7,15 +7,19 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+import torch
 
-from bench import cli, options
+from bench import cli, options, workload
 from methods import registry
-from shared.errors import BadInput
+from shared.cache import cache_dir
+from shared.data import Dataset
+from shared.errors import BadFile, BadInput
 
 ROOT = Path(__file__).parents[2]
 
@@ -121,6 +125,33 @@ def test_bad_arguments_exit_with_2_one_line_and_no_trace(
 def test_what_is_wrong_with_a_command_is_named(arguments: tuple[str, ...], words: str, command: Command) -> None:
     code, _, error = command(*arguments)
     assert code == 2 and words in error and len(error.splitlines()) == 1
+
+
+def test_damaged_training_images_are_named_before_anything_starts(
+    command: Command, cityscapes_tree: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "tree"
+    shutil.copytree(cityscapes_tree, root)
+    bad = root / "leftImg8bit/train/bremen/bremen_000004_000019_leftImg8bit.png"
+    bad.write_bytes(bad.read_bytes()[:-2000])
+    weights = tmp_path / "erfnet.pth"
+    torch.save(workload.get("erfnet", "cityscapes").build().state_dict(), weights)
+    which = ("--network", "erfnet", "--dataset", "cityscapes", "--data", str(root))
+    code, told, error = command("dense", *which, "--weights", str(weights))
+    assert code == 2 and len(error.splitlines()) == 1 and f"a whole image in {bad}, got OSError" in error
+    assert told == f"reading all 25 images in {root} once, to find damaged files now\n"
+    assert not (cache_dir() / "dense").exists()
+
+
+def test_a_run_checks_its_files_first(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def check(self: Dataset, say: Callable[[str], None]) -> None:
+        raise BadFile("a whole image in here.png", "half of one", "fetching it again")
+
+    monkeypatch.setattr(Dataset, "check", check)
+    out = tmp_path / "runs"
+    code, _, error = command("run", "--methods", "uniform", "--protocol", "smoke", "--out", str(out))
+    assert code == 2 and error == "expected a whole image in here.png, got half of one; try fetching it again\n"
+    assert not out.exists()
 
 
 def test_bad_arguments_as_the_shell_sees_them(cache: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset as Pictures
 
-from shared.data import BatchStream, Split
+from shared.data import BatchStream, Dataset, Split
 from shared.data.files import FileSplit, checked_folder, held_out, open_image
 from shared.errors import BadFile, BadInput
 from shared.objective import segmentation
@@ -227,6 +227,44 @@ def test_a_damaged_file_is_named_in_one_line(workers: int, damage: Callable[[Pat
         message = str(caught.value)
         assert f"a whole image in {bad}, got " in message and "\n" not in message
     assert len(split.take(torch.tensor([5, 7]))[1]) == 2  # the others are as they were
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("number", [0, 6, 69])
+def test_checking_finds_a_damaged_file_wherever_it_is(workers: int, number: int, tmp_path: Path) -> None:
+    split = split_of(write(tmp_path, 70), workers)
+    before = torch.get_rng_state()
+    split.check()
+    assert torch.equal(torch.get_rng_state(), before)
+    truncated(tmp_path / f"{number:03d}.png")
+    with pytest.raises(BadFile, match=rf"a whole image in {tmp_path}/{number:03d}\.png, got "):
+        split.check()
+
+
+def test_a_folder_is_checked_until_all_its_files_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    folders = [tmp_path / "one", tmp_path / "other"]
+    for folder in folders:
+        folder.mkdir()
+        write(folder)
+    one, other = (
+        Dataset("x", split_of(folder), split_of(folder), split_of(folder), (), "same", folder) for folder in folders
+    )
+    content = (folders[0] / "004.png").read_bytes()
+    truncated(folders[0] / "004.png")
+    said = list[str]()
+    for _ in range(2):
+        with pytest.raises(BadFile, match="004"):
+            one.check(said.append)
+    (folders[0] / "004.png").write_bytes(content)
+    for dataset in (one, one, other, one):
+        dataset.check(said.append)
+    assert said == [
+        f"reading all 33 images in {folder} once, to find damaged files now"
+        for folder in (*folders[:1] * 3, folders[1])
+    ]
+    replace(one, folder=None).check(said.append)  # embedded
+    assert len(said) == 4
 
 
 def test_a_truncated_jpeg_is_named(tmp_path: Path) -> None:
