@@ -35,7 +35,7 @@ Meter = Annotated[
     str,
     typer.Option(
         help="How the platform answers: auto (its sensor where it is here, else the simulator), nvml, ina3221:RAIL, "
-        "rapl, clock, sim or replay:FILE."
+        "rapl, clock, sim, replay:FILE or board:RAIL@PLACE."
     ),
 ]
 EnergyModel = Annotated[str, typer.Option(help="bilinear (the paper's) or bilinear+linear.")]

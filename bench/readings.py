@@ -20,7 +20,7 @@ from shared.energy.greedy import removals
 from shared.meters import Reading
 from shared.networks import importance, structure, zero_channels
 from shared.networks.ranking import weakest_channels
-from shared.platforms import MeasuredPlatform, Subject
+from shared.platforms import Hardware, Subject
 from shared.training import recalibrate_batch_norm, score
 
 Say = Callable[[str], None]
@@ -31,7 +31,7 @@ REPAIR_PRECISION = 50  # repair takes up to this part of its channels more than 
 
 def is_due(plan: Plan, record: Record) -> bool:
     """Whether hardware has still to read the run's network, or a plan with repair to look whether it fits."""
-    if record.measures is None or not isinstance(plan.ground.platform, MeasuredPlatform):
+    if record.measures is None or not isinstance(plan.ground.platform, Hardware):
         return False
     return record.measures.reading is None or (plan.request.repair and record.first_pass is None)
 
@@ -67,8 +67,8 @@ def _measures(result: Result) -> Measures:
     return result.record.measures
 
 
-def _platform(ground: Ground) -> tuple[MeasuredPlatform, Subject]:
-    assert isinstance(ground.platform, MeasuredPlatform), "simulated readings are taken in the run"
+def _platform(ground: Ground) -> tuple[Hardware, Subject]:
+    assert isinstance(ground.platform, Hardware), "simulated readings are taken in the run"
     return ground.platform, Subject(ground.structure, ground.workload.build)
 
 

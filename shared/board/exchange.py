@@ -25,13 +25,19 @@ from shared.networks.operations import Operation
 
 
 def operation_list(
-    operations: Sequence[Operation], positions: ArrayLike, *, batch: int, repeats: int = 32, window_s: float = 5.0
+    operations: Sequence[Operation],
+    positions: ArrayLike,
+    *,
+    batch: int,
+    repeats: int = 32,
+    window_s: float = 5.0,
+    warm_up_s: float = 2.0,
 ) -> dict[str, Any]:
     """The operations at each row of positions (n, p), as a document of JSON types that a board's runner executes.
 
-    batch: images per inference. A measured window lasts at least `repeats` inferences and `window_s` seconds; rows are
-    measured in their order and may repeat. Raises BadInput for positions that are no counts, a batch or repeats below
-    1, and operations whose list doesn't say enough to run them.
+    batch: images per inference. A measured window lasts at least `repeats` inferences and `window_s` seconds, after
+    `warm_up_s` of the same work unread; rows are measured in their order and may repeat. Raises BadInput for positions
+    that are no counts, a batch or repeats below 1, and operations whose list doesn't say enough to run them.
     """
     rows = np.asarray(positions, dtype=np.float64)
     if rows.ndim != 2 or not rows.size or not ((rows >= 1) & (rows == np.floor(rows)) & np.isfinite(rows)).all():
@@ -39,8 +45,8 @@ def operation_list(
     ends = [side.position or 0 for operation in operations for side in (operation.inputs, operation.outputs)]
     if rows.shape[1] <= max(ends):
         raise BadInput(f"{max(ends) + 1} positions a row", rows.shape[1], "structure.positions(widths)")
-    if batch < 1 or repeats < 1 or not 0 <= window_s < math.inf:
-        got = f"batch {batch}, repeats {repeats}, window_s {window_s}"
+    if batch < 1 or repeats < 1 or not (0 <= window_s < math.inf and 0 <= warm_up_s < math.inf):
+        got = f"batch {batch}, repeats {repeats}, window_s {window_s}, warm_up_s {warm_up_s}"
         raise BadInput("a batch and repeats of 1 or more, and seconds", got, "the defaults")
     return {
         "schema": OPERATIONS_SCHEMA,
@@ -48,6 +54,7 @@ def operation_list(
         "batch": batch,
         "repeats": repeats,
         "window_s": window_s,
+        "warm_up_s": warm_up_s,
         "image_size": list(operations[0].input_size),
         "positions": rows.astype(int).tolist(),
         "operations": [dict(entry) for entry in wired(tuple(operations))],
@@ -76,11 +83,16 @@ class BoardWindow:
 
 @dataclass(frozen=True)
 class BoardMeasurement:
-    """What a board has measured of an operation list. idle_watts: mean power of each idle stretch, before and after."""
+    """What a board has measured of an operation list.
+
+    idle_watts: mean power of each idle stretch, before and after. rail: its label, None for times alone. device: the
+    GPU, or "cpu" where torch could use none. versions: of the board's software; its model as "board".
+    """
 
     windows: tuple[BoardWindow, ...]
     idle_watts: tuple[float, ...]
     scope: str
+    rail: str | None
     device: str
     versions: dict[str, str]
 
@@ -106,7 +118,7 @@ class _Rail(BaseModel):
 class _File(BaseModel):
     model_config = ConfigDict(extra="forbid")
     schema_: str = Field(alias="schema")
-    version: Literal[2]
+    version: Literal[3]
     operations_sha256: str
     batch: int
     windows: list[_Window]
@@ -168,7 +180,8 @@ def read_measurement(document: dict[str, Any], path: Path) -> BoardMeasurement:
     rests = [] if rail is None else [read(start, end) for start, end in measured.idle]
     idle = tuple(rest.amount / rest.seconds for rest in rests)
     what = "wall time" if rail is None else scope(rail.label)
-    return BoardMeasurement(tuple(windows), idle, what, measured.device, measured.versions)
+    label = None if rail is None else rail.label
+    return BoardMeasurement(tuple(windows), idle, what, label, measured.device, measured.versions)
 
 
 def _read_json(path: Path) -> _File:

@@ -28,10 +28,10 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 OPERATIONS_SCHEMA = "energy-compression-bench/operations"
 MEASUREMENT_SCHEMA = "energy-compression-bench/board-measurement"
-VERSION = 2  # of both files: a measurement belongs to its list; 1 had no variants and told no dilation
+VERSION = 3  # of both files: a measurement belongs to its list; 1 told no variants, 2 no warm-up and no board
 PASSING = (errno.EAGAIN, errno.EIO, errno.EREMOTEIO, errno.ETIMEDOUT)  # a bus that was busy, a lost acknowledgement
 NO_RAILS = ("", "nc", "sum of shunt voltages")  # labels of channels that measure nothing, in lower case
-WARM_UP = 3  # batches before a window; as many again tell how long one takes
+WARM_UP = 3  # batches before a window, or more for the list's seconds; as many again tell how long one takes
 # What each kind may be, where that is not "plain" alone.
 VARIANTS = {
     "relu": ("plain", "relu6"),
@@ -344,24 +344,28 @@ def measure_row(document: Dict[str, Any], row: int, device: str, root: str) -> D
 
     synchronize = torch.cuda.synchronize if device.startswith("cuda") else (lambda: None)
     infer = build_callable(document, document["batch"], row, device)
-    for _ in range(WARM_UP):
+    warm_s, warmed = time.monotonic() + document["warm_up_s"], 0
+    while warmed < WARM_UP or time.monotonic() < warm_s:
         outputs = infer()
+        synchronize()  # else launches would pile up for longer than the warm-up
+        warmed += 1
     last = document["operations"][-1]
     promised = [document["batch"], channels(last["outputs"], document["positions"][row])] + last["output_size"]
     if list(outputs.shape) + [1] * (4 - outputs.dim()) != promised:
         raise BoardError(f"outputs of shape {promised}", list(outputs.shape), "writing the list anew")
-    synchronize()
     start_s = time.monotonic()
     for _ in range(WARM_UP):
         infer()
     synchronize()
     batch_s = max((time.monotonic() - start_s) / WARM_UP, 1e-6)
-    repeats = max(document["repeats"], math.ceil(document["window_s"] / batch_s))
-    start_s = time.monotonic()
-    for _ in range(repeats):
-        infer()
-    synchronize()
-    end_s = time.monotonic()
+    repeats, more = 0, max(document["repeats"], math.ceil(document["window_s"] / batch_s))
+    start_s = end_s = time.monotonic()
+    while more:  # as a rule once: the first batches may have been slower than the rest
+        for _ in range(more):
+            infer()
+        synchronize()
+        repeats, end_s = repeats + more, time.monotonic()
+        more = max(0, math.ceil((start_s + document["window_s"] - end_s) * repeats / (end_s - start_s)))
     return {"row": row, "repeats": repeats, "start_s": start_s, "end_s": end_s, "conditions": conditions(root)}
 
 
@@ -375,6 +379,14 @@ def conditions(root: str) -> Dict[str, int]:
             except BoardError:
                 continue  # a zone that is asleep is no reason to lose a measurement
     return found
+
+
+def model(root: str) -> str:
+    """The board's model by its device tree below `root`, "" where there is none."""
+    try:
+        return read_text(os.path.join(root, "firmware/devicetree/base/model")).strip("\0")
+    except BoardError:
+        return ""
 
 
 def measure(document: Dict[str, Any], rail: Optional[Rail], period_s: float, idle_s: float, root: str) -> Any:
@@ -412,12 +424,13 @@ def measure(document: Dict[str, Any], rail: Optional[Rail], period_s: float, idl
         "period_s": period_s,
         "dropped_samples": sampler.dropped if sampler else 0,
         "clock": "time.monotonic",
-        "device": torch.cuda.get_device_name(0) if device == "cuda" else platform.machine(),
+        "device": torch.cuda.get_device_name(0) if device == "cuda" else device,
         "versions": {
             "python": platform.python_version(),
             "torch": str(torch.__version__),
             "cuda": str(torch.version.cuda),
             "kernel": platform.release(),
+            "board": model(root),
         },
     }, (sampler.samples if sampler else [])
 

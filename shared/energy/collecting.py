@@ -22,9 +22,9 @@ from shared.energy.bilinear import BilinearModel
 from shared.energy.profiles import Profile, uniform_rows
 from shared.meters import MeterError, Reading
 from shared.networks import Structure
-from shared.platforms import MeasuredPlatform, Subject
+from shared.platforms import Hardware, Subject
 
-BLOCK = 10  # rows that are read in turns with the dense network
+STEP = 10  # rows from one held-out error to the next
 FEWEST = 100  # rows
 FOLDS = 5  # a fifth of the rows is held out, each in its turn
 SETTLED_BLOCKS, SETTLED = 5, 0.05  # the error has settled when its last five values lie this close to their mean,
@@ -54,7 +54,7 @@ class Progress(NamedTuple):
 
 
 def collect(
-    platform: MeasuredPlatform,
+    platform: Hardware,
     subject: Subject,
     *,
     samples: int,
@@ -68,14 +68,14 @@ def collect(
     the device must not wait for itself. Raises MeterError when the sensor fails, or would have to be asked then; what
     is read by then is kept.
     """
-    structure = subject.structure
+    structure, block = subject.structure, platform.block
     what = (platform.name, platform.calibration, platform.short.name, structure.exact_fingerprint, seed)
-    key = content_key("measured profile", BLOCK, FEWEST, *what)
+    key = content_key("measured profile", block, FEWEST, *what)
     path = cache_dir() / "profiles" / f"{key}.npz"
-    rows = uniform_rows(structure, BLOCK * math.ceil(samples / BLOCK), seed)  # blocks are read whole
+    rows = uniform_rows(structure, block * math.ceil(samples / block), seed)  # blocks are read whole
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):  # plans share a profile: who comes second waits, and finds it read
-        known = _read(path)
+        known = _read(path, block)
         if known is None:
             _check(may_read)
             say("profile: looking for the inference batch")
@@ -89,11 +89,12 @@ def collect(
         while len(known.amounts) < samples and not has_settled(errors):
             _check(may_read)
             n = len(known.amounts)
-            block = [structure.upper_bounds, *map(tuple, rows[n : n + BLOCK])]
-            known = known.added(*platform.read(subject, block, known.batch, platform.short))
+            asked = [structure.upper_bounds, *map(tuple, rows[n : n + block])]
+            known = known.added(*platform.read(subject, asked, known.batch, platform.short))
             _write(path, known)
-            n = len(known.amounts)
-            errors += [held_out_error(structure, rows[:n], known.amounts)] if n in _ends(structure, n) else []
+            before_block, n = n, len(known.amounts)
+            ends = [end for end in _ends(structure, n) if end > before_block]
+            errors += [held_out_error(structure, rows[:end], known.amounts[:end]) for end in ends]
             each_s = (time.monotonic() - began_s) / (n - before)
             left_min = each_s * max(0, samples - n) / 60
             say(f"profile: {n} of at most {samples} networks read, {left_min:.0f} min for all of them")
@@ -104,7 +105,7 @@ def collect(
     return Profile(
         rows[:n].astype(np.int32),
         known.amounts[:n],
-        float(np.median(known.dense[: math.ceil(n / BLOCK)])),
+        float(np.median(known.dense[: math.ceil(n / block)])),
         test_samples=n // FOLDS,
         batch=known.batch,
         unit=platform.unit,
@@ -126,7 +127,7 @@ def held_out_error(structure: Structure, rows: NDArray[np.int64], amounts: NDArr
 
 
 def has_settled(errors: list[float]) -> bool:
-    """Whether the last held-out errors, one for each block from FEWEST rows on, are small or alike."""
+    """Whether the last held-out errors, one for each STEP from FEWEST rows on, are small or alike."""
     if len(errors) < SETTLED_BLOCKS:
         return False
     last = np.array(errors[-SETTLED_BLOCKS:])
@@ -135,10 +136,10 @@ def has_settled(errors: list[float]) -> bool:
 
 
 def _ends(structure: Structure, rows: int) -> range:
-    """After how many rows the error is taken: from FEWEST on, or from enough for a fit on four fifths, every block."""
+    """After how many rows the error is taken: from FEWEST on, or from enough for a fit on four fifths, every STEP."""
     unknowns = len(structure.position_bounds)
-    fewest = max(FEWEST, 2 * BLOCK * math.ceil(unknowns * FOLDS / (FOLDS - 1) / BLOCK))
-    return range(fewest, rows + 1, BLOCK)
+    fewest = max(FEWEST, 2 * STEP * math.ceil(unknowns * FOLDS / (FOLDS - 1) / STEP))
+    return range(fewest, rows + 1, STEP)
 
 
 def _check(may_read: bool) -> None:
@@ -152,12 +153,12 @@ def _write(path: Path, known: Progress) -> None:
     atomic_write(path, buffer.getvalue())
 
 
-def _read(path: Path) -> Progress | None:
+def _read(path: Path, block: int) -> Progress | None:
     """What an earlier process has read; None when there is nothing, or damage."""
     try:
         with np.load(path, allow_pickle=False) as file:
             known = Progress(**{name: file[name] for name in Progress._fields})
     except Exception:  # damage shows as a dozen kinds of error, from a missing file to a false checksum
         return None
-    sound = len(known.amounts) == len(known.low) == len(known.high) == BLOCK * len(known.dense)
+    sound = len(known.amounts) == len(known.low) == len(known.high) == block * len(known.dense)
     return known._replace(batch=int(known.batch)) if sound else None

@@ -18,14 +18,16 @@ from shared.meters.nvml_devices import cuda_device
 from shared.meters.nvml_library import Library
 from shared.meters.nvml_wheels import missing_code
 from shared.platforms import simulated
-from shared.platforms.measured import MeasuredPlatform
+from shared.platforms.board import BoardPlatform
+from shared.platforms.measured import Hardware, MeasuredPlatform
 
-Platform = simulated.SimulatedPlatform | MeasuredPlatform
+Platform = simulated.SimulatedPlatform | Hardware
 
 HERE = {"cpu": "the processor of this machine", "local": "the GPU of this machine"}
 MODELS = {"1080ti": "GTX 1080 Ti", "tx2": "Jetson TX2"}  # as the driver and the board's device tree name them
 UNITS: dict[str, Literal["J", "s"]] = {"energy": "J", "latency": "s"}
-METERS = ("auto", "nvml", "ina3221:RAIL", "rapl", "rapl:dram", "clock", "sim", "replay:FILE")
+METERS = ("auto", "nvml", "ina3221:RAIL", "rapl", "rapl:dram", "clock", "sim", "replay:FILE", "board:RAIL@PLACE")
+OWN_RUNNER = ("tx2",)  # boards whose Python is too old for this suite
 
 
 def devices() -> tuple[str, ...]:
@@ -47,10 +49,12 @@ def choose(device: str, metric: str = "energy", meter: str = "auto", *, root: Pa
     kind, _, detail = meter.partition(":")
     if kind not in [known.partition(":")[0] for known in METERS]:
         raise BadInput(f"a meter out of {', '.join(METERS)}", repr(meter), "--meter auto")
-    if detail and kind not in ("ina3221", "rapl", "replay"):
+    if detail and kind not in ("ina3221", "rapl", "replay", "board"):
         raise BadInput(f"--meter {kind} without more", repr(meter), f"--meter {kind}")
     if kind == "sim" and device in HERE:
         raise BadInput(f"a simulated device for --meter sim ({', '.join(simulated.names())})", device, "--meter auto")
+    if kind == "board":
+        return _on_its_own(device, metric, detail)
     if kind != "sim" and (device in HERE or _is_here(device, root)):
         try:
             return _measured(device, metric, kind, detail, root)
@@ -62,6 +66,17 @@ def choose(device: str, metric: str = "energy", meter: str = "auto", *, root: Pa
         model = MODELS.get(device, f"device that {device} simulates")
         raise BadInput(f"a {model} in this machine for --meter {kind}", "none", "--meter sim, or --device local")
     return simulated.get(device, UNITS[metric])
+
+
+def _on_its_own(device: str, metric: str, detail: str) -> BoardPlatform:
+    rail, _, place = detail.rpartition("@")
+    if device not in OWN_RUNNER:
+        raise BadInput(f"--device {' or '.join(OWN_RUNNER)} for --meter board", device, "--meter auto")
+    hint = "--meter board:VDD_IN@HOST, or ./FOLDER for HOST; --metric latency --meter board:HOST"
+    if not place or place.startswith("-") or bool(rail) != (UNITS[metric] == "J"):
+        expected = "a rail and a place for --metric energy, a place alone for latency"
+        raise BadInput(expected, f"--metric {metric} --meter board:{detail}", hint)
+    return BoardPlatform(device, MODELS[device], rail, place)
 
 
 def _measured(device: str, metric: str, kind: str, detail: str, root: Path) -> MeasuredPlatform:

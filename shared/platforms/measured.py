@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -40,13 +41,40 @@ class Subject:
     build: Callable[[tuple[int, ...]], nn.Module]
 
 
-class MeasuredPlatform:
+class Hardware(ABC):
+    """A platform that networks run on while a meter reads.
+
+    name: as `--device` calls it. source: whether its meter is real. meter, host: who reads, and what, for a person.
+    unit: the meter's. calibration: a hash of what decides readings beside the network. full, short: settings of
+    readings that count, and of a profile's. block: how many networks of a profile are best read at once. say: told when
+    a reading waits.
+    """
+
+    name: str
+    source: Literal["measured", "simulated"]
+    meter: str
+    host: str
+    unit: Literal["J", "s"]
+    calibration: str
+    full: Settings
+    short: Settings
+    block: int = 10
+    say: Callable[[str], None] = staticmethod(lambda _: None)
+
+    @abstractmethod
+    def read(self, subject: Subject, widths: Sequence[Sequence[int]], batch: int, settings: Settings) -> list[Reading]:
+        """One reading per image for each row of `widths`, taken in turns. Raises MeterError when the sensor fails."""
+
+    @abstractmethod
+    def inference_batch(self, subject: Subject) -> int:
+        """How many images an inference takes at once."""
+
+
+class MeasuredPlatform(Hardware):
     """A processor or a GPU of this machine, and the meter that reads it.
 
-    name: as `--device` calls it. device: where torch runs networks, "cpu" or "cuda:0". A processor runs them on one
-    thread that stays on one core. unit: the meter's. calibration: a hash of what decides readings beside the network
-    (host class, device, torch, meter, scope, which sensor). full, short: settings of readings that count, and of a
-    profile's. say: told when a reading waits.
+    device: where torch runs networks, "cpu" or "cuda:0". A processor runs them on one thread that stays on one core.
+    calibration: of host class, device, torch, meter, scope, which sensor.
     """
 
     def __init__(
@@ -58,7 +86,7 @@ class MeasuredPlatform:
         clock: Clock | None = None,
     ) -> None:
         self.name, self.sensor, self.device = name, meter, torch.device(device)
-        self.source: Literal["measured", "simulated"] = "simulated" if meter.simulated else "measured"
+        self.source = "simulated" if meter.simulated else "measured"
         self.meter, self.unit = f"{meter.name} ({meter.scope})", meter.unit
         self.clock = clock or MachineClock()
         chip = processor() if device == "cpu" else torch.cuda.get_device_name(self.device)
@@ -67,7 +95,6 @@ class MeasuredPlatform:
         self.calibration = content_key(self.host, torch.__version__, meter.name, meter.scope, meter.identity())[:12]
         clocked = meter.method == "clock"
         self.full, self.short = (CLOCK_FULL, CLOCK_SHORT) if clocked else (FULL, SHORT)
-        self.say: Callable[[str], None] = lambda _: None
 
     def read(self, subject: Subject, widths: Sequence[Sequence[int]], batch: int, settings: Settings) -> list[Reading]:
         """One reading per image for each row of `widths`, taken in turns so that a drift meets all alike.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -12,10 +13,12 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,7 +36,7 @@ def document() -> dict[str, Any]:
     model = networks.build("mobilenet", width_multiplier=0.25, input_size=28, in_channels=1, num_classes=10)
     structure = networks.structure(model)
     rows = structure.positions([[1] * 14, list(structure.upper_bounds)])
-    return operation_list(structure.operations, rows, batch=2, repeats=3, window_s=0.3)
+    return operation_list(structure.operations, rows, batch=2, repeats=3, window_s=0.3, warm_up_s=0.1)
 
 
 @pytest.fixture
@@ -72,7 +75,7 @@ def test_a_board_measures_what_the_host_has_written(tmp_path: Path, sysfs: Path,
         assert window.conditions == {"class/thermal/thermal_zone0/temp": 41500}
     assert measurement.idle_watts == (pytest.approx(WATTS), pytest.approx(WATTS))
     assert measurement.scope == "rail VDD_IN (whole module)"
-    assert measurement.versions.keys() == {"python", "torch", "cuda", "kernel"}
+    assert measurement.versions.keys() == {"python", "torch", "cuda", "kernel", "board"}
 
 
 def test_without_a_rail_there_are_times_alone(tmp_path: Path, document: dict[str, Any]) -> None:
@@ -98,7 +101,7 @@ def test_rails_are_listed(tmp_path: Path, sysfs: Path) -> None:
         (["missing.json"], "expected an operation list at missing.json"),
         (["broken.json"], "expected an operation list at broken.json"),
         (["older.json"], "('energy-compression-bench/operations', 1); try the runner.py that belongs to it"),
-        (["foreign.json"], "expected an operation list of version 2, got"),
+        (["foreign.json"], "expected an operation list of version 3, got"),
         (["operations.json", "--rail", "VDD_CPU"], "expected a rail labelled VDD_CPU, got rails VDD_IN"),
     ],
 )
@@ -153,6 +156,24 @@ def test_a_network_that_is_not_the_list_is_refused(document: dict[str, Any]) -> 
         runner.measure_row(document | {"operations": operations}, 0, "cpu", "/nowhere")
 
 
+def test_a_window_is_as_long_as_its_list_says_though_first_batches_were_slow(
+    monkeypatch: pytest.MonkeyPatch, document: dict[str, Any]
+) -> None:
+    """Batches of 0.2 s until the window has begun, of 10 ms from then on, on a clock that they alone move."""
+    now_s, batches_s = [0.0], itertools.chain([0.2] * 8, itertools.repeat(0.01))
+
+    def infer() -> torch.Tensor:
+        now_s[0] += next(batches_s)
+        return torch.zeros(2, 10)
+
+    monkeypatch.setattr(runner, "build_callable", lambda *_: infer)
+    monkeypatch.setattr(runner, "time", SimpleNamespace(monotonic=lambda: now_s[0]))
+    row = runner.measure_row(document | {"warm_up_s": 0.9}, 1, "cpu", "/nowhere")
+    assert row["start_s"] == pytest.approx(5 * 0.2 + 3 * 0.2)  # five of warm-up, three to tell how long one takes
+    assert row["end_s"] - row["start_s"] == pytest.approx(0.3)
+    assert row["repeats"] == 30 and next(batches_s) == 0.01
+
+
 def write_measurement(
     folder: Path, document: dict[str, Any], times_s: Any, watts: Any, windows: Any, **changes: Any
 ) -> Path:
@@ -160,7 +181,7 @@ def write_measurement(
     keys = ("row", "repeats", "start_s", "end_s", "conditions")
     measurement = {
         "schema": runner.MEASUREMENT_SCHEMA,
-        "version": 2,
+        "version": 3,
         "operations_sha256": runner.fingerprint(document),
         "batch": document["batch"],
         "windows": [dict(zip(keys, window, strict=True)) for window in windows],
@@ -274,7 +295,7 @@ WINDOW = {"row": 0, "repeats": 1, "start_s": 1.0, "end_s": 2.0, "conditions": {}
         (lambda path: path.write_bytes(b"\xff\xfe"), "a board's measurement at"),
         (lambda path: path.write_text("[]"), "another kind of file"),
         (damage(schema="other"), "another kind of file"),
-        (damage(version=1), "version: Input should be 2"),
+        (damage(version=1), "version: Input should be 3"),
         (damage(windows=[{"row": 0}]), r"windows\.0\.repeats: Field required"),
         (damage(extra=1), "extra: Extra inputs"),
         (damage(operations_sha256="0"), "one of another list"),

@@ -46,7 +46,7 @@ def test_it_finds_the_true_model_and_stops() -> None:
     bench, said = Bench(ToyNet(), bilinear()), list[str]()
     profile = energy.collect(bench.platform, bench.subject, samples=1000, say=said.append)
     fit = energy.fit(profile, bench.subject.structure)
-    assert len(profile.amounts) == collecting.FEWEST + (collecting.SETTLED_BLOCKS - 1) * collecting.BLOCK
+    assert len(profile.amounts) == collecting.FEWEST + (collecting.SETTLED_BLOCKS - 1) * collecting.STEP
     assert profile.unit == fit.model.unit == "s" and profile.batch == 1
     assert profile.dense_reading == pytest.approx(1.0) and profile.noise == pytest.approx(0.0, abs=1e-12)
     assert fit.relative_error < 1e-6
