@@ -123,9 +123,10 @@ def plan_(
     request = plan.Request(*asked, compute=compute, compile=compile)
     made = plan.make(request, lambda line: console.print(line, highlight=False))
     console.print(say.first_line(made.ground), highlight=False)
-    if (missing := cost.missing_weights(made)) is not None:
+    with say.computing("timing a plan"):  # by training steps
+        missing, estimate = cost.missing_weights(made), cost.estimate(made, made.jobs)
+    if missing is not None:
         console.print(missing, highlight=False, soft_wrap=True)
-    estimate = cost.estimate(made, made.jobs)
     for job, seconds in estimate.job_seconds.items():
         budget = "no budget" if job.budget is None else f"{job.budget.amount:.4g} {made.ground.unit}"
         console.print(f"  {job.name}: {budget}, about {minutes(seconds)}", highlight=False)

@@ -65,7 +65,9 @@ def dense(
         console.print(f"{network} on {dataset}: {reached}")
 
     if weights is not None and loaded is not None:
-        show(dense_weights.load(loaded, weights, work, images))
+        with say.computing("testing dense weights"):
+            found = dense_weights.load(loaded, weights, work, images)
+        show(found)
         kept = dense_weights.loaded_folder(work, images)
         console.print(f"kept in {kept}; without that folder other weights are taken again", soft_wrap=True)
         return

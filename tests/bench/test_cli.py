@@ -154,6 +154,30 @@ def test_a_run_checks_its_files_first(command: Command, tmp_path: Path, monkeypa
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "work"),
+    [
+        (("plan", "--protocol", "smoke", "--methods", "uniform"), "bench.cost.estimate"),
+        (("dense", "--weights", "FILE"), "bench.dense.load"),
+    ],
+)
+def test_what_computes_beside_a_run_holds_the_processor(
+    arguments: tuple[str, ...], work: str, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that no reading of another process is taken meanwhile."""
+    holders = list[str]()
+
+    def look(*_: object) -> None:
+        holders.extend(path.read_text() for path in (cache_dir() / "locks").glob("cpu.user-*.holder"))
+        raise BadInput("nothing", "enough", "seeing")
+
+    torch.save(workload.get("mobilenet", "fashion-mnist").build().state_dict(), tmp_path / "FILE")
+    monkeypatch.setattr(work, look)
+    code, _, _ = command(*(str(tmp_path / "FILE") if part == "FILE" else part for part in arguments))
+    assert code == 2 and len(holders) == 1 and holders[0].startswith(f"process {os.getpid()} (")
+    assert not list((cache_dir() / "locks").glob("cpu.user-*"))
+
+
 def test_bad_arguments_as_the_shell_sees_them(cache: Path, tmp_path: Path) -> None:
     done = bench("run", "--methods", "nope", "--out", str(tmp_path / "runs"), cache=cache)
     assert done.returncode == 2 and done.stdout == ""
