@@ -83,7 +83,7 @@ def run(
     request = plan.Request(*asked, repair=repair, compute=compute, compile=compile)
     made = plan.make(request, lambda line: console.print(line, highlight=False))
     console.print(say.first_line(made.ground), highlight=False)
-    made.ground.dataset.check(lambda line: console.print(line, highlight=False, soft_wrap=True))
+    say.check_files(made.ground.dataset, console)
     jobs = processes(jobs, compute)
     records = runner.run(made, Store(out), jobs=jobs, fresh=fresh, command=request.command, console=console)
     pages = report.render(records, out)

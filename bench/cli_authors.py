@@ -58,7 +58,7 @@ def dense(
     images = work.load_data(None if data is None else Path(data))
     name = images.objective.score_name
     console = say.console()
-    images.check(lambda line: console.print(line, highlight=False, soft_wrap=True))
+    say.check_files(images, console)
 
     def show(found: dense_weights.DenseWeights) -> None:
         reached = f"{100 * found.accuracy:.2f} % {name} on test, weights {found.fingerprint}"

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from bench.plan import Ground
+    from shared.data import Dataset
 
 
 AMOUNTS = {"J": "joules", "s": "seconds"}
@@ -28,6 +29,13 @@ def computing(purpose: str) -> AbstractContextManager[None]:
     from shared.platforms.measured import WAIT_S
 
     return device_lock("cpu", purpose, shared=True, wait_s=WAIT_S, say=lambda line: print(line, flush=True))
+
+
+def check_files(dataset: Dataset, console: Console) -> None:
+    """Read the files of a data set that has any, see Dataset.check, and say so."""
+    if dataset.folder is not None:
+        with computing(f"checking {dataset.name}"):
+            dataset.check(lambda line: console.print(line, highlight=False, soft_wrap=True))
 
 
 def first_line(ground: Ground) -> str:

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +18,7 @@ from bench import cli, options, workload
 from methods import registry
 from shared.cache import cache_dir
 from shared.data import Dataset
+from shared.data.files import FileSplit
 from shared.errors import BadFile, BadInput
 
 ROOT = Path(__file__).parents[2]
@@ -128,8 +128,15 @@ def test_what_is_wrong_with_a_command_is_named(arguments: tuple[str, ...], words
 
 
 def test_damaged_training_images_are_named_before_anything_starts(
-    command: Command, cityscapes_tree: Path, tmp_path: Path
+    command: Command, cityscapes_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    holders, check = list[str](), FileSplit.check
+
+    def watched(split: FileSplit) -> None:
+        holders.extend(path.read_text() for path in (cache_dir() / "locks").glob("cpu.user-*.holder"))
+        check(split)
+
+    monkeypatch.setattr(FileSplit, "check", watched)
     root = tmp_path / "tree"
     shutil.copytree(cityscapes_tree, root)
     bad = root / "leftImg8bit/train/bremen/bremen_000004_000019_leftImg8bit.png"
@@ -141,16 +148,17 @@ def test_damaged_training_images_are_named_before_anything_starts(
     assert code == 2 and len(error.splitlines()) == 1 and f"a whole image in {bad}, got OSError" in error
     assert told == f"reading all 25 images in {root} once, to find damaged files now\n"
     assert not (cache_dir() / "dense").exists()
+    assert holders == [f"process {os.getpid()} (checking cityscapes)"]  # so nobody reads the processor meanwhile
 
 
 def test_a_run_checks_its_files_first(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def check(self: Dataset, say: Callable[[str], None]) -> None:
-        raise BadFile("a whole image in here.png", "half of one", "fetching it again")
+    def check(dataset: Dataset, console: object) -> None:
+        raise BadFile(f"whole images of {dataset.name}", "half of one", "fetching it again")
 
-    monkeypatch.setattr(Dataset, "check", check)
+    monkeypatch.setattr(cli.say, "check_files", check)
     out = tmp_path / "runs"
     code, _, error = command("run", "--methods", "uniform", "--protocol", "smoke", "--out", str(out))
-    assert code == 2 and error == "expected a whole image in here.png, got half of one; try fetching it again\n"
+    assert code == 2 and error == "expected whole images of fashion-mnist, got half of one; try fetching it again\n"
     assert not out.exists()
 
 
