@@ -7,6 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,10 +19,14 @@ import torch
 
 from bench import cli, options, workload
 from methods import registry
+from shared import platforms
 from shared.cache import cache_dir
 from shared.data import Dataset
 from shared.data.files import FileSplit
 from shared.errors import BadFile, BadInput
+from shared.meters import probing
+from tests.shared.meters.nvml_stub.fake import COUNTER, Board, FakeNvml
+from tests.shared.meters.test_ina3221 import hwmon, iio, write
 
 ROOT = Path(__file__).parents[2]
 
@@ -284,7 +291,65 @@ def test_lists(command: Command) -> None:
     assert {"ecc", "netadapt", "amc"} <= {line.split()[0] for line in command("methods")[1].splitlines()}
     assert command("networks")[1].split() == ["alexnet", "erfnet", "mobilenet", "resnet18"]
     assert command("datasets")[1].split() == ["fashion-mnist", "garment-scenes", "imagenet", "cityscapes"]
-    assert "simulated" in command("devices")[1]
+
+
+def nothing(root: Path) -> list[str]:
+    return ["none   INA3221 rails: expected an INA3221 below", "none   RAPL package: expected a zone named package"]
+
+
+def processor(root: Path) -> list[str]:
+    zone = root / "sys/class/powercap/intel-rapl:0"
+    write(zone, name="package-0", energy_uj=123456, max_energy_range_uj=262143328850)
+    return [
+        "cpu      energy   measured by rapl (processor package) on ",
+        "found  RAPL package: package-0",
+        "none   RAPL dram: expected a zone named dram",
+    ]
+
+
+def jetson(root: Path) -> list[str]:
+    folder = iio(root / "sys", "0-0041/iio:device0", 0, "VDD_IN", 4321)
+    iio(root / "sys", "0-0041/iio:device0", 1, "VDD_SYS_CPU", 539)
+    (folder / "in_power1_input").unlink()
+    return [
+        "found  INA3221 VDD_IN: 4.321 W, rail VDD_IN (whole module)",
+        "none   INA3221 VDD_SYS_CPU: expected a sensor",
+    ]
+
+
+def newer_jetson(root: Path) -> list[str]:
+    hwmon(root / "sys", "1-0040/hwmon/hwmon3", 3, "VDD_IN", 2000)
+    return ["found  INA3221 VDD_IN: 10.000 W"]
+
+
+@pytest.mark.parametrize("set_up", [nothing, processor, jetson, newer_jetson])
+@pytest.mark.parametrize("card", [True, False])
+def test_devices_tells_what_was_found_and_how_to_get_the_rest(
+    set_up: Callable[[Path], list[str]], card: bool, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began_s, board = time.monotonic(), Board([(0.013 * k, 60.0 + k % 7) for k in range(2000)])
+    board.lacking(*(() if card else ("nvmlInit",)), COUNTER, code=3 if card else 12)
+    nvml = FakeNvml(board, lambda: time.monotonic() - began_s)
+    monkeypatch.setattr(platforms, "choose", partial(platforms.choose, root=tmp_path))
+    monkeypatch.setattr(probing, "probe", partial(probing.probe, tmp_path, nvml))
+    expected = set_up(tmp_path)
+    expected += ["1080ti   energy   simulated by simulator, ", "cpu      latency  measured by clock (wall time) on "]
+    expected += ["found  clock wall time: monotonic"]
+    if card:
+        expected += [
+            "found  NVML library: driver 580.95",
+            "none   GTX 1080 Ti GPU-1080aaaa-0000 energy counter: expected",
+        ]
+        expected += ["found  GTX 1080 Ti GPU-1080aaaa-0000 power usage: update period "]
+    else:
+        expected += [
+            "none   NVML library: expected a start of the library from NVML, got LIBRARY_NOT_FOUND; try installing"
+        ]
+    code, told, _ = command("devices")
+    assert code == 0
+    for line in expected:
+        assert sum(found.startswith(line) for found in told.splitlines()) == 1, (line, told)
+    assert all("; try " in line for line in told.splitlines() if line.startswith("none "))
 
 
 def test_run_end_to_end_then_again_then_fresh(cache: Path, tmp_path: Path) -> None:
