@@ -73,18 +73,18 @@ def _search_samples(job: Job, ground: Ground) -> int:
 
 def missing_weights(plan: Plan) -> str | None:
     """What a person is told where the dense weights have to be loaded or trained before the first run."""
-    ground, data = plan.ground, "" if plan.request.data is None else " --data DIR"
+    ground, in_files = plan.ground, plan.request.data is not None
     if dense.find(ground.workload, ground.dataset) is not None:
         return None
     recipe, work = dense.recipe_of(ground.workload), ground.workload
     step_s, _ = _prices(ground)
     seconds = recipe.iterations * step_s * recipe.batch_size / ground.protocol.batch_size
     passes = recipe.iterations * recipe.batch_size / len(ground.dataset.train)
+    training = "which `run` asks for; without --weights it trains them" if in_files else "else `run` trains them first"
     return (
-        f"no dense weights of {work.network} on {work.dataset} yet: `python -m bench dense --network {work.network} "
-        f"--dataset {work.dataset}{data} --weights FILE` loads trained ones; else `run` trains them first, "
-        f"{recipe.iterations:,} iterations of batch {recipe.batch_size}, {passes:,.1f} passes over the images, "
-        f"about {minutes(seconds)} more"
+        f"no dense weights of {work.network} on {work.dataset} yet: {dense.loading(work, in_files)} loads trained ones"
+        f"{',' if in_files else ';'} {training}, {recipe.iterations:,} iterations of batch {recipe.batch_size}, "
+        f"{passes:,.1f} passes over the images, about {minutes(seconds)} more"
     )
 
 

@@ -27,7 +27,7 @@ from shared.data import Dataset
 from shared.errors import BadInput
 from shared.ledger import Ledger
 from shared.memory import keep_freed_memory
-from shared.networks import build, structure
+from shared.networks import build, published_weights, structure
 from shared.networks.pretrained import load_checkpoint
 from shared.rng import forked
 from shared.training import restore_training, score, train_mode, training_state
@@ -237,6 +237,26 @@ def find(workload: Workload, dataset: Dataset) -> DenseWeights | None:
         return loaded
     key = weights_key(workload, dataset)
     return _read(workload, key, SHIPPED) or _read(workload, key, _cached(workload, dataset))
+
+
+def loading(workload: Workload, in_files: bool) -> str:
+    """The command that loads trained weights; `in_files`: the images are not embedded."""
+    data = " --data DIR" if in_files else ""
+    names = f"--network {workload.network} --dataset {workload.dataset}"
+    return f"`python -m bench dense {names}{data} --weights FILE`"
+
+
+def check_weights(workload: Workload, dataset: Dataset, *, in_files: bool) -> None:
+    """Raise BadInput where a run would train the dense network on large images first: that is days, and no recipe here
+    was tuned for it.
+    """
+    if in_files and find(workload, dataset) is None:
+        known = published_weights(workload.network, workload.dataset)
+        raise BadInput(
+            f"dense weights of {workload.network} on {workload.dataset}, which a run does not train there",
+            "none",
+            loading(workload, in_files) + (f", FILE being {known}" if known else ""),
+        )
 
 
 def obtain(workload: Workload, dataset: Dataset, progress: Progress) -> DenseWeights:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from bench import protocols, workload
+from bench import dense, protocols, workload
 from bench.budgets import Budget, budget_text, default_budgets, distinct
 from bench.names import slug
 from bench.workload import Workload
@@ -138,8 +138,17 @@ class Ground:
         return f"{low:.4g} {unit} to below {high:.4g} {unit} per image, fractions {least:.4g} to below {most:.4g}"
 
 
-def lay_ground(request: Request, say: Callable[[str], None] = lambda _: None, *, may_read: bool = True) -> Ground:
-    """Profile the platform, or take the profile from the cache (always without `may_read`), and fit the model."""
+def lay_ground(
+    request: Request,
+    say: Callable[[str], None] = lambda _: None,
+    *,
+    may_read: bool = True,
+    weights_first: bool = False,
+) -> Ground:
+    """Profile the platform, or take the profile from the cache (always without `may_read`), and fit the model.
+
+    `weights_first` raises BadInput where that would be for a run that has no dense weights to begin with.
+    """
     place = computing(request.compute, request.compile)
     place.enter()  # workers come through here too
     protocol = protocols.get(request.protocol, request.network)
@@ -153,6 +162,8 @@ def lay_ground(request: Request, say: Callable[[str], None] = lambda _: None, *,
         anatomy = structure(work.build())
     checked_cache_dir()
     dataset = work.load_data(None if request.data is None else Path(request.data)).to(place.device)
+    if weights_first:
+        dense.check_weights(work, dataset, in_files=request.data is not None)
     if isinstance(platform, MeasuredPlatform):
         subject, platform.say = Subject(anatomy, work.build), say
         profile = energy.collect(platform, subject, samples=protocol.profile_samples, say=say, may_read=may_read)
@@ -199,8 +210,8 @@ class Plan:
         return content_key(*told, code, method_source, torch.__version__, self.ground.computing.told)
 
 
-def make(request: Request, say: Callable[[str], None] = lambda _: None) -> Plan:
-    """Check a request and turn it into a plan; `say` is told what takes long.
+def make(request: Request, say: Callable[[str], None] = lambda _: None, *, weights_first: bool = False) -> Plan:
+    """Check a request and turn it into a plan; `say` is told what takes long, `weights_first` as in `lay_ground`.
 
     Raises BadInput; writes nothing but caches.
     """
@@ -216,7 +227,7 @@ def make(request: Request, say: Callable[[str], None] = lambda _: None) -> Plan:
     protocol = protocols.get(request.protocol)
     seeds = protocol.seeds if request.seeds is None else tuple(_listed(request.seeds, "seeds (integers >= 0)", _seed))
     texts = None if request.budgets is None else _listed(request.budgets, "budgets", budget_text(request.metric))
-    ground = lay_ground(request, say)
+    ground = lay_ground(request, say, weights_first=weights_first)
     budgets = distinct(default_budgets(ground) if texts is None else tuple(texts), ground)
     jobs = [
         Job(name, budget, seed)

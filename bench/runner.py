@@ -101,9 +101,10 @@ def _work(
 
     pools = [start() for _ in range(min(jobs, len(waiting)))]  # of one process each: who dies takes no other job along
     try:
-        console.print("computing the dense network's logits for distillation", highlight=False)
         seeds = dict.fromkeys(job.seed for job in waiting)
         pieces = [(seed, first) for seed in seeds for first in teacher.chunks(plan.ground)]
+        if pieces:
+            console.print("computing the dense network's logits for distillation", highlight=False)
         parts = [pool.submit(_prepare, pieces[place :: len(pools)]) for place, pool in enumerate(pools)]
         for place, part in enumerate(parts):
             try:

@@ -32,6 +32,7 @@ from bench.report.paper_parts import (
 )
 from bench.report.render import environment, tidy
 from bench.report.text import table
+from shared import networks
 from shared.errors import BadInput
 
 NAME = "paper.md"
@@ -122,6 +123,7 @@ def _section(item: str, found: Sequence[Experiment]) -> dict[str, Any]:
             for each in here
         ],
         "weights_command": here[0].weights_command,
+        "weights_file": networks.published_weights(here[0].network, here[0].dataset),
         "commands": [each.command for each in here if not each.pages],
         "embedded_commands": [each.embedded_command for each in here if not each.alike],
         "notes": notes.lines(),

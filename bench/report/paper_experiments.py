@@ -44,7 +44,7 @@ class Experiment:
 
     @property
     def weights_command(self) -> str:
-        """The command that takes trained dense weights; without it they are trained first."""
+        """The command that takes trained dense weights, without which there is no run on these data."""
         return f"python -m bench dense --network {self.network} --dataset {self.dataset} --data DIR --weights FILE"
 
     @property

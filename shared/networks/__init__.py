@@ -37,6 +37,7 @@ __all__ = [
     "compact",
     "importance",
     "names",
+    "published_weights",
     "scaled_pixels",
     "structure",
     "trained_on",
@@ -59,6 +60,12 @@ def scaled_pixels(name: str, dataset: str) -> tuple[float, float] | None:
     """(mean, std) of pixels in 0..1 that network `name` wants on that data set; None for the data set's own."""
     network = importlib.import_module(f"{zoo.__name__}.{name}").NETWORK
     return getattr(network, "scaled_pixels", {}).get(dataset)
+
+
+def published_weights(name: str, dataset: str) -> str | None:
+    """The public file with weights of network `name` trained on that data set, for a person."""
+    network = importlib.import_module(f"{zoo.__name__}.{name}").NETWORK
+    return getattr(network, "published_weights", {}).get(dataset)
 
 
 def build(

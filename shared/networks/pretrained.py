@@ -1,9 +1,8 @@
 """Weights from elsewhere: a checkpoint file, read without running anything in it, checked, then put into a network.
 
-torchvision's files for AlexNet (alexnet-owt-7be5be79.pth) and ResNet-18 (resnet18-f37072fd.pth) and ERFNet's
-(erfnet_pretrained.pth of Eromera/erfnet_pytorch) are taken as they are. torchvision has no MobileNet v1; that of ECC's
-published code (imagenet_pretrained_mbnet.pt, converted from TensorFlow) loses its background class and has its kernels
-turned, by which the network here computes the same (see shared.networks.zoo.mobilenet).
+The files that the zoo's networks name as `published_weights` are taken as they are. torchvision has no MobileNet v1;
+that of ECC's published code, converted from TensorFlow, loses its background class and has its kernels turned, by which
+the network here computes the same (see shared.networks.zoo.mobilenet).
 """
 
 from __future__ import annotations

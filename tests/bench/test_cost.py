@@ -23,7 +23,7 @@ def timings(ground: Ground, in_cache: Path, monkeypatch: pytest.MonkeyPatch) -> 
         timed.append(given)
         return STEP_S, FORWARD_S
 
-    monkeypatch.setattr(plan, "lay_ground", lambda request, say: ground)
+    monkeypatch.setattr(plan, "lay_ground", lambda *_, **__: ground)
     monkeypatch.setattr(cost.harness, "unit_costs", unit_costs)
     cost._prices.cache_clear()
     yield timed
@@ -117,5 +117,7 @@ def test_missing_dense_weights_are_told_with_their_price(
     assert "`python -m bench dense --network mobilenet --dataset fashion-mnist --weights FILE`" in told
     passes = 720 * 32 / len(ground.dataset.train)
     assert f"720 iterations of batch 32, {passes:.1f} passes over the images, about 12 min more" in told  # 2 * 0.5 s
-    elsewhere = replace(made, request=replace(made.request, data="/place"))
-    assert "--dataset fashion-mnist --data DIR --weights FILE" in (cost.missing_weights(elsewhere) or "")
+    assert "else `run` trains them first, 720 iterations" in told
+    elsewhere = cost.missing_weights(replace(made, request=replace(made.request, data="/place"))) or ""
+    assert "--dataset fashion-mnist --data DIR --weights FILE" in elsewhere
+    assert "which `run` asks for; without --weights it trains them, 720 iterations" in elsewhere

@@ -17,7 +17,7 @@ from shared.errors import BadInput
 
 @pytest.fixture(autouse=True)
 def _ground(ground: Ground, in_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "lay_ground", lambda request, say: ground)
+    monkeypatch.setattr(plan, "lay_ground", lambda *_, **__: ground)
 
 
 def test_jobs_are_the_product_and_the_dense_control_has_no_budget() -> None:
@@ -100,7 +100,7 @@ def test_the_ends_of_the_printed_range_can_be_asked_for(
 ) -> None:
     """With other joules of the dense network too, since rounding to nearest goes inwards half of the time."""
     other = replace(ground, profile=replace(ground.profile, dense_reading=factor * ground.dense_reading))
-    monkeypatch.setattr(plan, "lay_ground", lambda request, say: other)
+    monkeypatch.setattr(plan, "lay_ground", lambda *_, **__: other)
     with pytest.raises(BadInput) as caught:
         plan.make(Request(methods="uniform", protocol="smoke", budgets="0.0001"))
     found = re.search(

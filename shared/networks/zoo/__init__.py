@@ -8,9 +8,10 @@ A file sets NETWORK to an nn.Module class with
 whose keyword defaults are the network's own and which sets `input_shape`. A dict `trained_on` says on which data sets
 it is trained and with which arguments other than those that fit the data: the width multiplier, and an `input_size`
 where images are to be resized. A dict `scaled_pixels` says on which data sets pixels in 0..1 are to be
-(pixel - mean) / std by other numbers than the data set's: (mean, std). Where public weights differ in names or layout,
-a method `from_published(tensors)` gives them as they are here. Layers are plain torch modules; the table of units is
-derived from them. A depthwise convolution carries `depthwise = True`: at one channel its shape doesn't tell.
+(pixel - mean) / std by other numbers than the data set's: (mean, std). A dict `published_weights` tells a person which
+public file is trained on a data set; where it differs in names or layout, a method `from_published(tensors)` gives them
+as they are here. Layers are plain torch modules; the table of units is derived from them. A depthwise convolution
+carries `depthwise = True`: at one channel its shape doesn't tell.
 """
 
 from __future__ import annotations

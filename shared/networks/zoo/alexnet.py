@@ -22,6 +22,7 @@ class AlexNet(nn.Module):
     """
 
     trained_on: ClassVar = {"fashion-mnist": {"width_multiplier": 0.25, "input_size": 64}, "imagenet": {}}
+    published_weights: ClassVar = {"imagenet": "torchvision's alexnet-owt-7be5be79.pth"}
 
     def __init__(
         self,

@@ -110,6 +110,7 @@ class ERFNet(nn.Module):
     """
 
     trained_on: ClassVar = {"garment-scenes": {"width_multiplier": 0.25}, "cityscapes": {}}
+    published_weights: ClassVar = {"cityscapes": "erfnet_pretrained.pth of Eromera/erfnet_pytorch"}
     keeps_residual_trunk = True
 
     def __init__(

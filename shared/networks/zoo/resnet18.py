@@ -43,6 +43,7 @@ class ResNet18(nn.Module):
     """
 
     trained_on: ClassVar = {"fashion-mnist": {"width_multiplier": 0.25}, "imagenet": {}}
+    published_weights: ClassVar = {"imagenet": "torchvision's resnet18-f37072fd.pth"}
 
     def __init__(
         self,
