@@ -81,7 +81,7 @@ def run(
     check_writable("--out", out)
     asked = (methods, device, network, dataset, protocol, budgets, seeds, data, metric, meter, energy_model)
     request = plan.Request(*asked, repair=repair, compute=compute, compile=compile)
-    made = plan.make(request, lambda line: console.print(line, highlight=False))
+    made = plan.make(request, lambda line: console.print(line, highlight=False), weights_first=True)
     console.print(say.first_line(made.ground), highlight=False)
     say.check_files(made.ground.dataset, console)
     jobs = processes(jobs, compute)
