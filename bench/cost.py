@@ -11,7 +11,7 @@ from bench import dense, harness, teacher
 from bench.plan import Ground, Job, Plan
 from bench.progress import minutes
 from methods import registry
-from shared.platforms import MeasuredPlatform
+from shared.platforms import Hardware
 
 TIMED_PIXELS = 2**19  # of the batch that is timed: ten images of ImageNet, one of Cityscapes
 
@@ -59,7 +59,7 @@ def estimate(plan: Plan, jobs: list[Job] | tuple[Job, ...]) -> Cost:
 def _reading_s(plan: Plan, count: int) -> float:
     """One pass over the networks and the dense one; with repair there may be a second."""
     platform = plan.ground.platform
-    if not isinstance(platform, MeasuredPlatform):
+    if not isinstance(platform, Hardware):
         return 0.0
     return platform.full.limit_s * (1 + count) * (2 if plan.request.repair else 1)
 

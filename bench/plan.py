@@ -25,7 +25,7 @@ from shared.energy import EnergyFit, Profile
 from shared.energy.terms import KINDS
 from shared.errors import BadInput
 from shared.networks import Structure, structure
-from shared.platforms import MeasuredPlatform, Platform, Subject
+from shared.platforms import Hardware, Platform, Subject
 from shared.protocol import Protocol
 
 
@@ -57,10 +57,17 @@ class Request:
             if field.name == "data" or value == field.default:
                 continue
             option = f"--{field.name.replace('_', '-')}"
-            kind, _, place = str(value).partition(":")
-            told = f"{kind}:{Path(place).name}" if field.name == "meter" and place else str(value)
+            told = _without_folder(str(value)) if field.name == "meter" else str(value)
             parts += [option] if value is True else [option, told]
         return shlex.join(parts)
+
+
+def _without_folder(meter: str) -> str:
+    """`--meter`, of a path its name alone; a board's folder stays one by its "./"."""
+    kind, colon, detail = meter.partition(":")
+    rail, at, place = detail.rpartition("@") if kind == "board" else ("", "", detail)
+    here = "./" if kind == "board" and "/" in place else ""
+    return f"{kind}{colon}{rail}{at}{here}{Path(place).name}"
 
 
 @dataclass(frozen=True)
@@ -164,7 +171,7 @@ def lay_ground(
     dataset = work.load_data(None if request.data is None else Path(request.data)).to(place.device)
     if weights_first:
         dense.check_weights(work, dataset, in_files=request.data is not None)
-    if isinstance(platform, MeasuredPlatform):
+    if isinstance(platform, Hardware):
         subject, platform.say = Subject(anatomy, work.build), say
         profile = energy.collect(platform, subject, samples=protocol.profile_samples, say=say, may_read=may_read)
     else:

@@ -85,6 +85,8 @@ def collect(
             held_out_error(structure, rows[:n], known.amounts[:n])
             for n in _ends(structure, min(samples, len(known.amounts)))[-SETTLED_BLOCKS:]
         ]
+        if len(known.amounts):
+            say(f"profile: {len(known.amounts)} networks are in {path} already; delete it to read anew")
         began_s, before = time.monotonic(), len(known.amounts)
         while len(known.amounts) < samples and not has_settled(errors):
             _check(may_read)

@@ -58,6 +58,16 @@ def test_the_command_names_no_place_and_no_default() -> None:
     asked = Request(methods="ecc,uniform", budgets="0.35,0.0247J", seeds="0,1", data="/somewhere/else")
     assert asked.command == "python -m bench run --methods ecc,uniform --budgets 0.35,0.0247J --seeds 0,1"
     assert shlex.split(Request(budgets="0.35, 0.3").command)[-1] == "0.35, 0.3"
+    meters = {
+        "nvml": "nvml",
+        "ina3221:VDD_IN": "ina3221:VDD_IN",
+        "replay:/a/b/power.csv": "replay:power.csv",
+        "board:VDD_IN@jetson": "board:VDD_IN@jetson",
+        "board:VDD_IN@/a/b/errands/": "board:VDD_IN@./errands",
+        "board:./errands": "board:./errands",
+    }
+    for meter, told in meters.items():
+        assert Request(meter=meter).command == f"python -m bench run --meter {told}"
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", ".hidden", "a b", "n" * 200, "ümlaut"])

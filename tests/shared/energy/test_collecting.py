@@ -56,6 +56,22 @@ def test_it_finds_the_true_model_and_stops() -> None:
     np.testing.assert_array_equal(profile.widths, rows[:140])
 
 
+def test_more_rows_at_once_are_judged_as_often() -> None:
+    """A board's person goes once: 150 networks there, and the error is looked at after each ten of them."""
+    bench, said = Bench(ToyNet(), bilinear()), list[str]()
+    bench.platform.block = 150
+    profile = energy.collect(bench.platform, bench.subject, samples=1000, say=said.append)
+    assert len(profile.amounts) == 150 and len(said) == 2
+    assert profile.dense_reading == pytest.approx(1.0)
+    inferences = len(bench.log)
+    again = energy.collect(bench.platform, bench.subject, samples=1000, say=said.append)
+    assert again.key == profile.key and len(bench.log) == inferences
+    assert said[2].startswith("profile: 150 networks are in ") and len(said) == 3
+    few = energy.collect(bench.platform, bench.subject, samples=120)  # of those that are there
+    np.testing.assert_array_equal(few.amounts, profile.amounts[:120])
+    assert len(bench.log) == inferences
+
+
 def test_noise_makes_it_read_on_up_to_the_protocols_count() -> None:
     bench = Bench(ToyNet(), bilinear(noise=0.2))
     profile = energy.collect(bench.platform, bench.subject, samples=155)
