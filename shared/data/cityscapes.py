@@ -21,7 +21,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from shared.cache import content_key
-from shared.data.files import FileSplit, checked_folder, held_out, open_image
+from shared.data.files import FileSplit, checked_folder, held_out, open_image, sizes
 from shared.data.images import Dataset
 from shared.errors import BadInput
 from shared.objective import segmentation
@@ -107,7 +107,8 @@ def load(folder: Path | None = None) -> Dataset:
     """Cityscapes in `folder`: nine tenths of train, the tenth held out, and val; 19 classes and what is ignored.
 
     Raises BadInput for a missing folder, a folder without images and a missing label map; for a file that can't be
-    decoded and a label id that is none when it is read. Files are told apart by their names, in the fingerprint too.
+    decoded and a label id that is none when it is read. Files are told apart by their names, in the fingerprint by
+    their sizes too.
     """
     parts = [f"{kind}/{split}" for kind in ("leftImg8bit", "gtFine") for split in ("train", "val")]
     folder = checked_folder(folder, "Cityscapes", parts, LAYOUT)
@@ -130,7 +131,7 @@ def load(folder: Path | None = None) -> Dataset:
             objective=segmentation(IGNORED, CLASS_WEIGHTS),
         )
 
-    files = [[os.path.relpath(image, folder) for image, _ in scenes.files] for scenes in (given, test)]
+    files = [sizes(folder, (path for pair in scenes.files for path in pair)) for scenes in (given, test)]
     return Dataset(
         name="cityscapes",
         train=split(given, train),

@@ -246,6 +246,17 @@ def open_image(path: str | Path, mode: str | None = "RGB") -> Image.Image:
         raise BadInput(f"a whole image in {path}", f"{type(error).__name__}: {line}", "fetching it again") from None
 
 
+def sizes(folder: Path, paths: Iterable[str]) -> list[tuple[str, int]]:
+    """Each file's path from `folder` on and its bytes' number, by which most changes of content show.
+
+    Raises BadInput naming a link that leads nowhere.
+    """
+    try:
+        return [(os.path.relpath(path, folder), os.stat(path).st_size) for path in paths]
+    except OSError as error:
+        raise BadInput("files that can be read", f"{error.filename} ({error.strerror})", "fetching it again") from None
+
+
 def held_out(names: Sequence[str], count: int) -> list[int]:
     """The indices, in order, of `count` files that are kept out of training: those whose names hash lowest.
 

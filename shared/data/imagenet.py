@@ -19,7 +19,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from shared.cache import content_key
-from shared.data.files import FileSplit, checked_folder, held_out, open_image
+from shared.data.files import FileSplit, checked_folder, held_out, open_image, sizes
 from shared.data.images import Dataset
 from shared.errors import BadInput
 
@@ -49,7 +49,7 @@ def load(folder: Path | None = None) -> Dataset:
 
     Raises BadInput for a missing folder, another number of classes than 1000, classes that are not the same in both
     folders, and a class without images; for an image that can't be decoded when it is read. Files are told apart by
-    their names, in the fingerprint too.
+    their names, in the fingerprint by their sizes too.
     """
     folder = checked_folder(folder, "ImageNet", ("train", "val"), LAYOUT)
     found = {part: _class_folders(folder / part) for part in ("train", "val")}
@@ -74,7 +74,7 @@ def load(folder: Path | None = None) -> Dataset:
     def split(images: ImageFolder, indices: list[int]) -> FileSplit:
         return FileSplit(Subset(images, indices), evaluation, training, (3, SIDE, SIDE), MEAN, STD)
 
-    files = [[os.path.relpath(path, folder) for path, _ in images.samples] for images in (given, test)]
+    files = [sizes(folder, (path for path, _ in images.samples)) for images in (given, test)]
     return Dataset(
         name="imagenet",
         train=split(given, train),

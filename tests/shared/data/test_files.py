@@ -6,6 +6,7 @@ import contextlib
 import gc
 import multiprocessing
 import pickle
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +21,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset as Pictures
 
-from shared.data import BatchStream, Dataset, Split
-from shared.data.files import FileSplit, checked_folder, held_out, open_image
+from shared.data import BatchStream, Dataset, Split, cityscapes
+from shared.data.files import FileSplit, checked_folder, held_out, open_image, sizes
 from shared.errors import BadFile, BadInput
 from shared.objective import segmentation
 
@@ -325,3 +326,19 @@ def test_what_is_held_out_is_no_block(folder: Path) -> None:
     chosen = held_out(names, 100)
     assert chosen == held_out(names, 100)
     assert min(np.histogram(chosen, bins=4, range=(0, 1000))[0]) > 10
+
+
+def test_a_file_of_another_size_changes_the_fingerprint(cityscapes_tree: Path, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(cityscapes_tree, tmp_path / "moved"))
+    before = cityscapes.load(moved).fingerprint
+    assert before == cityscapes.load(cityscapes_tree).fingerprint
+    for pattern in ("*_leftImg8bit.png", "*_labelIds.png"):
+        changed = sorted(moved.rglob(pattern))[0]
+        changed.write_bytes(changed.read_bytes() + b"\0")
+        assert before != (before := cityscapes.load(moved).fingerprint)
+
+
+def test_a_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
+    (tmp_path / "gone.JPEG").symlink_to(tmp_path / "away")
+    with pytest.raises(BadInput, match=r"gone\.JPEG"):
+        sizes(tmp_path, [str(tmp_path / "gone.JPEG")])
