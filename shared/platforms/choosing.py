@@ -7,7 +7,6 @@ from typing import Literal
 
 import torch
 
-from shared.board.runner import find_rails
 from shared.errors import BadInput
 from shared.meters import ClockMeter, Meter, MeterError, RaplMeter, ReplayMeter
 from shared.meters.ina3221 import INA3221Meter, Rail, SysfsRail
@@ -27,6 +26,7 @@ HERE = {"cpu": "the processor of this machine", "local": "the GPU of this machin
 MODELS = {"1080ti": "GTX 1080 Ti", "tx2": "Jetson TX2"}  # as the driver and the board's device tree name them
 UNITS: dict[str, Literal["J", "s"]] = {"energy": "J", "latency": "s"}
 METERS = ("auto", "nvml", "ina3221:RAIL", "rapl", "rapl:dram", "clock", "sim", "replay:FILE", "board:RAIL@PLACE")
+MODULE = "VDD_IN"  # the rail of the whole module, on a TX2 as on smaller Orins
 OWN_RUNNER = ("tx2",)  # boards whose Python is too old for this suite
 
 
@@ -80,15 +80,16 @@ def _on_its_own(device: str, metric: str, detail: str) -> BoardPlatform:
 
 
 def _measured(device: str, metric: str, kind: str, detail: str, root: Path) -> MeasuredPlatform:
+    joules = "rapl" if device == "cpu" else "ina3221" if "Jetson" in _board(root) else "nvml"
+    right = "clock" if metric == "latency" else joules
+    kind = right if kind == "auto" else kind
+    if (kind == "clock") != (metric == "latency"):
+        raise BadInput(f"a meter that tells --metric {metric}", f"--meter {kind}", f"--meter {right} or auto")
     place = "cpu" if device == "cpu" else _gpu(device)
     try:
-        sensor = _sensor(device, metric, kind, detail, root)
+        return MeasuredPlatform(device, _sensor(device, kind, detail, root), device=place)
     except MeterError as error:
         raise BadInput(error.expected, error.got, error.hint) from None
-    if sensor.unit != UNITS[metric]:
-        right = "clock" if metric == "latency" else "rapl" if device == "cpu" else "nvml"
-        raise BadInput(f"a meter that tells --metric {metric}", f"--meter {kind}", f"--meter {right} or auto")
-    return MeasuredPlatform(device, sensor, device=place)
 
 
 def _is_here(device: str, root: Path) -> bool:
@@ -108,7 +109,7 @@ def _board(root: Path) -> str:
 def _gpu(device: str) -> str:
     """Torch's name of the GPU. Raises BadInput where torch can't use one."""
     if not torch.cuda.is_available():
-        model = MODELS.get(device, "NVIDIA GPU")
+        model = MODELS.get(device, "GPU of NVIDIA")
         hint = "--meter sim" if device in simulated.names() else "--device cpu --metric latency"
         raise BadInput(f"a {model} that torch can use", "none", f"python -m bench devices, or {hint}")
     if why := missing_code(torch.cuda.get_arch_list(), torch.cuda.get_device_capability(0)):
@@ -116,11 +117,8 @@ def _gpu(device: str) -> str:
     return "cuda:0"
 
 
-def _sensor(device: str, metric: str, kind: str, detail: str, root: Path) -> Meter:
-    if kind == "auto":
-        jetson = "Jetson" in _board(root)
-        joules = "rapl" if device == "cpu" else "ina3221" if jetson else "nvml"
-        kind = "clock" if metric == "latency" else joules
+def _sensor(device: str, kind: str, detail: str, root: Path) -> Meter:
+    """After a trial read. Raises MeterError."""
     match kind:
         case "clock":
             return ClockMeter()
@@ -138,7 +136,9 @@ def _sensor(device: str, metric: str, kind: str, detail: str, root: Path) -> Met
         case "ina3221":
             if device == "cpu":
                 raise MeterError("a Jetson for --meter ina3221", device, "--device local, or --meter rapl")
-            return INA3221Meter(_rail(detail, root))
+            rail = _rail(detail or MODULE, root)
+            rail.watts()
+            return INA3221Meter(rail)
     return ReplayMeter(Path(detail))
 
 
@@ -148,6 +148,6 @@ def _rail(label: str, root: Path) -> Rail:
         return SysfsRail(label, str(root / "sys"))
     except MeterError:
         known = known_rail(label)
-        if known is None or find_rails(str(root / "sys")):
+        if known is None or list((root / "sys/bus/i2c/drivers").glob("ina3221*/*-*")):  # a driver is bound
             raise
         return I2CRail(label, open_bus(known.i2c_bus, device_folder=root / "dev"))

@@ -56,7 +56,7 @@ def test_a_recording_answers_for_any_processor_and_is_called_simulated(tmp_path:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
 def test_a_gpu_that_is_not_here(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"a NVIDIA GPU that torch can use, got none; try .*--device cpu"):
+    with pytest.raises(BadInput, match=r"a GPU of NVIDIA that torch can use, got none; try .*--device cpu"):
         choose("local", root=tmp_path)
     with pytest.raises(BadInput, match=r"a GTX 1080 Ti in this machine for --meter nvml, got none; try --meter sim"):
         choose("1080ti", "energy", "nvml", root=tmp_path)
@@ -66,12 +66,51 @@ def test_a_gpu_that_is_not_here(tmp_path: Path) -> None:
 def test_a_board_that_is_a_tx2_is_asked_itself(tmp_path: Path) -> None:
     (tmp_path / "proc/device-tree").mkdir(parents=True)
     (tmp_path / "proc/device-tree/model").write_text("NVIDIA Jetson TX2\0")
-    for meter in ("clock", "ina3221:VDD_IN"):
+    for metric, meter in (("latency", "clock"), ("energy", "ina3221:VDD_IN")):
         with pytest.raises(BadInput, match="a Jetson TX2 that torch can use"):
-            choose("tx2", "latency", meter, root=tmp_path)
+            choose("tx2", metric, meter, root=tmp_path)
     simulation = choose("tx2", root=tmp_path)  # auto: the sensor was tried, and the simulation tells why it answers
     assert isinstance(simulation, SimulatedPlatform) and "a Jetson TX2 that torch can use" in simulation.instead_of
     assert choose("tx2", meter="sim", root=tmp_path).instead_of == ""
+
+
+@pytest.fixture
+def tx2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The root of a TX2 whose GPU torch could use, with two rails; returns the sensor's folder."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA Tegra X2")
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_62"])
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (6, 2))
+    (tmp_path / "proc/device-tree").mkdir(parents=True)
+    (tmp_path / "proc/device-tree/model").write_text("NVIDIA Jetson TX2\0")
+    folder = tmp_path / "sys/bus/i2c/drivers/ina3221x/0-0041/iio:device1"
+    folder.mkdir(parents=True)
+    files = {"rail_name_0": "VDD_IN", "in_power0_input": "5000", "rail_name_1": "VDD_SYS_CPU", "in_power1_input": "700"}
+    for name, text in files.items():
+        (folder / name).write_text(text + "\n")
+    return folder
+
+
+@pytest.mark.parametrize("device", ["tx2", "local"])
+def test_a_board_s_module_is_read_unless_a_rail_is_named(tx2: Path, device: str, tmp_path: Path) -> None:
+    for meter in ("auto", "ina3221", "ina3221:VDD_IN"):
+        platform = choose(device, "energy", meter, root=tmp_path)
+        assert (platform.source, platform.meter) == ("measured", "ina3221 (rail VDD_IN (whole module))")
+    assert choose(device, "energy", "ina3221:VDD_SYS_CPU", root=tmp_path).meter == "ina3221 (rail VDD_SYS_CPU (CPU))"
+    with pytest.raises(BadInput, match="a rail labelled VDD_CPU, got rails VDD_IN, VDD_SYS_CPU"):
+        choose(device, "energy", "ina3221:VDD_CPU", root=tmp_path)
+
+
+@pytest.mark.parametrize(("name", "message"), [("in_power0_input", "No such file"), ("rail_name_0", "Is a directory")])
+def test_a_sensor_whose_trial_read_fails_is_not_taken(tx2: Path, name: str, message: str, tmp_path: Path) -> None:
+    (tx2 / name).unlink()
+    if name == "rail_name_0":
+        (tx2 / name).mkdir()
+    simulation = choose("tx2", root=tmp_path)
+    assert isinstance(simulation, SimulatedPlatform) and message in simulation.instead_of
+    for device in ("tx2", "local"):
+        with pytest.raises(BadInput, match=message):
+            choose(device, "energy", "ina3221:VDD_IN", root=tmp_path)
 
 
 def test_a_device_is_not_taken_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
