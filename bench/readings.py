@@ -26,6 +26,7 @@ from shared.training import recalibrate_batch_norm, score
 Say = Callable[[str], None]
 Widths = tuple[int, ...]
 
+REPAIRS = 3  # at most of a network: each is followed by a reading of all, which may again find it above
 REPAIR_PRECISION = 50  # repair takes up to this part of its channels more than it has to
 
 
@@ -40,26 +41,38 @@ def read_again(plan: Plan, dense: DenseWeights, results: dict[Job, Result], say:
     """The results, all with measures, with readings of their networks, and repaired where the plan asks for it.
 
     All networks and the dense one are read in turns, so that a drift meets all alike; equal widths are read once. After
-    a repair everything is read once more: what a record says was not chosen for having been low once. The first pass
-    stays in the records. Raises MeterError when the sensor fails.
+    a repair everything is read once more, and what is above its budget then is repaired again: what a record says was
+    not chosen for having been low once. The first pass stays in the records. Raises MeterError when the sensor fails.
     """
-    dense_again, first = _read(plan.ground, results.values(), say)
+    dense_first, first = dense_again, read = _read(plan.ground, results.values(), say)
+    done = results
+    for _ in range(REPAIRS if plan.request.repair else 0):
+        before = done
+        done = {job: _fitting(job, result, read, plan, dense, say) for job, result in before.items()}
+        if all(done[job] is before[job] for job in done):
+            break
+        dense_again, read = _read(plan.ground, done.values(), say)
+    told = {job: _with_reading(result, dense_again, read) for job, result in done.items()}
     if not plan.request.repair:
-        return {job: _with_reading(result, dense_again, first) for job, result in results.items()}
-    repaired = dict(results)
-    for job, result in results.items():
-        reading = first[_measures(result).widths]
-        if job.budget is not None and reading.amount > job.budget.amount:
-            repaired[job] = _repaired(job, result, reading, plan, dense, say)
-    again, second = dense_again, first
-    if any(repaired[job] is not result for job, result in results.items()):
-        again, second = _read(plan.ground, repaired.values(), say)
-    read = {}
-    for job, result in repaired.items():
-        passed = FirstPass(reading=first[_measures(results[job]).widths].amount, dense=dense_again)
-        done = _with_reading(result, again, second)
-        read[job] = replace(done, record=done.record.model_copy(update={"first_pass": passed}))
-    return read
+        return told
+    passed = {
+        job: FirstPass(reading=first[_measures(result).widths].amount, dense=dense_first)
+        for job, result in results.items()
+    }
+    return {
+        job: replace(result, record=result.record.model_copy(update={"first_pass": passed[job]}))
+        for job, result in told.items()
+    }
+
+
+def _fitting(
+    job: Job, result: Result, read: dict[Widths, Reading], plan: Plan, dense: DenseWeights, say: Say
+) -> Result:
+    """The result itself where its network reads within its budget, else what repair makes of it."""
+    reading = read[_measures(result).widths]
+    if job.budget is None or reading.amount <= job.budget.amount:
+        return result
+    return _repaired(job, result, reading, plan, dense, say)
 
 
 def _measures(result: Result) -> Measures:
@@ -144,7 +157,9 @@ def _cut(network: nn.Module, job: Job, ground: Ground) -> nn.Module:
 
 
 def _rewritten(result: Result, small: nn.Module, before: Measures, reading: Reading, ground: Ground) -> Result:
-    """The result with the repaired network's figures; its reading is still to be taken."""
+    """The result with the repaired network's figures; its reading is still to be taken. What was before the first
+    repair stays told.
+    """
     anatomy = structure(small)
     widths = anatomy.upper_bounds
     told: dict[str, Any] = {
@@ -154,13 +169,14 @@ def _rewritten(result: Result, small: nn.Module, before: Measures, reading: Read
         "macs": int(anatomy.macs(widths)),
         "accuracy_after": score(small, ground.dataset.test),
     }
-    repair = Repair(
+    repair = result.record.repair or Repair(
         widths=before.widths,
         estimate=before.estimate,
         reading=reading.amount,
         accuracy_after=before.accuracy_after,
-        removed_channels=sum(before.widths) - sum(widths),
+        removed_channels=0,
     )
+    repair = repair.model_copy(update={"removed_channels": sum(repair.widths) - sum(widths)})
     update = {"measures": before.model_copy(update=told), "repair": repair, "network": dict(small.config)}  # type: ignore[arg-type]
     weights = {name: value.cpu().contiguous() for name, value in small.state_dict().items()}
     return Result(result.record.model_copy(update=update), weights)

@@ -107,6 +107,54 @@ def test_repair_cuts_the_least_important_until_the_reading_fits(
         assert all(kept) and structure(small).upper_bounds == measures.widths
 
 
+def test_what_is_above_again_is_repaired_again(
+    ground: Ground, on_hardware: Callable[[Truth], Ground], weights: DenseWeights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hardware that has slowed by a tenth when all is read for the second time."""
+    factor, passes = [1.1], list[float]()
+    here = on_hardware(lambda widths: factor[0] * estimate(ground, widths))
+    plan, unread = plan_of(here, weights, repair=True)
+    read = readings._read
+
+    def slowing(*asked: object) -> object:
+        factor[0] = 1.21 if passes else 1.1
+        passes.append(factor[0])
+        return read(*asked)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(readings, "_read", slowing)
+    done = readings.read_again(plan, weights, unread, lambda line: None)
+    assert passes == [1.1, 1.21, 1.21]
+    for job, result in done.items():
+        record, before = result.record, unread[job].record.measures
+        assert record.measures is not None and record.repair is not None and record.first_pass is not None
+        assert before is not None and job.budget is not None and record.measures.reading is not None
+        assert record.repair.widths == before.widths and record.repair.accuracy_after == before.accuracy_after
+        assert record.repair.reading == record.first_pass.reading == pytest.approx(1.1 * before.estimate)
+        assert record.repair.removed_channels == sum(before.widths) - sum(record.measures.widths)
+        assert record.measures.reading == pytest.approx(1.21 * record.measures.estimate)
+        assert record.measures.reading <= job.budget.amount
+        assert record.first_pass.dense == pytest.approx(1.1 * estimate(ground, ground.structure.upper_bounds))
+
+
+def test_repair_ends_on_hardware_that_slows_for_ever(
+    ground: Ground, on_hardware: Callable[[Truth], Ground], weights: DenseWeights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    factor, passes = [1.0], [0]
+    here = on_hardware(lambda widths: factor[0] * estimate(ground, widths))
+    plan, unread = plan_of(here, weights, repair=True)
+    read = readings._read
+
+    def slowing(*asked: object) -> object:
+        factor[0] *= 1.05
+        passes[0] += 1
+        return read(*asked)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(readings, "_read", slowing)
+    done = readings.read_again(plan, weights, unread, lambda line: None)
+    assert passes[0] == 1 + readings.REPAIRS
+    assert all(result.record.measures is not None and result.record.repair for result in done.values())
+
+
 def test_networks_within_their_budgets_are_left_alone(
     ground: Ground, on_hardware: Callable[[Truth], Ground], weights: DenseWeights
 ) -> None:
