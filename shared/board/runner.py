@@ -476,8 +476,11 @@ def main(arguments: Optional[List[str]] = None) -> int:
             raise BoardError("an operation list or --list", "neither", "--help")
         document = load_operations(given.operations)
         rail = select_rail(rails, given.rail) if given.rail else None
+        folder = os.path.dirname(os.path.abspath(given.out))
+        if not os.access(folder, os.W_OK):  # now, not after an hour of measuring
+            raise BoardError("a folder that can be written for --out", folder, "another --out")
         write(given.out, *measure(document, rail, given.period, given.idle, given.sysfs))
-    except (BoardError, ImportError) as error:
+    except (BoardError, ImportError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
     return 0

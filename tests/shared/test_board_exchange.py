@@ -102,6 +102,7 @@ def test_rails_are_listed(tmp_path: Path, sysfs: Path) -> None:
         (["broken.json"], "expected an operation list at broken.json"),
         (["older.json"], "('energy-compression-bench/operations', 1); try the runner.py that belongs to it"),
         (["foreign.json"], "expected an operation list of version 3, got"),
+        (["operations.json", "--out", "nowhere/m"], "expected a folder that can be written for --out, got "),
         (["operations.json", "--rail", "VDD_CPU"], "expected a rail labelled VDD_CPU, got rails VDD_IN"),
     ],
 )
