@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from shared.computing import sent
+
 UNUSED = -100  # an ignored label that no data set uses, torch's own default
 
 
@@ -51,7 +53,9 @@ class Objective:
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean cross-entropy. logits (batch, classes) and labels (batch,), or both with (h, w) behind."""
-        weights = None if self.class_weights is None else logits.new_tensor(self.class_weights)
+        weights = None
+        if self.class_weights is not None:
+            weights = sent(torch.tensor(self.class_weights, dtype=logits.dtype), logits.device)
         return F.cross_entropy(logits, labels, weights, ignore_index=self.ignored)
 
     def confusion(self, logits: Tensor, labels: Tensor) -> Tensor:

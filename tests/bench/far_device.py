@@ -2,7 +2,9 @@
 
 The device `far` computes on the CPU and holds its tensors apart: an operation on tensors of two devices raises, as on a
 GPU, and what leaves or enters the device has to be sent. To be run as a program, since torch takes such a device once
-per process: `python far_device.py METHOD…`.
+per process: `python far_device.py METHOD[:GROUND]…`. Grounds: `table` (images in memory, the dense network's logits
+from files; where none is named), `files` (images in files) and `scenes` (labels of pixels), both with the dense network
+answering beside each step.
 """
 
 from __future__ import annotations
@@ -91,42 +93,88 @@ def refused(tensor: Tensor) -> str | None:
     return None
 
 
-def main(methods: list[str]) -> None:
-    """One line of JSON per method: what its run on the CPU and the one on the device came to."""
+def in_files(split: Any, count: int) -> Any:
+    """The first `count` images of a split in memory as pictures that are opened one by one."""
+    from torchvision.transforms.v2 import functional
+
+    from shared.data.files import FileSplit
+
+    pictures = [
+        (functional.to_pil_image(image), int(label))
+        for image, label in zip(split.images[:count], split.labels[:count], strict=True)
+    ]
+
+    def evaluation(image: Any, label: int) -> tuple[Tensor, Tensor]:
+        return functional.pil_to_tensor(image), torch.tensor(label)
+
+    def training(image: Any, label: int) -> tuple[Tensor, Tensor]:
+        pixels, label_ = evaluation(image, label)
+        return (pixels.flip(2) if torch.rand(()) < 0.5 else pixels), label_
+
+    shape = split.image_shape
+    return FileSplit(pictures, evaluation, training, shape, (split.mean,), (split.std,), workers=0)  # type: ignore[arg-type]
+
+
+def main(asked: list[str]) -> None:
+    """One line of JSON for each that is asked for: what its run on the CPU and the one on the device came to."""
     from bench import dense, harness, teacher
     from bench.dense import DenseWeights
     from bench.plan import Budget, Ground, Job, Request, lay_ground
     from methods import registry
     from shared.computing import Computing
-    from shared.data import Split
 
-    def head(split: Split, count: int) -> Split:
-        return Split(split.images[:count], split.labels[:count], split.mean, split.std)
+    def head(split: Any, count: int) -> Any:
+        return replace(split, images=split.images[:count], labels=split.labels[:count])
 
     _setup_privateuseone_for_python_backend("far")  # before the first gradient, which counts the devices
     made = torch.tensor  # goes past all modes
     torch.tensor = lambda *values, device=None, **kinds: made(*values, **kinds).to(device)  # type: ignore[assignment]
     torch.set_num_threads(1)
-    full = lay_ground(Request(protocol="smoke"))
     counts = {"iterations": 12, "fine_tune_iterations": 3, "minimum_short_term_iterations": 1, "episodes": 4}
     sizes = {"batch_size": 16, "recalibration_batches": 2, "search_images": 50, "stages": 2}
-    protocol = replace(full.protocol, **counts, **sizes)
-    dataset = replace(full.dataset, test=head(full.dataset.test, 100), search=head(full.dataset.search, 100))
-    near = replace(full, protocol=protocol, dataset=dataset)
-    weights = DenseWeights(dense.untrained(near.workload).eval(), 0.1, "untrained")
+
+    def ground(kind: str) -> Ground:
+        request = Request(protocol="smoke")
+        if kind == "scenes":
+            request = Request(network="erfnet", dataset="garment-scenes", protocol="smoke")
+        full = lay_ground(request)
+        data = full.dataset
+        few = 100 if kind != "scenes" else 8
+        data = replace(data, test=head(data.test, few), search=head(data.search, few))
+        if kind == "files":
+            data = replace(
+                data,
+                train=in_files(data.train, 200),
+                **{part: in_files(getattr(data, part), few) for part in ("search", "test")},
+            )
+        less = {"batch_size": 4, "search_images": 8} if kind == "scenes" else {}
+        return replace(full, protocol=replace(full.protocol, **counts | sizes | less), dataset=data)
+
+    grounds = {kind: ground(kind) for kind in {name.partition(":")[2] or "table" for name in asked}}
+    weights = {
+        kind: DenseWeights(dense.untrained(near.workload).eval(), 0.1, "untrained") for kind, near in grounds.items()
+    }
 
     def run(name: str, ground: Ground, given: DenseWeights) -> harness.Result:
-        budget = Budget(0.6, 0.6 * ground.dense_reading) if registry.get(name).compresses else None
-        table = teacher.teacher(ground, given, 0)
-        return harness.execute(Job(name, budget, 0), "key", ground, given, table, lambda *_: None, "command")
+        method, _, kind = name.partition(":")
+        share = 0.8 if kind == "scenes" else 0.6  # ERFNet's trunk alone takes 0.6
+        budget = Budget(share, share * ground.dense_reading) if registry.get(method).compresses else None
+        answers = teacher.live(given.network, ground.computing) if kind else teacher.teacher(ground, given, 0)
+        return harness.execute(Job(method, budget, 0), "key", ground, given, answers, lambda *_: None, "command")
 
-    plain = {name: run(name, near, weights) for name in methods}
+    def of(name: str) -> tuple[Ground, DenseWeights]:
+        kind = name.partition(":")[2] or "table"
+        return grounds[kind], weights[kind]
+
+    plain = {name: run(name, *of(name)) for name in asked}
     place = torch.device(FAR)
     with Far():
-        away = replace(near, computing=Computing(place), dataset=near.dataset.to(place))
-        sent = weights.to(place)
-        print(json.dumps({"refused": refused(next(sent.network.parameters()))}), flush=True)
-        for name in methods:
+        for name in asked:
+            near, here = of(name)
+            away = replace(near, computing=Computing(place), dataset=near.dataset.to(place))
+            sent = here.to(place)
+            if name == asked[0]:
+                print(json.dumps({"refused": refused(next(sent.network.parameters()))}), flush=True)
             one, other = plain[name], run(name, away, sent)
             worst = None
             if one.weights is not None and other.weights is not None:

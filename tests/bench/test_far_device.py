@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from torch.utils import backend_registration
 
-METHODS = ("ecc", "netadapt", "amc", "uniform", "random", "magnitude", "dense")
+METHODS = ("ecc", "netadapt", "amc", "uniform", "random", "magnitude", "dense", "ecc:files", "ecc:scenes")
 LARGEST_STEP = 0.06  # what Adam can move a weight by in these runs
 
 
