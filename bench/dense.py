@@ -211,23 +211,23 @@ def write(tensors: dict[str, Tensor], record: dict[str, Any], folder: Path) -> P
 
 def _read(workload: Workload, key: str, folder: Path) -> DenseWeights | None:
     """Weights in `folder` when they are those of the key: this very network and data, and where trained this recipe."""
-    name = f"{workload.network}-{workload.dataset}"
+    path = folder / f"{workload.network}-{workload.dataset}.safetensors"
+    hint = "git checkout of it, or deleting it from the cache"
     try:
-        record = json.loads((folder / f"{name}.json").read_bytes())
-        if record["key"] != key:
-            return None
-        path = folder / f"{name}.safetensors"
-        if content_key(path.read_bytes()) != record["weights_sha256_16"]:
-            raise BadInput(
-                f"{path} as its record describes it", "other bytes", "git checkout of it, or deleting it from the cache"
-            )
-        model = workload.build()
-        model.load_state_dict(load_file(path))
+        record = json.loads(path.with_suffix(".json").read_bytes())
+        own_key, digest, accuracy = record["key"], record["weights_sha256_16"], float(record["test_accuracy"])
     except FileNotFoundError:
         return None
-    return DenseWeights(
-        model.eval().to(memory_format=torch.channels_last), record["test_accuracy"], record["weights_sha256_16"]
-    )
+    except (ValueError, KeyError, TypeError) as error:  # JSON that is none, and JSON of something else
+        got = f"a damaged one ({type(error).__name__})"
+        raise BadInput(f"a record of dense weights at {path.with_suffix('.json')}", got, hint) from None
+    if own_key != key or not path.exists():
+        return None
+    if content_key(path.read_bytes()) != digest:
+        raise BadInput(f"{path} as its record describes it", "other bytes", hint)
+    model = workload.build()
+    model.load_state_dict(load_file(path))
+    return DenseWeights(model.eval().to(memory_format=torch.channels_last), accuracy, digest)
 
 
 def find(workload: Workload, dataset: Dataset) -> DenseWeights | None:

@@ -57,6 +57,9 @@ def load_checkpoint(model: nn.Module, path: Path) -> None:
         raise BadInput(f"the tensors of {network} in {path}", got, f"a checkpoint of {network}")
     _check_shapes(model, found, path)
     for name, tensor in found.items():
+        if not _is_plain(tensor, own[name]):
+            got = f"{name} of {tensor.dtype}, {tensor.layout}, on {tensor.device}"
+            raise BadInput(f"dense tensors of real floating numbers in {path}", got, SAVE)
         if not bool(torch.isfinite(tensor).all()):
             raise BadInput(f"finite numbers in {path}", f"infinity or NaN in {name}", "another checkpoint")
     model.load_state_dict({**own, **found})
@@ -163,6 +166,12 @@ def _check_shapes(model: nn.Module, found: Mapping[str, Tensor], path: Path) -> 
     shapes = f"{tuple(found[name].shape)}{f', and {len(wrong) - 1} more' if len(wrong) > 1 else ''}"
     expected = f"{name} of {network} as {tuple(own[name].shape)} in {path}"
     raise BadInput(expected, shapes, f"a checkpoint at width multiplier {config['width_multiplier']}")
+
+
+def _is_plain(tensor: Tensor, own: Tensor) -> bool:
+    """Whether it is numbers in memory, of the kind of the network's own; of which precision is its matter."""
+    dense = tensor.layout == torch.strided and not tensor.is_meta
+    return dense and not tensor.is_complex() and tensor.is_floating_point() == own.is_floating_point()
 
 
 def _first(some: list[str], count: int = 3) -> str:

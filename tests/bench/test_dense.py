@@ -20,6 +20,7 @@ from bench import cli, dense, workload
 from bench.plan import Ground
 from shared.checkpoints import Checkpoints
 from shared.data import Dataset, Split
+from shared.errors import BadInput
 from shared.networks import build
 from shared.networks.pretrained import fingerprint
 from shared.rng import forked
@@ -99,6 +100,19 @@ def test_the_network_in_use_is_the_one_in_the_file(
         assert torch.equal(tensor, trained.state_dict()[name])
         assert not tensor.is_floating_point() or tensor.dtype == torch.float32
     assert found.accuracy == record["test_accuracy"] == score(found.network, ground.dataset.test)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"3", b"{}", b'{"key": ', b"\xff\xfe", b'{"key": 1, "test_accuracy": {}}']
+)
+def test_a_damaged_record_is_named(
+    ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    name = f"{ground.workload.network}-{ground.workload.dataset}"
+    (tmp_path / f"{name}.json").write_bytes(content)
+    monkeypatch.setattr(dense, "SHIPPED", tmp_path)
+    with pytest.raises(BadInput, match=rf"a record of dense weights at .*{name}\.json, got a damaged one"):
+        dense.find(ground.workload, ground.dataset)
 
 
 def test_recipes_belong_to_pairs_that_exist() -> None:

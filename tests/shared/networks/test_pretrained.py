@@ -318,6 +318,34 @@ def test_numbers_that_are_none_are_named(value: float, tmp_path: Path) -> None:
     assert "infinity or NaN in features.3.bias" in line(model, saved(tensors, tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda tensor: tensor.to_sparse(), "torch.sparse_coo"),
+        (lambda tensor: tensor.to(torch.complex64), "torch.complex64"),
+        (lambda tensor: tensor.to(torch.int8), "torch.int8"),
+        (lambda tensor: tensor.to("meta"), "on meta"),
+    ],
+    ids=["sparse", "complex", "int8", "meta"],
+)
+def test_tensors_that_are_no_plain_numbers_are_named(
+    change: Callable[[Tensor], Tensor], told: str, tmp_path: Path
+) -> None:
+    model = network("alexnet", 1)
+    before = fingerprint(model)
+    tensors = dict(model.state_dict())
+    tensors["features.3.weight"] = change(tensors["features.3.weight"])
+    message = line(model, saved(tensors, tmp_path))
+    assert "features.3.weight" in message and told in message and fingerprint(model) == before
+
+
+def test_half_precision_is_taken(tmp_path: Path) -> None:
+    model, other = network("alexnet", 1), network("alexnet", 2)
+    load_checkpoint(model, saved({name: tensor.half() for name, tensor in other.state_dict().items()}, tmp_path))
+    for one, wanted in zip(model.state_dict().values(), other.state_dict().values(), strict=True):
+        assert torch.equal(one, wanted.half().float())
+
+
 # --- fingerprint
 
 
