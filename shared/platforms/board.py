@@ -25,7 +25,8 @@ from shared.platforms.measured import WAIT_S, Hardware, Subject
 
 AT_ONCE = 150  # networks of a profile for one errand of a person, enough for most; over SSH they go as elsewhere
 THERE = "energy-compression-bench"  # folder on the board, in the home of who logs in
-SSH = ("-o", "BatchMode=yes", "-o", "ConnectTimeout=20")  # a question for a password would never be seen
+# A question for a password would never be seen, and a board that has lost its power would be waited for without end.
+SSH = ("-o", "BatchMode=yes", "-o", "ConnectTimeout=20", "-o", "ServerAliveInterval=20")
 ON_CPU = "ran on the board's CPU"
 
 
@@ -147,7 +148,9 @@ class BoardPlatform(Hardware):
 
     def _run(self, *command: str) -> None:
         try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
+            )
         except OSError as error:
             raise MeterError(f"the program {command[0]}", error.strerror, "installing OpenSSH, or a folder") from None
         if done.returncode:

@@ -69,11 +69,13 @@ def choose(device: str, metric: str = "energy", meter: str = "auto", *, root: Pa
 
 
 def _on_its_own(device: str, metric: str, detail: str) -> BoardPlatform:
-    rail, _, place = detail.rpartition("@")
+    rail, at, place = detail.partition("@")  # the first: what follows may be USER@HOST
+    rail, place = (rail, place) if at else ("", detail)
     if device not in OWN_RUNNER:
         raise BadInput(f"--device {' or '.join(OWN_RUNNER)} for --meter board", device, "--meter auto")
     hint = "--meter board:VDD_IN@HOST, or ./FOLDER for HOST; --metric latency --meter board:HOST"
-    if not place or place.startswith("-") or bool(rail) != (UNITS[metric] == "J"):
+    no_host = "/" not in place and place.startswith(("-", "."))  # an option for ssh; a folder without its "/"
+    if not place or no_host or bool(rail) != (UNITS[metric] == "J"):
         expected = "a rail and a place for --metric energy, a place alone for latency"
         raise BadInput(expected, f"--metric {metric} --meter board:{detail}", hint)
     return BoardPlatform(device, MODELS[device], rail, place)

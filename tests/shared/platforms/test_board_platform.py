@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import stat
@@ -118,24 +119,42 @@ def played_ssh(tmp_path: Path, sysfs: Path, monkeypatch: pytest.MonkeyPatch) -> 
     bin_, home = tmp_path / "bin", tmp_path / "home"
     bin_.mkdir()
     home.mkdir()
-    play(bin_, "ssh", f'shift 4; [ "$1" = jetson ] || exit 255; cd {home} && sh -c "$2"')
-    # of five words before the files; "jetson:" is the home
-    play(bin_, "scp", f'shift 5; for a; do set -- "$@" "$(echo "$a" | sed s,^jetson:,{home}/,)"; shift; done; cp "$@"')
+    play(bin_, "ssh", f'cat >/dev/null; shift 6; [ "${{1#me@}}" = jetson ] || exit 255; cd {home} && sh -c "$2"')
+    # of seven words before the files; "jetson:" is the home
+    play(
+        bin_, "scp", f'shift 7; for a; do set -- "$@" "$(echo "$a" | sed s,^.*jetson:,{home}/,)"; shift; done; cp "$@"'
+    )
     play(bin_, "python3", f'exec {sys.executable} -I "$@" --sysfs {sysfs} --period 0.005 --idle 0.05')
     monkeypatch.setenv("PATH", f"{bin_}:/usr/bin:/bin")
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
     return home
 
 
-def test_over_ssh_in_one_go(played_ssh: Path, tmp_path: Path, subject: Subject) -> None:
-    platform, said = choose("tx2", "energy", "board:VDD_IN@jetson"), list[str]()
+@pytest.mark.parametrize("place", ["jetson", "me@jetson"])
+def test_over_ssh_in_one_go(place: str, played_ssh: Path, tmp_path: Path, subject: Subject) -> None:
+    platform, said = choose("tx2", "energy", f"board:VDD_IN@{place}"), list[str]()
     assert isinstance(platform, BoardPlatform)
     platform.say = said.append
     readings = platform.read(subject, ROWS, BATCH, SETTINGS)
     assert [reading.amount for reading in readings] == pytest.approx([WATTS * r.seconds for r in readings], rel=1e-3)
-    assert len(said) == 1 and said[0].startswith("jetson measures operations-")
+    assert len(said) == 1 and said[0].startswith(f"{place} measures operations-")
     shutil.rmtree(played_ssh)  # the second time nothing is asked
     assert platform.read(subject, ROWS, BATCH, SETTINGS) == readings
+
+
+def test_what_is_typed_meanwhile_is_left_to_the_command(played_ssh: Path, subject: Subject, tmp_path: Path) -> None:
+    """ssh reads what it finds there: the rest of a script that is piped into a shell, say."""
+    (tmp_path / "script").write_text("next command")
+    platform, own = choose("tx2", "latency", "board:jetson"), os.dup(0)
+    assert isinstance(platform, BoardPlatform)
+    try:
+        with (tmp_path / "script").open() as script:
+            os.dup2(script.fileno(), 0)
+            platform.read(subject, ROWS, BATCH, SETTINGS)
+            assert os.lseek(0, 0, os.SEEK_CUR) == 0
+    finally:
+        os.dup2(own, 0)
+        os.close(own)
 
 
 def test_times_alone(played_ssh: Path, subject: Subject) -> None:
@@ -181,7 +200,7 @@ def _without_ssh(folder: Path) -> Path:
     """A folder with the few programs that the played ones need."""
     tools = folder / "tools"
     tools.mkdir()
-    for tool in ("sh", "sed", "cp", "mkdir", "echo"):
+    for tool in ("sh", "sed", "cp", "cat", "mkdir", "echo"):
         (tools / tool).symlink_to(shutil.which(tool) or tool)
     return tools
 
@@ -227,6 +246,7 @@ def test_measurements_of_something_else_are_refused(
         ("tx2", "energy", "board:VDD_IN@", "a rail and a place"),
         ("tx2", "energy", "board", "a rail and a place"),
         ("tx2", "energy", "board:VDD_IN@-oProxyCommand=x", "a rail and a place"),
+        ("tx2", "energy", "board:VDD_IN@..", "a rail and a place"),
     ],
 )
 def test_mistakes_in_the_option(device: str, metric: str, meter: str, message: str) -> None:
