@@ -58,8 +58,8 @@ def load_checkpoint(model: nn.Module, path: Path) -> None:
     _check_shapes(model, found, path)
     for name, tensor in found.items():
         if not _is_plain(tensor, own[name]):
-            got = f"{name} of {tensor.dtype}, {tensor.layout}, on {tensor.device}"
-            raise BadInput(f"dense tensors of real floating numbers in {path}", got, SAVE)
+            got = f"{name} of {tensor.dtype} on {tensor.device}"
+            raise BadInput(f"tensors of real floating numbers in {path}", got, SAVE)
         if not bool(torch.isfinite(tensor).all()):
             raise BadInput(f"finite numbers in {path}", f"infinity or NaN in {name}", "another checkpoint")
     model.load_state_dict({**own, **found})
@@ -82,6 +82,9 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
     other = [str(name) for name, value in content.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
     if other or not content:
         raise BadInput(f"a state dict in {path}", f"a dict with {_first(other) if other else 'nothing in it'}", SAVE)
+    for name, tensor in content.items():
+        if tensor.layout != torch.strided:  # before a network turns or slices it, which such tensors may not know
+            raise BadInput(f"dense tensors in {path}", f"{name} of {tensor.layout}", SAVE)
     return dict(content)
 
 
@@ -170,8 +173,8 @@ def _check_shapes(model: nn.Module, found: Mapping[str, Tensor], path: Path) -> 
 
 def _is_plain(tensor: Tensor, own: Tensor) -> bool:
     """Whether it is numbers in memory, of the kind of the network's own; of which precision is its matter."""
-    dense = tensor.layout == torch.strided and not tensor.is_meta
-    return dense and not tensor.is_complex() and tensor.is_floating_point() == own.is_floating_point()
+    real = not (tensor.is_meta or tensor.is_complex())
+    return real and tensor.is_floating_point() == own.is_floating_point()
 
 
 def _first(some: list[str], count: int = 3) -> str:

@@ -339,6 +339,14 @@ def test_tensors_that_are_no_plain_numbers_are_named(
     assert "features.3.weight" in message and told in message and fingerprint(model) == before
 
 
+def test_so_are_those_of_a_published_file(tmp_path: Path) -> None:
+    """Whose kernels are turned as they are loaded: torch knows no turned sparse tensor."""
+    ours = network("mobilenet", 1, input_size=224)
+    tensors = published_mobilenet(7, list(ours.upper_bounds(0.25))).state_dict()
+    tensors["model.1.1.weight"] = tensors["model.1.1.weight"].to_sparse()
+    assert "expected dense tensors in" in (told := line(ours, saved(tensors, tmp_path))) and "model.1.1.weight" in told
+
+
 def test_half_precision_is_taken(tmp_path: Path) -> None:
     model, other = network("alexnet", 1), network("alexnet", 2)
     load_checkpoint(model, saved({name: tensor.half() for name, tensor in other.state_dict().items()}, tmp_path))
