@@ -81,7 +81,7 @@ def run(
     check_writable("--out", out)
     asked = (methods, device, network, dataset, protocol, budgets, seeds, data, metric, meter, energy_model)
     request = plan.Request(*asked, repair=repair, compute=compute, compile=compile)
-    made = plan.make(request, lambda line: console.print(line, highlight=False), weights_first=True)
+    made = plan.make(request, lambda line: console.print(line, highlight=False), to_train=True)
     console.print(say.first_line(made.ground), highlight=False)
     say.check_files(made.ground.dataset, console)
     jobs = processes(jobs, compute)
@@ -116,6 +116,7 @@ def plan_(
     """Say what `run` with the same arguments would cost, without running it."""
     from bench import cost, plan
     from bench.progress import minutes
+    from shared.data import in_files
 
     check_built(executor=executor)
     console = say.console()
@@ -125,6 +126,9 @@ def plan_(
     console.print(say.first_line(made.ground), highlight=False)
     with say.computing("timing a plan"):  # by training steps
         missing, estimate = cost.missing_weights(made), cost.estimate(made, made.jobs)
+    if data is None and in_files(dataset):
+        told = f"no --data: prices are for as many images as {dataset} has, without the time to read them"
+        console.print(told, highlight=False)
     if missing is not None:
         console.print(missing, highlight=False, soft_wrap=True)
     for job, seconds in estimate.job_seconds.items():

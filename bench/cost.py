@@ -11,6 +11,7 @@ from bench import dense, harness, teacher
 from bench.plan import Ground, Job, Plan
 from bench.progress import minutes
 from methods import registry
+from shared.data import in_files
 from shared.platforms import Hardware
 
 TIMED_PIXELS = 2**19  # of the batch that is timed: ten images of ImageNet, one of Cityscapes
@@ -73,17 +74,17 @@ def _search_samples(job: Job, ground: Ground) -> int:
 
 def missing_weights(plan: Plan) -> str | None:
     """What a person is told where the dense weights have to be loaded or trained before the first run."""
-    ground, in_files = plan.ground, plan.request.data is not None
+    ground, files = plan.ground, in_files(plan.ground.workload.dataset)
     if dense.find(ground.workload, ground.dataset) is not None:
         return None
     recipe, work = dense.recipe_of(ground.workload), ground.workload
     step_s, _ = _prices(ground)
     seconds = recipe.iterations * step_s * recipe.batch_size / ground.protocol.batch_size
     passes = recipe.iterations * recipe.batch_size / len(ground.dataset.train)
-    training = "which `run` asks for; without --weights it trains them" if in_files else "else `run` trains them first"
+    training = "which `run` asks for; without --weights it trains them" if files else "else `run` trains them first"
     return (
-        f"no dense weights of {work.network} on {work.dataset} yet: {dense.loading(work, in_files)} loads trained ones"
-        f"{',' if in_files else ';'} {training}, {recipe.iterations:,} iterations of batch {recipe.batch_size}, "
+        f"no dense weights of {work.network} on {work.dataset} yet: {dense.loading(work)} loads trained ones"
+        f"{',' if files else ';'} {training}, {recipe.iterations:,} iterations of batch {recipe.batch_size}, "
         f"{passes:,.1f} passes over the images, about {minutes(seconds)} more"
     )
 

@@ -23,7 +23,7 @@ from bench.workload import Progress, Workload
 from shared.cache import atomic_write, cache_dir, content_key
 from shared.checkpoints import Checkpoints, State
 from shared.computing import Computing
-from shared.data import Dataset
+from shared.data import Dataset, in_files
 from shared.errors import BadInput
 from shared.ledger import Ledger
 from shared.memory import keep_freed_memory
@@ -239,23 +239,23 @@ def find(workload: Workload, dataset: Dataset) -> DenseWeights | None:
     return _read(workload, key, SHIPPED) or _read(workload, key, _cached(workload, dataset))
 
 
-def loading(workload: Workload, in_files: bool) -> str:
-    """The command that loads trained weights; `in_files`: the images are not embedded."""
-    data = " --data DIR" if in_files else ""
+def loading(workload: Workload) -> str:
+    """The command that loads trained weights."""
+    data = " --data DIR" if in_files(workload.dataset) else ""
     names = f"--network {workload.network} --dataset {workload.dataset}"
     return f"`python -m bench dense {names}{data} --weights FILE`"
 
 
-def check_weights(workload: Workload, dataset: Dataset, *, in_files: bool) -> None:
+def check_weights(workload: Workload, dataset: Dataset) -> None:
     """Raise BadInput where a run would train the dense network on large images first: that is days, and no recipe here
     was tuned for it.
     """
-    if in_files and find(workload, dataset) is None:
+    if in_files(workload.dataset) and find(workload, dataset) is None:
         known = published_weights(workload.network, workload.dataset)
         raise BadInput(
             f"dense weights of {workload.network} on {workload.dataset}, which a run does not train there",
             "none",
-            loading(workload, in_files) + (f", FILE being {known}" if known else ""),
+            loading(workload) + (f", FILE being {known}" if known else ""),
         )
 
 

@@ -150,11 +150,12 @@ def lay_ground(
     say: Callable[[str], None] = lambda _: None,
     *,
     may_read: bool = True,
-    weights_first: bool = False,
+    to_train: bool = False,
 ) -> Ground:
     """Profile the platform, or take the profile from the cache (always without `may_read`), and fit the model.
 
-    `weights_first` raises BadInput where that would be for a run that has no dense weights to begin with.
+    to_train: where images lie in files, they and dense weights have to be there, else BadInput is raised; without it
+    nothing but their counts and shapes is needed.
     """
     place = computing(request.compute, request.compile)
     place.enter()  # workers come through here too
@@ -168,14 +169,23 @@ def lay_ground(
     with torch.device("meta"):
         anatomy = structure(work.build())
     checked_cache_dir()
-    dataset = work.load_data(None if request.data is None else Path(request.data)).to(place.device)
-    if weights_first:
-        dense.check_weights(work, dataset, in_files=request.data is not None)
+    folder = None if request.data is None else Path(request.data)
+    images = work.load_data(folder) if folder or to_train else work.stand_in_data()
+    dataset = images.to(place.device)
+    if to_train:
+        dense.check_weights(work, dataset)
     if isinstance(platform, Hardware):
         subject, platform.say = Subject(anatomy, work.build), say
-        profile = energy.collect(platform, subject, samples=protocol.profile_samples, say=say, may_read=may_read)
+        profile = energy.collect(
+            platform,
+            subject,
+            samples=protocol.profile_samples,
+            batch=protocol.inference_batch,
+            say=say,
+            may_read=may_read,
+        )
     else:
-        batch = platform.inference_batch(anatomy.operations, anatomy.position_bounds)
+        batch = protocol.inference_batch or platform.inference_batch(anatomy.operations, anatomy.position_bounds)
         counts = {"samples": protocol.profile_samples, "test_samples": protocol.profile_test_samples}
         profile = energy.profile(platform, anatomy, batch, **counts)
     fit = energy.fit(profile, anatomy, request.energy_model)
@@ -217,8 +227,8 @@ class Plan:
         return content_key(*told, code, method_source, torch.__version__, self.ground.computing.told)
 
 
-def make(request: Request, say: Callable[[str], None] = lambda _: None, *, weights_first: bool = False) -> Plan:
-    """Check a request and turn it into a plan; `say` is told what takes long, `weights_first` as in `lay_ground`.
+def make(request: Request, say: Callable[[str], None] = lambda _: None, *, to_train: bool = False) -> Plan:
+    """Check a request and turn it into a plan; `say` is told what takes long, `to_train` as in `lay_ground`.
 
     Raises BadInput; writes nothing but caches.
     """
@@ -234,7 +244,7 @@ def make(request: Request, say: Callable[[str], None] = lambda _: None, *, weigh
     protocol = protocols.get(request.protocol)
     seeds = protocol.seeds if request.seeds is None else tuple(_listed(request.seeds, "seeds (integers >= 0)", _seed))
     texts = None if request.budgets is None else _listed(request.budgets, "budgets", budget_text(request.metric))
-    ground = lay_ground(request, say, weights_first=weights_first)
+    ground = lay_ground(request, say, to_train=to_train)
     budgets = distinct(default_budgets(ground) if texts is None else tuple(texts), ground)
     jobs = [
         Job(name, budget, seed)

@@ -87,6 +87,7 @@ PAPER = Protocol(
     stages=4,  # "4-iteration pruning & fine-tuning"
     rho=10.0,
     fine_tune_decays=False,  # "with aforementioned setup"
+    inference_batch=1,  # as the published code profiles networks
     ranks=False,
 )
 

@@ -34,7 +34,7 @@ def tune(protocol: str, device: str, network: str, dataset: str, *, jobs: int, f
     `folder`; for another network than MobileNet its name stands in it too.
     """
     request = Request(CONTROLS, device, network, dataset, protocol, meter="sim")
-    plan = make(request)
+    plan = make(request, to_train=True)
     tightest = min(job.budget.amount for job in plan.jobs if job.budget is not None)
     chosen = [
         job
@@ -63,7 +63,7 @@ def _start_worker() -> None:
 
 def _score(request: Request, job: Job, rate: float) -> float:
     """Search accuracy after compression and fine-tuning at learning rate `rate`."""
-    plan = make(request)
+    plan = make(request, to_train=True)
     protocol = replace(plan.ground.protocol, learning_rate=rate)
     ground = replace(plan.ground, protocol=protocol)
     weights = dense.obtain(ground.workload, ground.dataset, lambda *_: None)

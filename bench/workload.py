@@ -28,8 +28,15 @@ class Workload:
 
     def load_data(self, folder: Path | None = None) -> Dataset:
         """The data set, its images sized and scaled as the network wants them; `folder` as in shared.data.load."""
+        return self._fitted(data.load(self.dataset, folder))
+
+    def stand_in_data(self) -> Dataset:
+        """The same without images where they lie in files, as in shared.data.stand_in."""
+        return self._fitted(data.stand_in(self.dataset))
+
+    def _fitted(self, images: Dataset) -> Dataset:
         size, scale = dict(self.arguments)["input_size"], networks.scaled_pixels(self.network, self.dataset)
-        images = data.load(self.dataset, folder).resized((size, size) if isinstance(size, int) else size)
+        images = images.resized((size, size) if isinstance(size, int) else size)
         return images if scale is None else images.scaled(*scale)
 
 

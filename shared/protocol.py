@@ -35,4 +35,5 @@ class Protocol:
     fine_tune_decays: bool = True  # along half a cosine to zero; False: a constant rate
     closing_iterations: int = 0
     closing_learning_rate: float = 0.0
+    inference_batch: int | None = None  # at which platforms are read; None: the platform's choice for the network
     ranks: bool = True  # False: the caption says that the protocol ranks nothing

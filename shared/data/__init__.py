@@ -11,7 +11,18 @@ from typing import Any
 from shared.data.images import Batches, BatchStream, Dataset, Images, Split
 from shared.errors import BadInput
 
-__all__ = ["BatchStream", "Batches", "Dataset", "Images", "Split", "load", "names", "network_arguments"]
+__all__ = [
+    "BatchStream",
+    "Batches",
+    "Dataset",
+    "Images",
+    "Split",
+    "in_files",
+    "load",
+    "names",
+    "network_arguments",
+    "stand_in",
+]
 
 
 @dataclass(frozen=True)
@@ -22,13 +33,14 @@ class _Source:
     classes: int
     channels: int
     size: int | tuple[int, int]  # height of square images or (height, width)
+    in_files: bool = False  # of a person's, else embedded
 
 
 _SOURCES = {
     "fashion-mnist": _Source("shared.data.fashion_mnist", 10, 1, 28),
     "garment-scenes": _Source("shared.data.garment_scenes", 11, 1, (48, 64)),
-    "imagenet": _Source("shared.data.imagenet", 1000, 3, 224),
-    "cityscapes": _Source("shared.data.cityscapes", 20, 3, (512, 1024)),
+    "imagenet": _Source("shared.data.imagenet", 1000, 3, 224, in_files=True),
+    "cityscapes": _Source("shared.data.cityscapes", 20, 3, (512, 1024), in_files=True),
 }
 
 
@@ -52,3 +64,17 @@ def load(name: str, folder: Path | None = None) -> Dataset:
         raise BadInput(f"a data set out of {', '.join(names())}", repr(name), "python -m bench datasets")
     loader: Callable[[Path | None], Dataset] = importlib.import_module(_SOURCES[name].module).load
     return loader(folder)
+
+
+def in_files(name: str) -> bool:
+    """Whether the data set `name` lies in a folder of a person's, and is not embedded."""
+    return _SOURCES[name].in_files
+
+
+def stand_in(name: str) -> Dataset:
+    """What can be known of the data set `name` without its folder: counts and shapes, and no image. The data set itself
+    where it is embedded.
+    """
+    module = importlib.import_module(_SOURCES[name].module)
+    known: Callable[[], Dataset] = module.stand_in if in_files(name) else module.load
+    return known()

@@ -15,18 +15,20 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import Dataset as Pictures
 from torch.utils.data import Subset
 from torchvision import datasets, tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from shared.cache import content_key
-from shared.data.files import FileSplit, checked_folder, held_out, open_image, sizes
+from shared.data.files import Blank, FileSplit, checked_folder, held_out, open_image, sizes
 from shared.data.images import Dataset
 from shared.errors import BadInput
 from shared.objective import segmentation
 
 HEIGHT, WIDTH = 512, 1024
+TRAIN, VAL = 2_975, 500  # images of the whole set
 SHIFT = 2  # pixels each way, as ERFNet's published training shifts
 IGNORED = 19  # one of the network's 20 outputs
 # ERFNet's published weights of the classes for training the decoder; what is ignored weighs nothing
@@ -119,25 +121,34 @@ def load(folder: Path | None = None) -> Dataset:
     search = held_out(names, max(1, len(names) // 10))
     train = sorted(set(range(len(names))) - set(search))
 
-    def split(scenes: Scenes, indices: list[int]) -> FileSplit:
-        return FileSplit(
-            Subset(scenes, indices),
-            evaluation,
-            training,
-            (3, HEIGHT, WIDTH),
-            mean=(0.0,) * 3,  # ERFNet is trained on images scaled to 0..1, and no more
-            std=(1.0,) * 3,
-            label_shape=(HEIGHT, WIDTH),
-            objective=segmentation(IGNORED, CLASS_WEIGHTS),
-        )
-
     files = [sizes(folder, (path for pair in scenes.files for path in pair)) for scenes in (given, test)]
     return Dataset(
         name="cityscapes",
-        train=split(given, train),
-        search=split(given, search),
-        test=split(test, list(range(len(test)))),
+        train=_split(Subset(given, train)),
+        search=_split(Subset(given, search)),
+        test=_split(Subset(test, range(len(test)))),
         classes=CLASSES,
         folder=folder,
         fingerprint=content_key(files, search, HEIGHT, WIDTH, CLASS_WEIGHTS),
+    )
+
+
+def stand_in() -> Dataset:
+    """As many scenes as Cityscapes has, all of them grey and ignored: for a plan where the files are elsewhere."""
+    image, label = Image.new("RGB", (2 * WIDTH, 2 * HEIGHT), "grey"), Image.new("L", (2 * WIDTH, 2 * HEIGHT), IGNORED)
+    search = TRAIN // 10
+    train, search_, test = (_split(Blank(count, image, label)) for count in (TRAIN - search, search, VAL))
+    return Dataset("cityscapes", train, search_, test, CLASSES, content_key("no Cityscapes"))
+
+
+def _split(pictures: Pictures[Any]) -> FileSplit:
+    return FileSplit(
+        pictures,
+        evaluation,
+        training,
+        (3, HEIGHT, WIDTH),
+        mean=(0.0,) * 3,  # ERFNet is trained on images scaled to 0..1, and no more
+        std=(1.0,) * 3,
+        label_shape=(HEIGHT, WIDTH),
+        objective=segmentation(IGNORED, CLASS_WEIGHTS),
     )

@@ -94,16 +94,19 @@ class FileSplit:
         """Its augmented training batches."""
         return FileStream(self, seed, batch_size)
 
-    def check(self) -> None:
-        """Read every image with its label. Raises BadFile naming one that can't be used."""
+    def check(self, read: Callable[[int], None]) -> None:
+        """Read every image with its label; `read` is told how many more, as it goes. Raises BadFile naming one that
+        can't be used.
+        """
         workers = _other_cores() if self.workers is None else self.workers
         own = torch.Generator()  # as in `reading`
-        read = DataLoader(
+        faults = DataLoader(
             _Faults(self.pictures), CHECKED_AT_ONCE, num_workers=workers, collate_fn=_first, generator=own
         )
-        for fault in read:
+        for place, fault in enumerate(faults):
             if fault is not None:
                 raise BadFile(*fault.parts)
+            read(min(CHECKED_AT_ONCE, len(self) - place * CHECKED_AT_ONCE))
 
     def reading(self, requests: Iterable[list[Request]]) -> DataLoader:
         """What is requested, batch by batch, read ahead by the workers; to be `finished`."""
@@ -175,6 +178,19 @@ class _Requests:
             yield [
                 Request(image, derived_seed(self.seed, "augment", first + place)) for place, image in enumerate(members)
             ]
+
+
+class Blank(Pictures[tuple[Image.Image, Any]]):
+    """One picture `count` times: for a plan where the files are elsewhere."""
+
+    def __init__(self, count: int, image: Image.Image, label: Any) -> None:
+        self.count, self.pair = count, (image, label)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, Any]:
+        return self.pair
 
 
 class _Reader(Pictures[Any]):

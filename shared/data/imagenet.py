@@ -14,16 +14,18 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import Dataset as Pictures
 from torch.utils.data import Subset
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from shared.cache import content_key
-from shared.data.files import FileSplit, checked_folder, held_out, open_image, sizes
+from shared.data.files import Blank, FileSplit, checked_folder, held_out, open_image, sizes
 from shared.data.images import Dataset
 from shared.errors import BadInput
 
 CLASSES = 1000
+TRAIN, VAL = 1_281_167, 50_000  # images of the whole set
 SEARCH_PER_CLASS = 10  # as the NetAdapt of ECC's published code holds out
 RESIZED, SIDE = 256, 224  # pixels
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # as torchvision's weights expect
@@ -71,19 +73,28 @@ def load(folder: Path | None = None) -> Dataset:
         search += [first + index for index in held_out(names, min(SEARCH_PER_CLASS, (end - first) // 2))]
     train = sorted(set(range(len(labels))) - set(search))
 
-    def split(images: ImageFolder, indices: list[int]) -> FileSplit:
-        return FileSplit(Subset(images, indices), evaluation, training, (3, SIDE, SIDE), MEAN, STD)
-
     files = [sizes(folder, (path for path, _ in images.samples)) for images in (given, test)]
     return Dataset(
         name="imagenet",
-        train=split(given, train),
-        search=split(given, search),
-        test=split(test, list(range(len(test)))),
+        train=_split(Subset(given, train)),
+        search=_split(Subset(given, search)),
+        test=_split(Subset(test, range(len(test)))),
         classes=tuple(given.classes),
         folder=folder,
         fingerprint=content_key(files, search, RESIZED, SIDE, MEAN, STD),
     )
+
+
+def stand_in() -> Dataset:
+    """As many images as ImageNet has, all of them grey: for a plan where the files are elsewhere."""
+    image = Image.new("RGB", (500, 375), "grey")  # of a usual size
+    search = CLASSES * SEARCH_PER_CLASS
+    train, search_, test = (_split(Blank(count, image, 0)) for count in (TRAIN - search, search, VAL))
+    return Dataset("imagenet", train, search_, test, tuple(map(str, range(CLASSES))), content_key("no ImageNet"))
+
+
+def _split(pictures: Pictures[Any]) -> FileSplit:
+    return FileSplit(pictures, evaluation, training, (3, SIDE, SIDE), MEAN, STD)
 
 
 def _class_folders(folder: Path) -> list[str]:

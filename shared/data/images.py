@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -16,6 +17,8 @@ from shared.cache import atomic_write, cache_dir, content_key
 from shared.computing import sent
 from shared.objective import CLASSIFICATION, Objective
 from shared.rng import generator
+
+TOLD_EVERY_S = 60.0  # how far a check of files is
 
 
 class Images(Protocol):
@@ -57,8 +60,10 @@ class Images(Protocol):
     def scaled(self, mean: float, std: float) -> Images:
         """The same images, all channels of which are (pixel - mean) / std of pixels in 0..1."""
 
-    def check(self) -> None:
-        """Read all that lies in files. Raises BadFile naming one that can't be used."""
+    def check(self, read: Callable[[int], None]) -> None:
+        """Read all that lies in files; `read` is told how many images more. Raises BadFile naming one that can't be
+        used.
+        """
 
 
 class Batches(Protocol):
@@ -123,7 +128,7 @@ class Split:
         """The same images, all channels of which are (pixel - mean) / std of pixels in 0..1."""
         return replace(self, mean=mean, std=std)
 
-    def check(self) -> None:
+    def check(self, read: Callable[[int], None]) -> None:
         """Nothing lies in files any more."""
 
     def to(self, device: torch.device | str) -> Split:
@@ -156,6 +161,7 @@ class Dataset:
     classes: tuple[str, ...]
     fingerprint: str  # of the files and of the rule that splits them
     folder: Path | None = None  # of files that are read as they are used
+    unscaled: str | None = None  # the fingerprint before `scaled`
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -187,23 +193,34 @@ class Dataset:
     def scaled(self, mean: float, std: float) -> Dataset:
         """The same images, all channels of which are (pixel - mean) / std of pixels in 0..1."""
         train, search, test = (split.scaled(mean, std) for split in (self.train, self.search, self.test))
-        fingerprint = content_key(self.fingerprint, mean, std)
-        return replace(self, train=train, search=search, test=test, fingerprint=fingerprint)
+        fingerprint, unscaled = content_key(self.fingerprint, mean, std), self.unscaled or self.fingerprint
+        return replace(self, train=train, search=search, test=test, fingerprint=fingerprint, unscaled=unscaled)
 
     def check(self, say: Callable[[str], None]) -> None:
-        """Read every file once, so that none that is damaged ends a training days later; not again in this folder.
+        """Read every file once, so that none that is damaged ends a training days later; not again in this folder,
+        however pixels are scaled.
 
-        Raises BadFile naming one that can't be used.
+        `say` is told how far it is, each minute. Raises BadFile naming a file that can't be used.
         """
         if self.folder is None:
             return
-        mark = cache_dir() / "checked" / content_key(str(self.folder.resolve()), self.fingerprint)
+        mark = cache_dir() / "checked" / content_key(str(self.folder.resolve()), self.unscaled or self.fingerprint)
         if mark.exists():
             return
         splits = self.train, self.search, self.test
-        say(f"reading all {sum(map(len, splits)):,} images in {self.folder} once, to find damaged files now")
+        total, done, began_s, told_s = sum(map(len, splits)), 0, time.monotonic(), 0.0
+
+        def read(count: int) -> None:
+            nonlocal done, told_s
+            done += count
+            taken_s = time.monotonic() - began_s
+            if taken_s - told_s >= TOLD_EVERY_S:
+                told_s, left_min = taken_s, taken_s * (total / done - 1) / 60
+                say(f"{done:,} of {total:,} images read, about {left_min:.0f} min to go")
+
+        say(f"reading all {total:,} images in {self.folder} once, to find damaged files now")
         for split in splits:
-            split.check()
+            split.check(read)
         atomic_write(mark, b"")
 
 

@@ -58,19 +58,20 @@ def collect(
     subject: Subject,
     *,
     samples: int,
+    batch: int | None = None,
     seed: int = 0,
     say: Say = lambda _: None,
     may_read: bool = True,
 ) -> Profile:
     """Read up to `samples` uniform width vectors, those of `profile` in its order, or take them from the cache.
 
-    The last fifth of the rows is for judging. Without `may_read` the cache has to hold all: a worker that computes on
+    batch: images per inference, the platform's choice when None. The last fifth of the rows is for judging. Without `may_read` the cache has to hold all: a worker that computes on
     the device must not wait for itself. Raises MeterError when the sensor fails, or would have to be asked then; what
     is read by then is kept.
     """
     structure, block = subject.structure, platform.block
     what = (platform.name, platform.calibration, platform.short.name, structure.exact_fingerprint, seed)
-    key = content_key("measured profile", block, FEWEST, *what)
+    key = content_key("measured profile", block, FEWEST, *what, *([batch] if batch else []))
     path = cache_dir() / "profiles" / f"{key}.npz"
     rows = uniform_rows(structure, block * math.ceil(samples / block), seed)  # blocks are read whole
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,9 +79,10 @@ def collect(
         known = _read(path, block)
         if known is None:
             _check(may_read)
-            say("profile: looking for the inference batch")
+            if batch is None:
+                say("profile: looking for the inference batch")
             none = np.empty(0)
-            known = Progress(none, none, none, none, platform.inference_batch(subject))
+            known = Progress(none, none, none, none, batch or platform.inference_batch(subject))
         errors = [
             held_out_error(structure, rows[:n], known.amounts[:n])
             for n in _ends(structure, min(samples, len(known.amounts)))[-SETTLED_BLOCKS:]

@@ -139,9 +139,9 @@ def test_damaged_training_images_are_named_before_anything_starts(
 ) -> None:
     holders, check = list[str](), FileSplit.check
 
-    def watched(split: FileSplit) -> None:
+    def watched(split: FileSplit, read: Callable[[int], None]) -> None:
         holders.extend(path.read_text() for path in (cache_dir() / "locks").glob("cpu.user-*.holder"))
-        check(split)
+        check(split, read)
 
     monkeypatch.setattr(FileSplit, "check", watched)
     root = tmp_path / "tree"

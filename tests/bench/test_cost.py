@@ -118,6 +118,7 @@ def test_missing_dense_weights_are_told_with_their_price(
     passes = 720 * 32 / len(ground.dataset.train)
     assert f"720 iterations of batch 32, {passes:.1f} passes over the images, about 12 min more" in told  # 2 * 0.5 s
     assert "else `run` trains them first, 720 iterations" in told
-    elsewhere = cost.missing_weights(replace(made, request=replace(made.request, data="/place"))) or ""
-    assert "--dataset fashion-mnist --data DIR --weights FILE" in elsewhere
+    files = replace(made.ground, workload=replace(made.ground.workload, dataset="imagenet"))
+    elsewhere = cost.missing_weights(replace(made, ground=files)) or ""
+    assert "--dataset imagenet --data DIR --weights FILE" in elsewhere
     assert "which `run` asks for; without --weights it trains them, 720 iterations" in elsewhere

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import torch
 
-from bench import cli, workload
+from bench import cli, cost, protocols, workload
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "reports" / "paper.md").read_text(encoding="utf-8")
@@ -75,3 +76,21 @@ def test_without_dense_weights_nothing_starts(
     assert told.out == "" and len(told.err.splitlines()) == 1
     assert wanted in told.err and wanted.strip("`") in PAGE and "torchvision's alexnet-owt-7be5be79.pth" in told.err
     assert not list((tmp_path / "cache").rglob("*.*")) and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("command", [command for command in ON_FILES if command.startswith("run ")])
+def test_every_experiment_is_priced_without_its_data(
+    command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(cost, "_prices", lambda ground: (1.0, 0.001))
+    parts = shlex.split(command)
+    parts = [part for place, part in enumerate(parts) if "--data" not in parts[max(0, place - 1) : place + 1]]
+    assert call(monkeypatch, ["plan", *typed(shlex.join(parts[1:]), tmp_path, tmp_path)]) == 0
+    told = capsys.readouterr().out
+    published = tomllib.loads(protocols.PUBLISHED.read_text())["dense"]
+    (dense,) = (entry for entry in published if entry["network"] == value(command, "--network"))
+    joules = float(re.findall(r"inference batch 1 at .*dense network ([\d.]+) J", told)[0])
+    assert joules == pytest.approx(dense["joules"][value(command, "--device")], rel=0.01)  # as the paper's, metered
+    assert "no --data: prices are for as many images as " in told and "no dense weights of " in told
+    assert len(re.findall(r"^  \w+-[\d.]+-s0: .* J, about .* (?:h|days)$", told, re.MULTILINE)) == 12

@@ -151,7 +151,7 @@ def test_commands_name_what_exists_and_are_accepted(monkeypatch: pytest.MonkeyPa
     """Every command of the page gets through the command line to a request whose names are known."""
     asked: list[plan.Request] = []
 
-    def make(request: plan.Request, say: Any, *, weights_first: bool) -> None:
+    def make(request: plan.Request, say: Any, *, to_train: bool) -> None:
         asked.append(request)
         raise BadInput("no more", "enough", "nothing")
 

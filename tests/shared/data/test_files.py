@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset as Pictures
 
-from shared.data import BatchStream, Dataset, Split, cityscapes
+from shared.data import BatchStream, Dataset, Split, cityscapes, images
 from shared.data.files import FileSplit, checked_folder, held_out, open_image, sizes
 from shared.errors import BadFile, BadInput
 from shared.objective import segmentation
@@ -235,11 +236,13 @@ def test_a_damaged_file_is_named_in_one_line(workers: int, damage: Callable[[Pat
 def test_checking_finds_a_damaged_file_wherever_it_is(workers: int, number: int, tmp_path: Path) -> None:
     split = split_of(write(tmp_path, 70), workers)
     before = torch.get_rng_state()
-    split.check()
+    counts = list[int]()
+    split.check(counts.append)
+    assert counts == [64, 6]
     assert torch.equal(torch.get_rng_state(), before)
     truncated(tmp_path / f"{number:03d}.png")
     with pytest.raises(BadFile, match=rf"a whole image in {tmp_path}/{number:03d}\.png, got "):
-        split.check()
+        split.check(counts.append)
 
 
 def test_a_folder_is_checked_until_all_its_files_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,7 +268,34 @@ def test_a_folder_is_checked_until_all_its_files_are_whole(tmp_path: Path, monke
         for folder in (*folders[:1] * 3, folders[1])
     ]
     replace(one, folder=None).check(said.append)  # embedded
-    assert len(said) == 4
+    twice = one.scaled(0.5, 0.5).scaled(0.0, 1.0)
+    twice.check(said.append)  # the files are the same, and 1.3 million take hours
+    assert len(said) == 4 and twice.fingerprint != one.fingerprint
+
+
+def test_a_long_check_tells_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a second an image, told each 30 s: of 3 x 100 images the first 64 + 36 + 64 take 32, 50 and 82 s."""
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    split, now_s = split_of(write(tmp_path, 100), 0), [0.0]
+
+    class Slow(type(split)):  # type: ignore[misc]
+        def check(self, read: Callable[[int], None]) -> None:
+            def slowly(count: int) -> None:
+                now_s[0] += 0.5 * count
+                read(count)
+
+            super().check(slowly)
+
+    slow = Slow(**vars(split))
+    monkeypatch.setattr(images, "TOLD_EVERY_S", 30.0)
+    monkeypatch.setattr(images, "time", SimpleNamespace(monotonic=lambda: now_s[0]))
+    said = list[str]()
+    Dataset("x", slow, slow, slow, (), "", tmp_path).check(said.append)
+    assert said[1:] == [
+        "64 of 300 images read, about 2 min to go",
+        "164 of 300 images read, about 1 min to go",
+        "264 of 300 images read, about 0 min to go",
+    ]
 
 
 def test_a_truncated_jpeg_is_named(tmp_path: Path) -> None:

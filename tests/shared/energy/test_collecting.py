@@ -72,6 +72,15 @@ def test_more_rows_at_once_are_judged_as_often() -> None:
     assert len(bench.log) == inferences
 
 
+def test_a_batch_that_is_asked_for_is_not_looked_for() -> None:
+    bench, said = Bench(ToyNet(), bilinear()), list[str]()
+    found = energy.collect(bench.platform, bench.subject, samples=20)
+    asked = energy.collect(bench.platform, bench.subject, samples=20, batch=4, say=said.append)
+    assert (found.batch, asked.batch) == (1, 4) and found.key != asked.key
+    assert not any("looking for" in line for line in said)
+    np.testing.assert_allclose(asked.amounts, found.amounts)  # per image, on hardware that gains nothing by batches
+
+
 def test_noise_makes_it_read_on_up_to_the_protocols_count() -> None:
     bench = Bench(ToyNet(), bilinear(noise=0.2))
     profile = energy.collect(bench.platform, bench.subject, samples=155)
