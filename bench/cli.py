@@ -125,12 +125,10 @@ def plan_(
     made = plan.make(request, lambda line: console.print(line, highlight=False))
     console.print(say.first_line(made.ground), highlight=False)
     with say.computing("timing a plan"):  # by training steps
-        missing, estimate = cost.missing_weights(made), cost.estimate(made, made.jobs)
-    if data is None and in_files(dataset):
-        told = f"no --data: prices are for as many images as {dataset} has, without the time to read them"
-        console.print(told, highlight=False)
-    if missing is not None:
-        console.print(missing, highlight=False, soft_wrap=True)
+        estimate = cost.estimate(made, made.jobs)
+        told = cost.missing_weights(made) if data or not in_files(dataset) else cost.without_data(made)
+    if told is not None:
+        console.print(told, highlight=False, soft_wrap=True)
     for job, seconds in estimate.job_seconds.items():
         budget = "no budget" if job.budget is None else f"{job.budget.amount:.4g} {made.ground.unit}"
         console.print(f"  {job.name}: {budget}, about {minutes(seconds)}", highlight=False)

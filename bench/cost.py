@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
 
-from bench import dense, harness, teacher
+from bench import dense, harness, readings, teacher
 from bench.plan import Ground, Job, Plan
 from bench.progress import minutes
 from methods import registry
@@ -58,11 +59,16 @@ def estimate(plan: Plan, jobs: list[Job] | tuple[Job, ...]) -> Cost:
 
 
 def _reading_s(plan: Plan, count: int) -> float:
-    """One pass over the networks and the dense one; with repair there may be a second."""
+    """At most: one pass over the networks and the dense one; with repair one more after each round of it, in which
+    every network is halved to its place by short readings of two.
+    """
     platform = plan.ground.platform
     if not isinstance(platform, Hardware):
         return 0.0
-    return platform.full.limit_s * (1 + count) * (2 if plan.request.repair else 1)
+    pass_s = platform.full.limit_s * (1 + count)
+    halvings = math.ceil(math.log2(sum(plan.ground.structure.upper_bounds)))
+    round_s = pass_s + count * (1 + halvings) * 2 * platform.short.limit_s
+    return pass_s + (readings.REPAIRS * round_s if plan.request.repair else 0.0)
 
 
 def _search_samples(job: Job, ground: Ground) -> int:
@@ -86,6 +92,15 @@ def missing_weights(plan: Plan) -> str | None:
         f"no dense weights of {work.network} on {work.dataset} yet: {dense.loading(work)} loads trained ones"
         f"{',' if files else ';'} {training}, {recipe.iterations:,} iterations of batch {recipe.batch_size}, "
         f"{passes:,.1f} passes over the images, about {minutes(seconds)} more"
+    )
+
+
+def without_data(plan: Plan) -> str:
+    """What a person is told where a data set stands in for that in files."""
+    work = plan.ground.workload
+    return (
+        f"no --data: prices are for as many images as {work.dataset} has, without the time to read them, and `run` "
+        f"wants dense weights first, by {dense.loading(work)}"
     )
 
 

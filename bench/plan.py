@@ -65,7 +65,9 @@ class Request:
 def _without_folder(meter: str) -> str:
     """`--meter`, of a path its name alone; a board's folder stays one by its "./"."""
     kind, colon, detail = meter.partition(":")
-    rail, at, place = detail.rpartition("@") if kind == "board" else ("", "", detail)
+    rail, at, place = detail.partition("@") if kind == "board" else ("", "", detail)
+    if kind == "board" and (not at or "/" in rail):
+        rail, at, place = "", "", detail
     here = "./" if kind == "board" and "/" in place else ""
     return f"{kind}{colon}{rail}{at}{here}{Path(place).name}"
 

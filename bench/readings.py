@@ -27,7 +27,10 @@ Say = Callable[[str], None]
 Widths = tuple[int, ...]
 
 REPAIRS = 3  # at most of a network: each is followed by a reading of all, which may again find it above
-REPAIR_PRECISION = 50  # repair takes up to this part of its channels more than it has to
+REPAIR_PRECISION = 50  # repair takes up to this part of its steps more than it has to
+TOGETHER = (
+    8  # channels go down to multiples of this, on which vector and matrix units work: one less saves them nothing
+)
 
 
 def is_due(plan: Plan, record: Record) -> bool:
@@ -106,12 +109,12 @@ def _with_reading(result: Result, dense_again: float, readings: dict[Widths, Rea
 
 
 def _repaired(job: Job, result: Result, reading: Reading, plan: Plan, dense: DenseWeights, say: Say) -> Result:
-    """The run's network with as few channels more taken as bring a short reading, its interval included, within the
-    budget.
+    """The run's network with as few channels more taken as bring its reading, the interval included, within the budget.
 
-    They go by the model, the least important per energy that it says they save; how many, readings alone decide, by
-    halving. Nothing is trained any more, so iterations stay equal; batch norm's statistics are taken anew as for
-    everyone. What can't be repaired stays as it was.
+    They go by the model, the least important per energy that it says they save, down to multiples of TOGETHER; how
+    many, readings alone decide, by halving: short ones in turns with the network as it was, whose `reading` then tells
+    what they would be beside all others. Nothing is trained any more, so iterations stay equal; batch norm's statistics
+    are taken anew as for everyone. What can't be repaired stays as it was.
     """
     assert job.budget is not None and result.weights is not None
     ground, measures, budget = plan.ground, _measures(result), job.budget.amount
@@ -121,12 +124,14 @@ def _repaired(job: Job, result: Result, reading: Reading, plan: Plan, dense: Den
     small.to(ground.computing.device)  # where its images are
     anatomy = structure(small)
     norms = importance(small, anatomy)
-    path = list(removals(norms, measures.widths, _savings(ground)))
+    path = list(removals(norms, measures.widths, _savings(ground), TOGETHER))
 
     def fits(taken: int) -> bool:
-        short = platform.read(subject, [path[taken]], ground.inference_batch, platform.short)[0]
-        say(f"repair of {job.name}: {taken} channels less, {short.amount / budget - 1:+.1%} to its budget")
-        return short.interval[1] <= budget
+        rows = [path[taken], measures.widths]
+        now, before = platform.read(subject, rows, ground.inference_batch, platform.short)
+        off, fewer = reading.amount / before.amount / budget, sum(measures.widths) - sum(path[taken])
+        say(f"repair of {job.name}: {fewer} channels less, {now.amount * off - 1:+.1%} to its budget")
+        return now.interval[1] * off <= 1
 
     above, within = 0, len(path) - 1
     if not within or not fits(within):

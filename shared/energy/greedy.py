@@ -10,25 +10,29 @@ from torch import Tensor
 from shared.energy.budget import BudgetTooSmallError
 
 
-def removals(norms: Tensor, bounds: tuple[int, ...], savings: Callable[[Tensor], Tensor]) -> Iterator[tuple[int, ...]]:
-    """The widths after each removal of a channel, the least norm per energy saved first; first `bounds` themselves.
+def removals(
+    norms: Tensor, bounds: tuple[int, ...], savings: Callable[[Tensor], Tensor], multiple: int = 1
+) -> Iterator[tuple[int, ...]]:
+    """The widths after each removal, the least norm per energy saved first; first `bounds` themselves.
 
     norms: (units, largest bound), zero-padded. bounds: widths to begin with. savings: what one channel of each unit
-    saves at widths (units,), as many numbers; the estimate is linear in each single width, so its slope. Within a unit
-    channels go in the order of their norms; one of every unit stays, and units in which a channel saves nothing stay
-    whole. What a channel saves falls with every neighbour that goes, so it is asked anew after each removal.
+    saves at widths (units,), as many numbers; the estimate is linear in each single width, so its slope. multiple: a
+    unit wider than that loses as many channels at once as bring it to the multiple below. Within a unit channels go in
+    the order of their norms; one of every unit stays, and units in which a channel saves nothing stay whole. What a
+    channel saves falls with every neighbour that goes, so it is asked anew after each removal.
     """
     descending = norms.cpu().double().sort(dim=1, descending=True).values  # one by one is nothing for a GPU
+    kept = torch.cat([torch.zeros(len(bounds), 1), descending.cumsum(dim=1)], dim=1)  # norms of so many channels
     widths, units = torch.tensor(bounds), torch.arange(len(bounds))
     while True:
         yield tuple(widths.tolist())
-        weakest = descending[units, widths - 1]  # of every unit, the channel that would go next
-        saved = savings(widths)
-        price = torch.where((widths > 1) & (saved > 0), weakest / saved, torch.inf)
+        fewer = torch.where(widths > multiple, (widths - 1) // multiple * multiple, widths - 1).clamp(min=1)
+        lost, saved = kept[units, widths] - kept[units, fewer], (widths - fewer) * savings(widths)
+        price = torch.where(saved > 0, lost / saved, torch.inf)
         unit = int(price.argmin())
         if price[unit] == torch.inf:
             return
-        widths[unit] -= 1
+        widths[unit] = fewer[unit]
 
 
 def greedy_widths(

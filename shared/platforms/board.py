@@ -45,8 +45,8 @@ class BoardPlatform(Hardware):
     name: as `--device` calls it. model: what the board's device tree has to say. rail: its label, or "" for times
     alone. place: a folder for what goes to and fro by hand (told by a "/" in it), else a host for SSH.
 
-    What a list of networks has been measured to lies under the list's hash: the same question is never asked twice, and
-    a command that ends for want of measurements goes on when they are there. Weights are random there.
+    What a list of networks has been measured to lies under the hash of list and rail: the same question is never asked
+    twice, and a command that ends for want of measurements goes on when they are there. Weights are random there.
     """
 
     source: Literal["measured"] = "measured"
@@ -101,7 +101,7 @@ class BoardPlatform(Hardware):
 
     def _measurement(self, document: dict[str, Any]) -> BoardMeasurement:
         """What the board has measured of the list; one that isn't measured yet is written, and over SSH measured."""
-        key = runner.fingerprint(document)[:12]
+        key = content_key(runner.fingerprint(document), self.rail)[:12]
         operations, result = self.folder / f"operations-{key}.json", self.folder / f"measured-{key}.json"
         if not result.exists():
             try:

@@ -76,7 +76,8 @@ def test_a_latency_budget_from_end_to_end(profiled: Path) -> None:
         command, check=False, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("cpu: measured seconds per image by clock (wall time) of ")
+    assert done.stdout.startswith("profile: 140 networks are in ")
+    assert "\ncpu: measured seconds per image by clock (wall time) of " in done.stdout
     assert "reading the dense network and 1 cut ones in turns" in done.stdout
     (folder,) = (path.parent for path in out.glob("*-cpu-measured-latency-smoke/*/record.json"))
     record = read(folder)

@@ -92,5 +92,5 @@ def test_every_experiment_is_priced_without_its_data(
     (dense,) = (entry for entry in published if entry["network"] == value(command, "--network"))
     joules = float(re.findall(r"inference batch 1 at .*dense network ([\d.]+) J", told)[0])
     assert joules == pytest.approx(dense["joules"][value(command, "--device")], rel=0.01)  # as the paper's, metered
-    assert "no --data: prices are for as many images as " in told and "no dense weights of " in told
+    assert "no --data: prices are for as many images as " in told and "`python -m bench dense --network " in told
     assert len(re.findall(r"^  \w+-[\d.]+-s0: .* J, about .* (?:h|days)$", told, re.MULTILINE)) == 12

@@ -65,6 +65,9 @@ def test_the_command_names_no_place_and_no_default() -> None:
         "board:VDD_IN@jetson": "board:VDD_IN@jetson",
         "board:VDD_IN@/a/b/errands/": "board:VDD_IN@./errands",
         "board:./errands": "board:./errands",
+        "board:VDD_IN@/home/a@b/errands": "board:VDD_IN@./errands",
+        "board:/home/a@b/errands": "board:./errands",
+        "board:VDD_IN@user@jetson": "board:VDD_IN@user@jetson",
     }
     for meter, told in meters.items():
         assert Request(meter=meter).command == f"python -m bench run --meter {told}"

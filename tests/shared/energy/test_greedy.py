@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from shared.energy import BilinearModel
 from shared.energy.budget import BudgetTooSmallError
-from shared.energy.greedy import greedy_widths
+from shared.energy.greedy import greedy_widths, removals
 
 
 class Case(NamedTuple):
@@ -125,3 +126,31 @@ def test_savings_are_asked_anew_as_neighbours_go() -> None:
     # 10 / 3 before 14 / 3; then 15 / 3 before 14 / 2, where by the savings of before 14 / 3 would have gone
     order = [case.greedy(budget) for budget in (9, 6, 3, 2, 1)]
     assert order == [(3, 3), (2, 3), (1, 3), (1, 2), (1, 1)]
+
+
+@given(cases(), st.integers(2, 4))
+def test_in_multiples_each_step_is_the_cheapest_group_of_least_norms(case: Case, multiple: int) -> None:
+    """Brute force over the groups, in exact fractions; energy is linear in each width alone."""
+    model = case.model()
+    ends = torch.ones(1)
+    path = list(
+        removals(
+            case.padded(),
+            case.bounds,
+            lambda widths: model.gradient(torch.cat([ends, widths.double(), ends]))[1:-1],
+            multiple,
+        )
+    )
+    assert path[0] == case.bounds
+    for widths, after in itertools.pairwise([*path, None]):
+        prices: dict[tuple[int, ...], Fraction] = {}
+        for unit, width in enumerate(widths):
+            fewer = max(below for below in range(width) if below % multiple == 0 or width <= multiple)
+            cut = (*widths[:unit], fewer, *widths[unit + 1 :])
+            if fewer >= 1 and (saved := case.energy(widths) - case.energy(cut)) > 0:
+                gone = sorted(case.norms[unit], reverse=True)[fewer:width]
+                prices[cut] = Fraction(sum(gone), saved)
+        if after is None:
+            assert not prices
+        else:
+            assert prices[after] == min(prices.values())

@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 import torch
 
-from shared.board import runner
 from shared.errors import BadInput
 from shared.meters import SHORT, MeterError
 from shared.networks import build, structure
@@ -262,12 +261,12 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, subject: Subject) -> No
         platform.read(subject, ROWS, BATCH, SETTINGS)
 
 
-def test_a_list_s_hash_names_its_files(tmp_path: Path, subject: Subject) -> None:
-    platform = choose("tx2", "latency", f"board:{tmp_path}/")
-    assert isinstance(platform, BoardPlatform)
-    for rows in (ROWS, ROWS[:1]):
-        with pytest.raises(MeterError):
-            platform.read(subject, rows, BATCH, SETTINGS)
-    for path in tmp_path.glob("operations-*.json"):
-        assert path.stem == f"operations-{runner.fingerprint(json.loads(path.read_text()))[:12]}"
-    assert len(list(tmp_path.glob("operations-*.json"))) == 2
+def test_each_list_and_rail_has_its_files(tmp_path: Path, subject: Subject) -> None:
+    asked = [(rail, rows) for rail in ("", "VDD_IN@", "VDD_SYS_GPU@") for rows in (ROWS, ROWS[:1])]
+    for _ in range(2):  # the second time they are there
+        for rail, rows in asked:
+            platform = choose("tx2", "energy" if rail else "latency", f"board:{rail}{tmp_path}/")
+            assert isinstance(platform, BoardPlatform)
+            with pytest.raises(MeterError):
+                platform.read(subject, rows, BATCH, SETTINGS)
+    assert len(list(tmp_path.glob("operations-*.json"))) == len(asked)
