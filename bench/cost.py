@@ -60,14 +60,15 @@ def estimate(plan: Plan, jobs: list[Job] | tuple[Job, ...]) -> Cost:
 
 def _reading_s(plan: Plan, count: int) -> float:
     """At most: one pass over the networks and the dense one; with repair one more after each round of it, in which
-    every network is halved to its place by short readings of two.
+    every network is read with each of its units halved, and then halved to its place beside what it was.
     """
     platform = plan.ground.platform
     if not isinstance(platform, Hardware):
         return 0.0
     pass_s = platform.full.limit_s * (1 + count)
-    halvings = math.ceil(math.log2(sum(plan.ground.structure.upper_bounds)))
-    round_s = pass_s + count * (1 + halvings) * 2 * platform.short.limit_s
+    bounds = plan.ground.structure.upper_bounds
+    short = 1 + len(bounds) + 2 * (1 + math.ceil(math.log2(sum(bounds))))
+    round_s = pass_s + count * short * platform.short.limit_s
     return pass_s + (readings.REPAIRS * round_s if plan.request.repair else 0.0)
 
 

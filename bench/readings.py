@@ -111,10 +111,10 @@ def _with_reading(result: Result, dense_again: float, readings: dict[Widths, Rea
 def _repaired(job: Job, result: Result, reading: Reading, plan: Plan, dense: DenseWeights, say: Say) -> Result:
     """The run's network with as few channels more taken as bring its reading, the interval included, within the budget.
 
-    They go by the model, the least important per energy that it says they save, down to multiples of TOGETHER; how
-    many, readings alone decide, by halving: short ones in turns with the network as it was, whose `reading` then tells
-    what they would be beside all others. Nothing is trained any more, so iterations stay equal; batch norm's statistics
-    are taken anew as for everyone. What can't be repaired stays as it was.
+    They go down to multiples of TOGETHER, the least important per energy that they save, which readings tell for each
+    unit. How many, readings decide too, by halving: short ones in turns with the network as it was, whose `reading`
+    then tells what they would be beside all others. Nothing is trained any more, so iterations stay equal; batch norm's
+    statistics are taken anew as for everyone. What can't be repaired stays as it was.
     """
     assert job.budget is not None and result.weights is not None
     ground, measures, budget = plan.ground, _measures(result), job.budget.amount
@@ -124,7 +124,7 @@ def _repaired(job: Job, result: Result, reading: Reading, plan: Plan, dense: Den
     small.to(ground.computing.device)  # where its images are
     anatomy = structure(small)
     norms = importance(small, anatomy)
-    path = list(removals(norms, measures.widths, _savings(ground), TOGETHER))
+    path = list(removals(norms, measures.widths, _savings(ground, measures.widths), TOGETHER))
 
     def fits(taken: int) -> bool:
         rows = [path[taken], measures.widths]
@@ -150,8 +150,24 @@ def _estimate(ground: Ground) -> Callable[[torch.Tensor], float]:
     return lambda widths: float(ground.fit.model(ground.structure.positions(widths)))
 
 
-def _savings(ground: Ground) -> Callable[[torch.Tensor], torch.Tensor]:
-    return lambda widths: ground.fit.model.gradient(ground.structure.positions(widths))[1:-1]
+def _savings(ground: Ground, widths: Widths) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What a channel of each unit saves at widths (units,): by the model, times what readings show of it.
+
+    Of each unit half is taken, and the network read in turns with the whole one. Where a reading shows nothing, a
+    thousandth of the model's word is left, so that such units go last.
+    """
+    platform, subject = _platform(ground)
+
+    def slopes(at: torch.Tensor) -> torch.Tensor:
+        return ground.fit.model.gradient(ground.structure.positions(at))[1:-1]
+
+    halves = [max(1, width // 2 // TOGETHER * TOGETHER or width // 2) for width in widths]
+    rows = [widths, *((*widths[:unit], half, *widths[unit + 1 :]) for unit, half in enumerate(halves))]
+    whole, *less = platform.read(subject, rows, ground.inference_batch, platform.short)
+    shown = whole.amount - torch.tensor([reading.amount for reading in less], dtype=torch.float64)
+    told = (torch.tensor(widths) - torch.tensor(halves)) * slopes(torch.tensor(widths))
+    factors = torch.where(told > 0, shown / told, 0.0).clamp(min=1e-3)
+    return lambda at: factors * slopes(at)
 
 
 def _cut(network: nn.Module, job: Job, ground: Ground) -> nn.Module:

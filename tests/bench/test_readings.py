@@ -230,9 +230,33 @@ def test_repair_takes_hardly_more_than_it_has_to(
                 readings.TOGETHER,
             )
         )
+        # all units save 0.8 of what the model says, so the order is the model's
         fitting = [k for k, widths in enumerate(steps) if truth(widths) <= job.budget.amount]
         if not fitting:
             assert result.record.repair is None
             continue
         taken = steps.index(result.record.measures.widths)
         assert fitting[0] <= taken <= fitting[0] + max(1, len(steps) // readings.REPAIR_PRECISION)
+
+
+def test_repair_takes_channels_where_readings_show_that_they_save(
+    ground: Ground, on_hardware: Callable[[Truth], Ground], weights: DenseWeights
+) -> None:
+    """Hardware that is slow by the fourth unit alone, whatever the model thinks of the others."""
+    dense = ground.structure.upper_bounds
+
+    def truth(widths: Sequence[int]) -> float:
+        return ground.dense_reading * (0.2 + 0.8 * widths[3] / dense[3])
+
+    here = on_hardware(truth)
+    plan, unread = plan_of(here, weights, repair=True)
+    done = readings.read_again(plan, weights, unread, lambda line: None)
+    repaired = 0
+    for job, result in done.items():
+        before, after = unread[job].record.measures, result.record.measures
+        assert before is not None and after is not None and job.budget is not None
+        if result.record.repair is not None:
+            repaired += 1
+            assert after.widths[3] < before.widths[3] and after.widths[:3] == before.widths[:3]
+            assert after.widths[4:] == before.widths[4:] and truth(after.widths) <= job.budget.amount * (1 + 1e-9)
+    assert repaired
