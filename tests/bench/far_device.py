@@ -176,10 +176,13 @@ def main(asked: list[str]) -> None:
             if name == asked[0]:
                 print(json.dumps({"refused": refused(next(sent.network.parameters()))}), flush=True)
             one, other = plain[name], run(name, away, sent)
-            worst = None
+            worst = averages = None  # of what Adam moves; of batch norm's averages, relative to the largest
             if one.weights is not None and other.weights is not None:
-                pairs = zip(one.weights.values(), other.weights.values(), strict=True)
-                worst = max(float((a.double() - b.double()).abs().max()) for a, b in pairs)
+                assert one.weights.keys() == other.weights.keys()
+                off = {n: float((a.double() - other.weights[n].double()).abs().max()) for n, a in one.weights.items()}
+                worst = max(value for name, value in off.items() if ".running_" not in name)
+                largest = {n: float(a.double().abs().max()) for n, a in one.weights.items()}
+                averages = max((off[name] / largest[name] for name in off if ".running_" in name), default=0.0)
             measures = [result.record.measures for result in (one, other)]
             told = {
                 "method": name,
@@ -187,6 +190,7 @@ def main(asked: list[str]) -> None:
                 "widths": [None if measured is None else measured.widths for measured in measures],
                 "scores": [None if measured is None else measured.accuracy_after for measured in measures],
                 "worst": worst,
+                "averages": averages,
                 "devices": sorted({str(tensor.device) for tensor in (other.weights or {}).values()}),
                 "compute": other.record.environment["compute"],
             }

@@ -14,6 +14,7 @@ from torch.utils import backend_registration
 
 METHODS = ("ecc", "netadapt", "amc", "uniform", "random", "magnitude", "dense", "ecc:files", "ecc:scenes")
 LARGEST_STEP = 0.06  # what Adam can move a weight by in these runs
+LARGEST_CHANGE = 0.2  # of batch norm's averages, over the largest of their layer
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,6 @@ def test_a_run_stays_on_its_device_and_does_the_same_there(method: str, lines: l
     assert told["reasons"] == [None, None]
     near, far = told["widths"]
     assert near == far
-    assert told["worst"] < LARGEST_STEP
+    assert told["worst"] < LARGEST_STEP and told["averages"] < LARGEST_CHANGE
     assert told["scores"][1] == pytest.approx(told["scores"][0], abs=0.05)
     assert told["compute"] == "far" and told["devices"] == ["cpu"]  # what is stored has come back
