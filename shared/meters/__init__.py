@@ -2,11 +2,13 @@
 
 from shared.meters.clock import ClockMeter
 from shared.meters.lock import device_lock
-from shared.meters.measuring import FULL, SHORT, Reading, Settings, measure, measure_all
+from shared.meters.measuring import measure, measure_all
 from shared.meters.meter import Meter, MeterError, Window
 from shared.meters.rapl import RaplMeter
+from shared.meters.reading import Reading
 from shared.meters.replay import ReplayMeter
 from shared.meters.sampling import DroppedSample, SampledMeter
+from shared.meters.settings import FULL, SHORT, Settings
 from shared.meters.simulated import GTX_1080_TI, TX2_VDD_IN, Sensor, SimulatedMeter, SteppedPower
 from shared.meters.timing import Clock, MachineClock, SimulatedClock
 

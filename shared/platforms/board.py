@@ -19,7 +19,7 @@ from shared.cache import cache_dir, content_key
 from shared.errors import BadInput
 from shared.meters import FULL, SHORT, MeterError, Reading, Settings, device_lock
 from shared.meters.jetson_rails import scope
-from shared.meters.measuring import Visit, reading
+from shared.meters.reading import Visit, reading
 from shared.platforms import simulated
 from shared.platforms.measured import WAIT_S, Hardware, Subject
 

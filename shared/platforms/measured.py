@@ -18,7 +18,7 @@ from shared.host import processor
 from shared.memory import keep_freed_memory
 from shared.meters import Clock, MachineClock, Meter, Reading, Settings, device_lock, measure_all
 from shared.meters.clock import ClockMeter
-from shared.meters.measuring import FULL, SHORT
+from shared.meters.settings import FULL, SHORT
 from shared.networks import Structure
 from shared.platforms.simulated import STILL_FALLING
 

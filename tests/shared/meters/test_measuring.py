@@ -27,7 +27,8 @@ from shared.meters import (
     measure,
     measure_all,
 )
-from shared.meters.measuring import ATTEMPTS, DRIFTED, REPEATED, bootstrap_interval
+from shared.meters.measuring import ATTEMPTS, REPEATED
+from shared.meters.reading import DRIFTED, bootstrap_interval
 from shared.meters.signal import DROPPED
 
 EXACT = Sensor(update_s=0.001, averaged_s=0.001)
