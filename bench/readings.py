@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -17,7 +17,7 @@ from bench.progress import minutes
 from bench.record import FirstPass, Measures, Record, Repair
 from bench.rules import cut
 from shared.energy.greedy import removals
-from shared.meters import Reading
+from shared.meters.reading import Held, Reading
 from shared.networks import importance, structure, zero_channels
 from shared.networks.ranking import weakest_channels
 from shared.platforms import Hardware, Subject
@@ -33,6 +33,17 @@ TOGETHER = (
 )
 
 
+class _Pass(NamedTuple):
+    """One pass over all networks: the dense one's reading per image, and one of each distinct widths."""
+
+    dense: Reading
+    cut: dict[Widths, Reading]
+
+    def held(self, result: Result, ground: Ground) -> Held:
+        """The reading of a result's network, held against the dense one's, whose first reading budgets refer to."""
+        return self.cut[_measures(result).widths].held_against(self.dense, ground.dense_reading)
+
+
 def is_due(plan: Plan, record: Record) -> bool:
     """Whether hardware has still to read the run's network, or a plan with repair to look whether it fits."""
     if record.measures is None or not isinstance(plan.ground.platform, Hardware):
@@ -43,23 +54,25 @@ def is_due(plan: Plan, record: Record) -> bool:
 def read_again(plan: Plan, dense: DenseWeights, results: dict[Job, Result], say: Say) -> dict[Job, Result]:
     """The results, all with measures, with readings of their networks, and repaired where the plan asks for it.
 
-    All networks and the dense one are read in turns, so that a drift meets all alike; equal widths are read once. After
-    a repair everything is read once more, and what is above its budget then is repaired again: what a record says was
-    not chosen for having been low once. The first pass stays in the records. Raises MeterError when the sensor fails.
+    All networks and the dense one are read in turns, and held against the dense one, so that a drift since the profile
+    counts for none of them; equal widths are read once. After a repair everything is read once more, and what is above
+    its budget then is repaired again: what a record says was not chosen for having been low once. The first pass stays
+    in the records. Raises MeterError when the sensor fails.
     """
-    dense_first, first = dense_again, read = _read(plan.ground, results.values(), say)
+    ground = plan.ground
+    first = last = _read(ground, results.values(), say)
     done = results
     for _ in range(REPAIRS if plan.request.repair else 0):
         before = done
-        done = {job: _fitting(job, result, read, plan, dense, say) for job, result in before.items()}
+        done = {job: _fitting(job, result, last, plan, dense, say) for job, result in before.items()}
         if all(done[job] is before[job] for job in done):
             break
-        dense_again, read = _read(plan.ground, done.values(), say)
-    told = {job: _with_reading(result, dense_again, read) for job, result in done.items()}
+        last = _read(ground, done.values(), say)
+    told = {job: _with_reading(result, last, ground) for job, result in done.items()}
     if not plan.request.repair:
         return told
     passed = {
-        job: FirstPass(reading=first[_measures(result).widths].amount, dense=dense_first)
+        job: FirstPass(reading=first.held(result, ground).amount, dense=first.dense.amount)
         for job, result in results.items()
     }
     return {
@@ -68,14 +81,12 @@ def read_again(plan: Plan, dense: DenseWeights, results: dict[Job, Result], say:
     }
 
 
-def _fitting(
-    job: Job, result: Result, read: dict[Widths, Reading], plan: Plan, dense: DenseWeights, say: Say
-) -> Result:
+def _fitting(job: Job, result: Result, read: _Pass, plan: Plan, dense: DenseWeights, say: Say) -> Result:
     """The result itself where its network reads within its budget, else what repair makes of it."""
-    reading = read[_measures(result).widths]
-    if job.budget is None or reading.amount <= job.budget.amount:
+    amount = read.held(result, plan.ground).amount
+    if job.budget is None or amount <= job.budget.amount:
         return result
-    return _repaired(job, result, reading, plan, dense, say)
+    return _repaired(job, result, amount, plan, dense, say)
 
 
 def _measures(result: Result) -> Measures:
@@ -88,32 +99,31 @@ def _platform(ground: Ground) -> tuple[Hardware, Subject]:
     return ground.platform, Subject(ground.structure, ground.workload.build)
 
 
-def _read(ground: Ground, results: Iterable[Result], say: Say) -> tuple[float, dict[Widths, Reading]]:
-    """The dense network's reading per image, and one of each of the results' distinct widths."""
+def _read(ground: Ground, results: Iterable[Result], say: Say) -> _Pass:
     platform, subject = _platform(ground)
     distinct = list(dict.fromkeys(_measures(result).widths for result in results))
     limit = minutes(platform.full.limit_s * (1 + len(distinct)))
     say(f"reading the dense network and {len(distinct)} cut ones in turns, at most about {limit}")
     rows = [ground.structure.upper_bounds, *distinct]
     first, *others = platform.read(subject, rows, ground.inference_batch, platform.full)
-    return first.amount, dict(zip(distinct, others, strict=True))
+    return _Pass(first, dict(zip(distinct, others, strict=True)))
 
 
-def _with_reading(result: Result, dense_again: float, readings: dict[Widths, Reading]) -> Result:
-    measures = _measures(result)
-    reading = readings[measures.widths]
+def _with_reading(result: Result, read: _Pass, ground: Ground) -> Result:
+    measures, held = _measures(result), read.held(result, ground)
+    reading = read.cut[measures.widths]
     detail = json.loads(json.dumps(asdict(reading), default=str))
-    told = {"reading": reading.amount, "interval": reading.interval, "flags": reading.flags, "detail": detail}
-    update = {"measures": measures.model_copy(update=told), "dense_again": dense_again}
+    told = {"reading": held.amount, "interval": held.interval, "flags": reading.flags, "detail": detail}
+    update = {"measures": measures.model_copy(update=told), "dense_again": read.dense.amount}
     return replace(result, record=result.record.model_copy(update=update))
 
 
-def _repaired(job: Job, result: Result, reading: Reading, plan: Plan, dense: DenseWeights, say: Say) -> Result:
+def _repaired(job: Job, result: Result, amount: float, plan: Plan, dense: DenseWeights, say: Say) -> Result:
     """The run's network with as few channels more taken as bring its reading, the interval included, within the budget.
 
     They go down to multiples of TOGETHER, the least important per energy that they save, which readings tell for each
-    unit. How many, readings decide too, by halving: short ones in turns with the network as it was, whose `reading`
-    then tells what they would be beside all others. Nothing is trained any more, so iterations stay equal; batch norm's
+    unit. How many, readings decide too, by halving: short ones, held against the network as it was, which reads
+    `amount` beside all others. Nothing is trained any more, so iterations stay equal; batch norm's
     statistics are taken anew as for everyone. What can't be repaired stays as it was.
     """
     assert job.budget is not None and result.weights is not None
@@ -129,9 +139,9 @@ def _repaired(job: Job, result: Result, reading: Reading, plan: Plan, dense: Den
     def fits(taken: int) -> bool:
         rows = [path[taken], measures.widths]
         now, before = platform.read(subject, rows, ground.inference_batch, platform.short)
-        off, fewer = reading.amount / before.amount / budget, sum(measures.widths) - sum(path[taken])
-        say(f"repair of {job.name}: {fewer} channels less, {now.amount * off - 1:+.1%} to its budget")
-        return now.interval[1] * off <= 1
+        held, fewer = now.held_against(before, amount), sum(measures.widths) - sum(path[taken])
+        say(f"repair of {job.name}: {fewer} channels less, {held.amount / budget - 1:+.1%} to its budget")
+        return held.interval[1] <= budget
 
     above, within = 0, len(path) - 1
     if not within or not fits(within):
@@ -143,7 +153,7 @@ def _repaired(job: Job, result: Result, reading: Reading, plan: Plan, dense: Den
         middle = (above + within) // 2
         above, within = (above, middle) if fits(middle) else (middle, within)
     zero_channels(small, anatomy, weakest_channels(norms, path[within], anatomy.upper_bounds))
-    return _rewritten(result, _cut(small, job, ground), measures, reading, ground)
+    return _rewritten(result, _cut(small, job, ground), measures, amount, ground)
 
 
 def _estimate(ground: Ground) -> Callable[[torch.Tensor], float]:
@@ -164,7 +174,8 @@ def _savings(ground: Ground, widths: Widths) -> Callable[[torch.Tensor], torch.T
     halves = [max(1, width // 2 // TOGETHER * TOGETHER or width // 2) for width in widths]
     rows = [widths, *((*widths[:unit], half, *widths[unit + 1 :]) for unit, half in enumerate(halves))]
     whole, *less = platform.read(subject, rows, ground.inference_batch, platform.short)
-    shown = whole.amount - torch.tensor([reading.amount for reading in less], dtype=torch.float64)
+    left = [reading.held_against(whole, whole.amount).amount for reading in less]
+    shown = whole.amount - torch.tensor(left, dtype=torch.float64)
     told = (torch.tensor(widths) - torch.tensor(halves)) * slopes(torch.tensor(widths))
     factors = torch.where(told > 0, shown / told, 0.0).clamp(min=1e-3)
     return lambda at: factors * slopes(at)
@@ -177,7 +188,7 @@ def _cut(network: nn.Module, job: Job, ground: Ground) -> nn.Module:
     return small
 
 
-def _rewritten(result: Result, small: nn.Module, before: Measures, reading: Reading, ground: Ground) -> Result:
+def _rewritten(result: Result, small: nn.Module, before: Measures, amount: float, ground: Ground) -> Result:
     """The result with the repaired network's figures; its reading is still to be taken. What was before the first
     repair stays told.
     """
@@ -193,7 +204,7 @@ def _rewritten(result: Result, small: nn.Module, before: Measures, reading: Read
     repair = result.record.repair or Repair(
         widths=before.widths,
         estimate=before.estimate,
-        reading=reading.amount,
+        reading=amount,
         accuracy_after=before.accuracy_after,
         removed_channels=0,
     )

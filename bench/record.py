@@ -46,10 +46,12 @@ class Measures(_Frozen):
     widths: tuple[int, ...]
     upper_bounds: tuple[int, ...]
     estimate: float  # Ê(φ)
-    reading: float | None  # the platform's of the cut network, noise-free where it is simulated; None: still to be read
+    # the platform's of the cut network: noise-free where it is simulated; on hardware its share of the dense network's,
+    # read in turns with it, times the budget's dense reading; None: still to be read
+    reading: float | None
     interval: tuple[float, float] | None  # of the reading; None where it is simulated
     flags: tuple[str, ...]  # what a reader of the reading should know
-    detail: dict[str, Any] | None = None  # the whole reading of hardware per image, see shared.meters.Reading
+    detail: dict[str, Any] | None = None  # the reading of hardware as it was, per image, see shared.meters.Reading
     parameters: int
     macs: int  # per image
     accuracy_before: float  # after batch-norm recalibration, before fine-tuning
@@ -64,10 +66,10 @@ class Measures(_Frozen):
 
 
 class FirstPass(_Frozen):
-    """Readings of a plan with `--repair` before anything was repaired: of this run's network, and of the dense one."""
+    """Readings of a plan with `--repair` before anything was repaired."""
 
-    reading: float
-    dense: float
+    reading: float  # as in Measures
+    dense: float  # of the dense network, as it was
 
 
 class Repair(_Frozen):

@@ -74,7 +74,8 @@ def _paragraphs(page: Page, runs: Sequence[_Run]) -> list[str]:
     gross = " Joules are gross, idle power is part of them." if page.amounts == "joules" else ""
     text = (
         "The model bounds Ê, not the reading; here every network was built at its widths and read on the platform once "
-        f"all trainings were done, in turns with the dense one.{gross} "
+        "all trainings were done, in turns with the dense one. A reading is its share of the dense network's in the "
+        f"same turns, times the dense reading that the fractions refer to.{gross} "
         f"**Within the budget by reading: {_within(runs, [run.before for run in runs])}**"
     )
     if any(run.record.repair for run in runs):
@@ -95,11 +96,12 @@ def _drift(runs: Sequence[_Run]) -> list[str]:
         return []
     drifts = sorted({dense / run.budget.dense_reading - 1 for run, dense in known})
     told = " to ".join(dict.fromkeys(signed_percent(drift) for drift in (drifts[0], drifts[-1])))
-    beside = sum(run.measures.read / dense <= run.budget.fraction * (1 + TOLERANCE) for run, dense in known)
+    raw = [(run.measures.detail or {}).get("amount", run.measures.read) for run in runs]
     return [
-        "A reading is off its budget by what the method left unused, by the model's error (reading to Ê) and, within "
-        f"that, by drift: the dense network, read again beside them, was {told} off the reading that the fractions "
-        f"refer to. Held against that dense reading, {beside} of {len(known)} networks are within their fraction."
+        "A reading is off its budget by what the method left unused (Ê to budget) and by the model's error (reading to "
+        "Ê). The machine's drift since its profile is in neither: the dense network, read again beside the others, was "
+        f"{told} off the reading that the fractions refer to. With the drift, by their bare amounts, "
+        f"{_within(runs, raw)} networks are within."
     ]
 
 

@@ -34,9 +34,11 @@ Say = Callable[[str], None]
 
 
 class Progress(NamedTuple):
-    """What is read so far: amounts (n,), both ends of their intervals, and the dense network's beside each block."""
+    """What is read so far: amounts (n,) as shares of the dense network's reading in the same turns, both ends of their
+    intervals, and that reading for each block.
+    """
 
-    amounts: NDArray[np.float64]
+    shares: NDArray[np.float64]
     low: NDArray[np.float64]
     high: NDArray[np.float64]
     dense: NDArray[np.float64]
@@ -44,10 +46,11 @@ class Progress(NamedTuple):
 
     def added(self, dense: Reading, *readings: Reading) -> Progress:
         """With one more block."""
+        held = [reading.held_against(dense, 1.0) for reading in readings]
         return Progress(
-            np.append(self.amounts, [reading.amount for reading in readings]),
-            np.append(self.low, [reading.interval[0] for reading in readings]),
-            np.append(self.high, [reading.interval[1] for reading in readings]),
+            np.append(self.shares, [share.amount for share in held]),
+            np.append(self.low, [share.interval[0] for share in held]),
+            np.append(self.high, [share.interval[1] for share in held]),
             np.append(self.dense, dense.amount),
             self.batch,
         )
@@ -65,7 +68,8 @@ def collect(
 ) -> Profile:
     """Read up to `samples` uniform width vectors, those of `profile` in its order, or take them from the cache.
 
-    Amounts are held against the dense network's in the same block, and told at its median over all blocks.
+    Amounts are held against the dense network's in the same block, and told at its median over all blocks: a machine
+    that slows or warms up does so for both, so the drift between blocks is gone.
 
     batch: images per inference, the platform's choice when None. The last fifth of the rows is for judging. Without
     `may_read` the cache has to hold all: a worker that computes on the device must not wait for itself. Raises
@@ -73,7 +77,7 @@ def collect(
     """
     structure, block = subject.structure, platform.block
     what = (platform.name, platform.calibration, platform.short.name, structure.exact_fingerprint, seed)
-    key = content_key("measured profile", block, FEWEST, *what, *([batch] if batch else []))
+    key = content_key("measured profile, held", block, FEWEST, *what, *([batch] if batch else []))
     path = cache_dir() / "profiles" / f"{key}.npz"
     rows = uniform_rows(structure, block * math.ceil(samples / block), seed)  # blocks are read whole
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,30 +90,30 @@ def collect(
             none = np.empty(0)
             known = Progress(none, none, none, none, batch or platform.inference_batch(subject))
         errors = [
-            held_out_error(structure, rows[:n], steadied(known, block)[:n])
-            for n in _ends(structure, min(samples, len(known.amounts)))[-SETTLED_BLOCKS:]
+            held_out_error(structure, rows[:n], known.shares[:n])
+            for n in _ends(structure, min(samples, len(known.shares)))[-SETTLED_BLOCKS:]
         ]
-        if len(known.amounts):
-            say(f"profile: {len(known.amounts)} networks are in {path} already; delete it to read anew")
-        began_s, before = time.monotonic(), len(known.amounts)
-        while len(known.amounts) < samples and not has_settled(errors):
+        if len(known.shares):
+            say(f"profile: {len(known.shares)} networks are in {path} already; delete it to read anew")
+        began_s, before = time.monotonic(), len(known.shares)
+        while len(known.shares) < samples and not has_settled(errors):
             _check(may_read)
-            n = len(known.amounts)
+            n = len(known.shares)
             asked = [structure.upper_bounds, *map(tuple, rows[n : n + block])]
             known = known.added(*platform.read(subject, asked, known.batch, platform.short))
             _write(path, known)
-            before_block, n = n, len(known.amounts)
+            before_block, n = n, len(known.shares)
             ends = [end for end in _ends(structure, n) if end > before_block]
-            errors += [held_out_error(structure, rows[:end], steadied(known, block)[:end]) for end in ends]
+            errors += [held_out_error(structure, rows[:end], known.shares[:end]) for end in ends]
             each_s = (time.monotonic() - began_s) / (n - before)
             left_min = each_s * max(0, samples - n) / 60
             say(f"profile: {n} of at most {samples} networks read, {left_min:.0f} min for all of them")
-    n = min(samples, len(known.amounts))
-    noise = float(np.mean((known.high - known.low)[:n] / 2 / known.amounts[:n]))
+    n = min(samples, len(known.shares))
+    noise = float(np.mean((known.high - known.low)[:n] / 2 / known.shares[:n]))
     if n > before and noise > NOISY:
         say(f"profile: readings are known to {noise:.0%} only; is other work on this machine? Better read it idle")
     dense = float(np.median(known.dense[: math.ceil(n / block)]))
-    amounts = dense * steadied(known, block)[:n]
+    amounts = dense * known.shares[:n]
     return Profile(
         rows[:n].astype(np.int32),
         amounts,
@@ -122,18 +126,11 @@ def collect(
     )
 
 
-def steadied(known: Progress, block: int) -> NDArray[np.float64]:
-    """The amounts (n,) as shares of the dense network's reading in the same turns.
-
-    A machine that slows or warms up slows or warms both, so the drift between blocks is gone; the dense reading's own
-    error comes in instead. On a shared 2-core virtual machine this lowered the held-out error from 7.9 to 5.2 %, from
-    5.5 to 4.9 % and from 5.3 to 4.7 %.
-    """
-    return known.amounts / np.repeat(known.dense, block)
-
-
 def held_out_error(structure: Structure, rows: NDArray[np.int64], amounts: NDArray[np.float64]) -> float:
-    """Mean |estimate - reading| / reading of the bilinear model, each fifth of the rows judged by the other four."""
+    """Mean |estimate - reading| / reading of the bilinear model, each fifth of the rows judged by the other four.
+
+    amounts: in whatever unit.
+    """
     positions = structure.positions(rows).numpy()
     fold = np.arange(len(rows)) % FOLDS
     errors = np.empty(len(rows))
@@ -178,5 +175,5 @@ def _read(path: Path, block: int) -> Progress | None:
             known = Progress(**{name: file[name] for name in Progress._fields})
     except Exception:  # damage shows as a dozen kinds of error, from a missing file to a false checksum
         return None
-    sound = len(known.amounts) == len(known.low) == len(known.high) == block * len(known.dense)
+    sound = len(known.shares) == len(known.low) == len(known.high) == block * len(known.dense)
     return known._replace(batch=int(known.batch)) if sound else None

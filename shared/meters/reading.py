@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,6 +18,13 @@ IDLE_DRIFT = 0.10
 DRIFTED = "idle power drifted"
 
 
+class Held(NamedTuple):
+    """A reading held against another one, in its unit."""
+
+    amount: float
+    interval: tuple[float, float]
+
+
 @dataclass(frozen=True)
 class Reading:
     """What one run costs; `dataclasses.asdict` of it is JSON.
@@ -25,9 +32,9 @@ class Reading:
     amount: in `unit`, gross; joules: mean over visits; seconds: median over visits of each one's median run.
     idle_subtracted: amount less the idle power over the run's time; None for a clock. idle_watts: before and after.
     interval: by bootstrap over visits, widened on both sides by half the sensor's quantum; nominally 98 %, so that 95 %
-    of them hold the truth. spread: standard deviation over visits. seconds: of one run. repeats: runs read. samples: of
-    power, in all. ended: what ended the visits. settings: their name. sensor: the meter's facts, asked after
-    the last visit.
+    of them hold the truth. spread: standard deviation over visits. seconds: of one run. repeats: runs read. amounts:
+    of each visit. samples: of power, in all. ended: what ended the visits. settings: their name. sensor: the meter's
+    facts, asked after the last visit.
     """
 
     amount: float
@@ -38,7 +45,7 @@ class Reading:
     quantum: float
     seconds: float
     repeats: int
-    visits: int
+    amounts: tuple[float, ...]
     samples: int
     ended: Literal["target", "limit"]
     settings: str
@@ -62,7 +69,22 @@ class Reading:
             spread=self.spread / count,
             quantum=self.quantum / count,
             seconds=self.seconds / count,
+            amounts=tuple(amount / count for amount in self.amounts),
         )
+
+    def held_against(self, other: Reading, standard: float) -> Held:
+        """What this reading would be on a day when `other`, visited in turns with it, reads `standard`.
+
+        A machine that slows or warms up does so for both, so that its drift is gone: each visit is taken as a share of
+        the other's visit of the same turn, and the interval is that of the shares, with half of both quanta. Raises
+        ValueError for readings that were not visited equally often.
+        """
+        shares = np.array(self.amounts) / np.array(other.amounts)
+        statistic = _statistic(self)
+        share = float(np.median(shares) if statistic == "median" else shares.mean())
+        low, high = bootstrap_interval(shares, statistic)
+        blur = share * (self.quantum / self.amount + other.quantum / other.amount) / 2
+        return Held(share * standard, ((low - blur) * standard, (high + blur) * standard))
 
 
 @dataclass(frozen=True)
@@ -113,7 +135,7 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def _statistic(meter: Source) -> Literal["mean", "median"]:
+def _statistic(meter: Source | Reading) -> Literal["mean", "median"]:
     return "median" if meter.method == "clock" else "mean"
 
 
@@ -158,7 +180,7 @@ def reading(
         quantum=quantum,
         seconds=seconds,
         repeats=sum(visit.runs for visit in visits),
-        visits=len(visits),
+        amounts=tuple(amounts.tolist()),
         samples=sum(visit.samples for visit in visits),
         ended="target" if precise(meter, visits, settings.target) else "limit",
         settings=settings.name,

@@ -7,7 +7,6 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -20,7 +19,6 @@ from shared.meters import Clock, MachineClock, Meter, Reading, Settings, device_
 from shared.meters.clock import ClockMeter
 from shared.meters.settings import FULL, SHORT
 from shared.networks import Structure
-from shared.platforms.simulated import STILL_FALLING
 
 # A clock needs no windows of seconds: it resolves every run, and medians are safe from interruptions.
 CLOCK_FULL = Settings(
@@ -30,6 +28,7 @@ CLOCK_SHORT = Settings(
     "clock, short", 4, window_s=0.03, runs=8, warmup_s=0.01, cool_down_s=0.0, idle_s=0.0, target=0.02, limit_s=1.0
 )
 LARGEST_BATCH = 256
+LAUNCHES = 0.05  # of a dense inference, at most
 WAIT_S = 7 * 24 * 3600.0  # for trainings of ours on the device; they tell their own time to go
 
 
@@ -112,27 +111,29 @@ class MeasuredPlatform(Hardware):
         return [readings[name].per(batch) for name in works]
 
     def inference_batch(self, subject: Subject) -> int:
-        """The first power of two that two doublings in a row each quicken by less than a tenth, per dense image.
+        """The first power of two at which launches are at most LAUNCHES of a dense inference; LARGEST_BATCH at most.
 
-        Below it a small network costs little but launches. Found by the clock, whatever the meter. At most
-        LARGEST_BATCH. (Simulated platforms look at the share that all-ones widths take; on processors those run on
-        slow paths of their own.)
+        Launches: one image with one channel everywhere, which is hardly anything else. Where they count for more, a
+        small network costs little but them, and small budgets can't be reached. Found by the clock, whatever the meter;
+        from one batch to the next the share falls by almost half, so that noise rarely decides. (Simulated platforms
+        look at what the all-ones share does from batch to batch; on processors such networks run on slow paths of their
+        own when batches are large.)
         """
         timed = MeasuredPlatform(self.name, ClockMeter(self.clock), device=str(self.device), clock=self.clock)
 
-        def seconds(batch: int) -> float:
-            return timed.read(subject, [subject.structure.upper_bounds], batch, CLOCK_SHORT)[0].amount
+        def inference_s(widths: Sequence[int], batch: int) -> float:
+            return batch * timed.read(subject, [widths], batch, CLOCK_SHORT)[0].amount
 
-        batches = [2**k for k in range((4 * LARGEST_BATCH).bit_length())]
-        taken: list[float] = []
-        for place, batch in enumerate(batches):
+        dense = subject.structure.upper_bounds
+        launches_s, batch = inference_s([1] * len(dense), 1), 1
+        while batch < LARGEST_BATCH:
             try:
-                taken.append(seconds(batch))
+                if launches_s <= LAUNCHES * inference_s(dense, batch):
+                    return batch
             except (MemoryError, torch.OutOfMemoryError):
-                return batches[max(0, place - 1)]
-            if place >= 2 and all(after > STILL_FALLING * before for before, after in pairwise(taken[-3:])):
-                return batches[place - 2]
-        return LARGEST_BATCH
+                return max(1, batch // 2)
+            batch *= 2
+        return batch
 
     def _images(self, network: nn.Module, batch: int) -> torch.Tensor:
         shape: tuple[int, ...] = network.input_shape  # type: ignore[assignment]

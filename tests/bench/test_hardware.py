@@ -34,7 +34,7 @@ def profiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     def played(self: Any, subject: Any, widths: Sequence[Sequence[int]], batch: int, settings: Any) -> list[Reading]:
         amounts = [1e-4 * (0.1 + 0.9 * float(table.macs(list(row))) / dense) for row in widths]
-        return [replace(EMPTY, amount=amount, interval=(amount, amount)) for amount in amounts]
+        return [replace(EMPTY, amount=amount, amounts=(amount,) * 2, interval=(amount, amount)) for amount in amounts]
 
     monkeypatch.setattr(MeasuredPlatform, "read", played)
     monkeypatch.setattr(MeasuredPlatform, "inference_batch", lambda self, subject: 16)
@@ -55,7 +55,7 @@ EMPTY = Reading(
     quantum=0.0,
     seconds=0.0,
     repeats=1,
-    visits=2,
+    amounts=(0.0,) * 2,
     samples=0,
     ended="target",
     settings="played",

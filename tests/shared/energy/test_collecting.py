@@ -48,7 +48,7 @@ def test_it_finds_the_true_model_and_stops() -> None:
     profile = energy.collect(bench.platform, bench.subject, samples=1000, say=said.append)
     fit = energy.fit(profile, bench.subject.structure)
     assert len(profile.amounts) == collecting.FEWEST + (collecting.SETTLED_BLOCKS - 1) * collecting.STEP
-    assert profile.unit == fit.model.unit == "s" and profile.batch == 1
+    assert profile.unit == fit.model.unit == "s" and profile.batch == 4
     assert profile.dense_reading == pytest.approx(1.0) and profile.noise == pytest.approx(0.0, abs=1e-12)
     assert fit.relative_error < 1e-6
     torch.testing.assert_close(fit.model.coefficients, TRUTH.coefficients, rtol=1e-5, atol=1e-7)
@@ -76,8 +76,8 @@ def test_more_rows_at_once_are_judged_as_often() -> None:
 def test_a_batch_that_is_asked_for_is_not_looked_for() -> None:
     bench, said = Bench(ToyNet(), bilinear()), list[str]()
     found = energy.collect(bench.platform, bench.subject, samples=20)
-    asked = energy.collect(bench.platform, bench.subject, samples=20, batch=4, say=said.append)
-    assert (found.batch, asked.batch) == (1, 4) and found.key != asked.key
+    asked = energy.collect(bench.platform, bench.subject, samples=20, batch=8, say=said.append)
+    assert (found.batch, asked.batch) == (4, 8) and found.key != asked.key
     assert not any("looking for" in line for line in said)
     np.testing.assert_allclose(asked.amounts, found.amounts)  # per image, on hardware that gains nothing by batches
 

@@ -71,7 +71,7 @@ def test_joules_of_a_run_gross_and_without_idle() -> None:
     assert reading.amount == pytest.approx(3.0, rel=2e-3) and reading.unit == "J"
     assert reading.idle_subtracted == pytest.approx(2.0, rel=3e-3)
     assert reading.idle_watts == pytest.approx((50, 50))
-    assert reading.seconds == pytest.approx(0.02) and reading.visits == 4
+    assert reading.seconds == pytest.approx(0.02) and len(reading.amounts) == 4
     assert reading.repeats in range(200, 209)  # four windows of a second
     assert reading.samples == pytest.approx(4000, rel=0.05)
     assert (reading.ended, reading.settings, reading.simulated, reading.flags) == ("target", "tiny", True, ())
@@ -120,7 +120,7 @@ def test_several_works_go_there_and_back() -> None:
     assert {name: reading.amount for name, reading in readings.items()} == pytest.approx(
         {"A": 10, "B": 15, "C": 25}, rel=2e-3
     )
-    assert {reading.visits for reading in readings.values()} == {4}
+    assert {len(reading.amounts) for reading in readings.values()} == {4}
 
 
 def test_a_steady_drift_meets_all_works_alike() -> None:
@@ -145,7 +145,7 @@ def test_visits_go_on_until_the_target_or_the_limit() -> None:
         reading = measure(bench.work(150.0, 0.1), bench.meter, settings, bench.clock)
         half_width = (reading.interval[1] - reading.interval[0]) / 2
         assert (half_width <= target * reading.amount) == (reading.ended == "target")
-        ends[target] = reading.ended, reading.visits, bench.clock.now_s() - began_s
+        ends[target] = reading.ended, len(reading.amounts), bench.clock.now_s() - began_s
     assert ends[0.5][:2] == ("target", 4)
     assert ends[0.05][0] == "target" and ends[0.05][1] > 4
     assert ends[0.001][0] == "limit" and 150 < ends[0.001][2] < 160
@@ -154,7 +154,7 @@ def test_visits_go_on_until_the_target_or_the_limit() -> None:
 def test_the_limit_does_not_cut_below_the_fewest_visits() -> None:
     bench = Bench(replace(EXACT, update_s=0.1, noise_watts=40.0))
     reading = measure(bench.work(150.0, 0.1), bench.meter, replace(TINY, target=1e-6, limit_s=1.0), bench.clock)
-    assert (reading.ended, reading.visits) == ("limit", 4)
+    assert (reading.ended, len(reading.amounts)) == ("limit", 4)
 
 
 def test_each_work_says_for_itself_what_ended_it() -> None:
@@ -167,7 +167,7 @@ def test_each_work_says_for_itself_what_ended_it() -> None:
 def test_the_quantum_widens_the_interval_and_does_not_prolong_visits() -> None:
     bench = Bench(replace(EXACT, quantum_watts=20.0))
     reading = measure(bench.work(149.0, 0.1), bench.meter, TINY, bench.clock)
-    assert reading.quantum == pytest.approx(2.0) and reading.visits == 4
+    assert reading.quantum == pytest.approx(2.0) and len(reading.amounts) == 4
     assert reading.interval == pytest.approx((reading.amount - 1, reading.amount + 1), rel=5e-3)
     assert reading.amount == pytest.approx(14.0, rel=5e-3) and reading.interval[0] < 14.9 < reading.interval[1]
 
@@ -250,7 +250,7 @@ def test_a_window_that_the_sensor_fails_in_is_read_again(failing: int, failures:
             measure(work, bench.meter, TINY, bench.clock)
         return
     reading = measure(work, bench.meter, TINY, bench.clock)
-    assert reading.flags == (REPEATED,) and reading.visits == 4 and len(windows) == 6
+    assert reading.flags == (REPEATED,) and len(reading.amounts) == 4 and len(windows) == 6
     assert reading.amount == pytest.approx(3.0, rel=2e-3) and reading.idle_watts == pytest.approx((50, 50))
 
 

@@ -84,7 +84,7 @@ def test_by_hand_through_a_folder(tmp_path: Path, sysfs: Path, subject: Subject)
     assert positions == [forth[0], forth[1], forth[1], forth[0]] * 2  # there and back, so that drift meets both alike
     for reading in readings:
         assert reading.amount == pytest.approx(WATTS * reading.seconds, rel=1e-3)  # per image, both
-        assert reading.visits == SETTINGS.visits and reading.repeats >= SETTINGS.visits * SETTINGS.runs
+        assert len(reading.amounts) == SETTINGS.visits and reading.repeats >= SETTINGS.visits * SETTINGS.runs
         low, high = reading.interval
         assert low < reading.amount < high and high - low >= reading.quantum > 0
         assert reading.idle_watts == (pytest.approx(WATTS), pytest.approx(WATTS))

@@ -13,6 +13,7 @@ from torch import nn
 
 from shared.meters import ClockMeter, MeterError, SimulatedClock, device_lock
 from shared.meters.simulated import GTX_1080_TI, SimulatedMeter
+from shared.networks import structure
 from shared.platforms import MeasuredPlatform, Subject, measured
 from tests.conftest import ToyNet
 from tests.shared.platforms.played import Bench
@@ -50,26 +51,28 @@ def test_joules_are_those_of_the_power_while_it_runs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("overhead_s", "batch"),
-    [(0.0, 1), (0.9e-3, 16), (14e-3, 256), (1.0, measured.LARGEST_BATCH)],
+    ("launches", "batch"),  # of an image that one channel everywhere takes
+    [(0.0, 2), (0.1, 4), (0.9, 32), (6.0, 128), (1000.0, measured.LARGEST_BATCH)],
 )
-def test_the_batch_is_where_launches_stop_counting(overhead_s: float, batch: int) -> None:
-    """c + b w seconds: doubling b gains less than a tenth, twice over, from c / b <= 0.25 w about on."""
-    unit_s = 1e-3 / 4
-    bench = Bench(ToyNet(), lambda widths, images: overhead_s + unit_s * images)
+def test_the_batch_is_where_launches_stop_counting(launches: float, batch: int) -> None:
+    """A dense inference of b images takes launches + b, of which launches and one image's least may be a twentieth."""
+    dense = structure(ToyNet()).upper_bounds
+    bench = Bench(ToyNet(), lambda widths, images: 1e-3 * (launches + images * sum(widths) / sum(dense)))
+    least = launches + len(dense) / sum(dense)
+    found = bench.platform.inference_batch(bench.subject)
+    assert found == batch
+    assert batch == measured.LARGEST_BATCH or least <= 0.05 * (launches + batch)
+    assert least > 0.05 * (launches + batch / 2)
 
-    def image_s(images: int) -> float:
-        return overhead_s / images + unit_s
 
-    expected = next(
-        (
-            b
-            for b in (2**k for k in range(9))
-            if image_s(2 * b) > 0.9 * image_s(b) and image_s(4 * b) > 0.9 * image_s(2 * b)
-        ),
-        measured.LARGEST_BATCH,
-    )
-    assert bench.platform.inference_batch(bench.subject) == expected == batch
+def test_the_batch_is_halved_where_memory_ends() -> None:
+    def seconds(widths: Sequence[int], images: int) -> float:
+        if images > 32:
+            raise MemoryError
+        return 1.0 + 1e-3 * images
+
+    bench = Bench(ToyNet(), seconds)
+    assert bench.platform.inference_batch(bench.subject) == 32
 
 
 def test_a_processor_runs_on_one_thread_that_stays_on_one_core() -> None:

@@ -1,0 +1,69 @@
+"""A reading held against another one, visited in turns with it: what both share is gone, and the interval says it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.meters import ClockMeter, Reading, SimulatedClock
+from shared.meters.reading import Source, Visit, reading
+from shared.meters.settings import SHORT
+from shared.meters.simulated import GTX_1080_TI, SimulatedMeter
+
+CLOCK = ClockMeter(SimulatedClock())
+NVML = SimulatedMeter(GTX_1080_TI, lambda moment_s: 100.0, SimulatedClock())
+SOME = st.floats(0.1, 10.0)
+
+
+def read(source: Source, amounts: Sequence[float], quantum: float = 0.0) -> Reading:
+    visits = [Visit(float(amount), quantum, 1.0, 1, 1, ()) for amount in amounts]
+    return reading(source, visits, [], SHORT, {})
+
+
+@pytest.mark.parametrize("source", [CLOCK, NVML], ids=lambda source: source.name)
+@given(st.lists(SOME, min_size=2, max_size=12), SOME, SOME, SOME)
+def test_what_both_share_is_gone(
+    source: Source, drifts: list[float], amount: float, other: float, standard: float
+) -> None:
+    """However the machine wanders from turn to turn."""
+    drift = np.array(drifts)
+    held = read(source, amount * drift).held_against(read(source, other * drift), standard)
+    assert held.amount == pytest.approx(amount / other * standard)
+    assert held.interval == pytest.approx((held.amount,) * 2)
+
+
+def test_shares_of_turns_by_hand() -> None:
+    """Clocks take the median share, sensors the mean one."""
+    ours, other = [1.0, 4.0, 3.0], [2.0, 5.0, 10.0]  # shares 0.5, 0.8, 0.3
+    assert read(CLOCK, ours).held_against(read(CLOCK, other), 2.0).amount == pytest.approx(1.0)
+    assert read(NVML, ours).held_against(read(NVML, other), 3.0).amount == pytest.approx(1.6)
+
+
+def test_half_of_both_quanta_is_in_the_interval() -> None:
+    """A step of 0.2 on 2 is a tenth, one of 0.1 on 4 a fortieth; half of both is a sixteenth of the amount."""
+    held = read(NVML, [2.0] * 4, quantum=0.2).held_against(read(NVML, [4.0] * 4, quantum=0.1), 8.0)
+    assert held.amount == pytest.approx(4.0) and held.interval == pytest.approx((3.75, 4.25))
+
+
+@pytest.mark.parametrize("source", [CLOCK, NVML], ids=lambda source: source.name)
+def test_intervals_cover_the_truth_on_a_wandering_machine(source: Source) -> None:
+    """300 machines that wander by a tenth within 24 turns, each visit off by another hundredth."""
+    draws = np.random.default_rng(0)
+    covered = narrower = 0
+    for _ in range(300):
+        drift = np.exp(draws.normal(0, 0.1 / 24**0.5, 24).cumsum())
+        noisy = drift * (1 + draws.normal(0, 0.01, (2, 24)))
+        ours, other = read(source, 3.0 * noisy[0]), read(source, 5.0 * noisy[1])
+        low, high = ours.held_against(other, 10.0).interval
+        covered += low <= 6.0 <= high
+        narrower += (high - low) / 6.0 < (ours.interval[1] - ours.interval[0]) / 3.0
+    assert covered >= 285 and narrower >= 285
+
+
+def test_visits_have_to_be_in_turns() -> None:
+    with pytest.raises(ValueError, match="shapes"):
+        read(CLOCK, [1.0, 2.0]).held_against(read(CLOCK, [1.0, 2.0, 3.0]), 1.0)
