@@ -163,6 +163,8 @@ def report_(
             raise typer.Exit(1)
         console.print("all pages agree with their records")
         return
+    if again and not (published := (to or Path("reports")) / report.RECORDS).is_dir():
+        raise BadInput("pages that were published before for --again", f"no folder {published}", "`report --to` first")
     check_writable("--out", out) if to is None and not again else check_writable("--to", to or Path("reports"))
     if form != report.formats.MARKDOWN:
         folder = to or (Path("reports") if again else out)

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import torch
 
-from bench import dense, harness, readings, teacher
+from bench import dense, harness, readings, repair, teacher
 from bench.plan import Ground, Job, Plan
 from bench.progress import minutes
 from methods import registry
@@ -67,7 +67,7 @@ def _reading_s(plan: Plan, count: int) -> float:
         return 0.0
     pass_s = platform.full.limit_s * (1 + count)
     bounds = plan.ground.structure.upper_bounds
-    short = 1 + len(bounds) + 2 * (1 + math.ceil(math.log2(sum(bounds))))
+    short = 1 + len(bounds) + repair.CLOSER * 2 * (1 + math.ceil(math.log2(sum(bounds))))
     round_s = pass_s + count * short * platform.short.limit_s
     return pass_s + (readings.REPAIRS * round_s if plan.request.repair else 0.0)
 

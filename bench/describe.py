@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 DECIDING = (
     "harness",
     "readings",
+    "repair",
     "rules",
     "describe",
     "teacher",

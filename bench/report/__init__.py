@@ -10,7 +10,18 @@ pages(records), formats.write(pages, ...)  records as pages; pages as CSV or LaT
 
 from bench.report import formats
 from bench.report.collect import collect, pages
-from bench.report.publish import check, committed, publish, regenerate
+from bench.report.publish import RECORDS, check, committed, publish, regenerate
 from bench.report.render import render, summary_table
 
-__all__ = ["check", "collect", "committed", "formats", "pages", "publish", "regenerate", "render", "summary_table"]
+__all__ = [
+    "RECORDS",
+    "check",
+    "collect",
+    "committed",
+    "formats",
+    "pages",
+    "publish",
+    "regenerate",
+    "render",
+    "summary_table",
+]

@@ -456,7 +456,7 @@ def write(out: str, measurement: Dict[str, Any], samples: List[Tuple[float, floa
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
-    """The command; returns 0, or 2 after one line that says what is wrong."""
+    """The command; returns 0, 2 after one line that says what is wrong, or 130 when stopped."""
     parser = argparse.ArgumentParser(description="Measure the networks of an operation list on this board.")
     parser.add_argument("operations", nargs="?", help="JSON file written on the host")
     parser.add_argument("--list", action="store_true", help="list the INA3221's rails with a reading of each and end")
@@ -483,6 +483,9 @@ def main(arguments: Optional[List[str]] = None) -> int:
     except (BoardError, ImportError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("\nstopped: nothing was written\n")
+        return 130
     return 0
 
 

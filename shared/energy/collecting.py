@@ -94,7 +94,8 @@ def collect(
             for n in _ends(structure, min(samples, len(known.shares)))[-SETTLED_BLOCKS:]
         ]
         if len(known.shares):
-            say(f"profile: {len(known.shares)} networks are in {path} already; delete it to read anew")
+            too = f" and {platform.keeps}" if platform.keeps else ""
+            say(f"profile: {len(known.shares)} networks are in {path} already; delete it{too} to read anew")
         began_s, before = time.monotonic(), len(known.shares)
         while len(known.shares) < samples and not has_settled(errors):
             _check(may_read)

@@ -56,7 +56,7 @@ class BoardPlatform(Hardware):
         self.unit: Literal["J", "s"] = "J" if rail else "s"
         self._by_hand = "/" in place
         self._place = place
-        self.folder = Path(place) if self._by_hand else cache_dir() / "boards" / place
+        self.keeps = self.folder = Path(place) if self._by_hand else cache_dir() / "boards" / place
         self._sensor = _Source(
             "board", scope(rail) if rail else "wall time", self.unit, "integral" if rail else "clock", False
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Literal
 
@@ -134,7 +135,13 @@ def _sensor(device: str, kind: str, detail: str, root: Path) -> Meter:
         case "nvml":
             if device == "cpu":
                 raise MeterError("a GPU for --meter nvml", device, "--device local, or --meter rapl")
-            return NvmlMeter(cuda_device(Library()))
+            library = Library()
+            try:
+                return NvmlMeter(cuda_device(library))
+            except BaseException:
+                with contextlib.suppress(MeterError):
+                    library.close()
+                raise
         case "ina3221":
             if device == "cpu":
                 raise MeterError("a Jetson for --meter ina3221", device, "--device local, or --meter rapl")

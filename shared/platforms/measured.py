@@ -7,6 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -45,8 +46,8 @@ class Hardware(ABC):
 
     name: as `--device` calls it. source: whether its meter is real. meter, host: who reads, and what, for a person.
     unit: the meter's. calibration: a hash of what decides readings beside the network. full, short: settings of
-    readings that count, and of a profile's. block: how many networks of a profile are best read at once. say: told when
-    a reading waits.
+    readings that count, and of a profile's. block: how many networks of a profile are best read at once. keeps: the
+    folder of measurements that it asks no second time. say: told when a reading waits.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Hardware(ABC):
     full: Settings
     short: Settings
     block: int = 10
+    keeps: Path | None = None
     say: Callable[[str], None] = staticmethod(lambda _: None)
 
     @abstractmethod

@@ -209,6 +209,13 @@ def test_an_output_folder_that_cannot_be_written_is_refused(out: str, command: C
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def test_pages_that_were_never_published_cannot_be_written_again(cache: Path, tmp_path: Path) -> None:
+    for form in ("markdown", "csv"):
+        done = bench("report", "--again", "--to", str(tmp_path / "none"), "--format", form, cache=cache)
+        assert done.returncode == 2 and "pages that were published before for --again" in done.stderr
+        assert not (tmp_path / "none").exists()
+
+
 @pytest.mark.parametrize("arguments", [("dense",), ("tune", "--protocol", "smoke"), ("report",)])
 @pytest.mark.parametrize("to", ["file", "n" * 300])
 def test_folders_are_checked_before_the_work(

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench import cost, harness, readings
+from bench import cost, harness, readings, repair
 from bench.budgets import Budget
 from bench.dense import DenseWeights
 from bench.plan import Ground, Job, Plan, Request
@@ -239,10 +239,10 @@ def test_repair_takes_hardly_more_than_it_has_to(
         anatomy = structure(small)
         steps = list(
             removals(
-                importance(small, anatomy),
+                repair.worth(importance(small, anatomy)),
                 anatomy.upper_bounds,
                 lambda widths: ground.fit.model.gradient(ground.structure.positions(widths))[1:-1],
-                readings.TOGETHER,
+                repair.TOGETHER,
             )
         )
         # all units save 0.8 of what the model says, so the order is the model's
@@ -251,7 +251,7 @@ def test_repair_takes_hardly_more_than_it_has_to(
             assert result.record.repair is None
             continue
         taken = steps.index(result.record.measures.widths)
-        assert fitting[0] <= taken <= fitting[0] + max(1, len(steps) // readings.REPAIR_PRECISION)
+        assert fitting[0] <= taken <= fitting[0] + max(1, len(steps) // repair.PRECISION)
 
 
 def test_repair_takes_channels_where_readings_show_that_they_save(

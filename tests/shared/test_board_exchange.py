@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -116,6 +117,20 @@ def test_mistakes_on_the_board_are_one_line(
     ended = alone(tmp_path, *arguments, "--sysfs", sysfs)
     assert ended.returncode == 2 and message in ended.stderr and ended.stderr.count("\n") == 1
     assert not (tmp_path / "measured.json").exists()
+
+
+def test_stopped_on_the_board_it_says_that_nothing_is_written(tmp_path: Path, document: dict[str, Any]) -> None:
+    write_operations(tmp_path / "operations.json", document | {"positions": document["positions"] * 10_000})
+    shutil.copy(runner.__file__, tmp_path / "runner.py")
+    command = [sys.executable, "-I", "runner.py", "operations.json", "--idle", "0"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    board = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    assert board.stderr is not None
+    board.stderr.read(1)  # of its progress
+    board.send_signal(signal.SIGINT)
+    _, rest = board.communicate(timeout=60)
+    assert board.returncode == 130 and rest.splitlines()[-1] == "stopped: nothing was written"
+    assert not list(tmp_path.glob("measured*"))
 
 
 @pytest.mark.parametrize("passing", [True, False])

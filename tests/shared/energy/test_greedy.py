@@ -14,7 +14,7 @@ from torch import Tensor
 
 from shared.energy import BilinearModel
 from shared.energy.budget import BudgetTooSmallError
-from shared.energy.greedy import greedy_widths, removals
+from shared.energy.greedy import greedy_widths, kept_norms, removals
 
 
 class Case(NamedTuple):
@@ -135,7 +135,7 @@ def test_in_multiples_each_step_is_the_cheapest_group_of_least_norms(case: Case,
     ends = torch.ones(1)
     path = list(
         removals(
-            case.padded(),
+            kept_norms(case.padded()),
             case.bounds,
             lambda widths: model.gradient(torch.cat([ends, widths.double(), ends]))[1:-1],
             multiple,

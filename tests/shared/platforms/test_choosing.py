@@ -9,7 +9,9 @@ import torch
 
 from shared import platforms
 from shared.errors import BadInput
-from shared.platforms import MeasuredPlatform, SimulatedPlatform, choose
+from shared.meters import MeterError
+from shared.meters.nvml_library import Library
+from shared.platforms import MeasuredPlatform, SimulatedPlatform, choose, choosing
 
 
 def test_all_devices() -> None:
@@ -52,6 +54,29 @@ def test_a_recording_answers_for_any_processor_and_is_called_simulated(tmp_path:
     (tmp_path / "power.csv").write_text("time_s,watts\n0,5\n0.1,6\n0.2,5\n")
     platform = choose("cpu", "energy", f"replay:{tmp_path / 'power.csv'}", root=tmp_path)
     assert platform.source == "simulated" and platform.meter == "replay (recording power.csv)"
+
+
+def test_a_gpu_without_a_power_leaves_no_library_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = list[str]()
+
+    class Bindings:
+        NVMLError = ValueError
+
+        def nvmlInit(self) -> None:
+            calls.append("init")
+
+        def nvmlShutdown(self) -> None:
+            calls.append("shutdown")
+
+    def powerless(library: Library) -> None:
+        raise MeterError("a power", "none", "another meter")
+
+    monkeypatch.setattr(choosing, "_gpu", lambda device: "cuda:0")
+    monkeypatch.setattr(choosing, "Library", lambda: Library(Bindings()))
+    monkeypatch.setattr(choosing, "cuda_device", powerless)
+    with pytest.raises(BadInput, match="a power, got none"):
+        choose("local", "energy", "nvml", root=tmp_path)
+    assert calls == ["init", "shutdown"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
