@@ -82,8 +82,9 @@ def _paragraphs(page: Page, runs: Sequence[_Run]) -> list[str]:
         text += (
             f"; **after repair, all of them read anew: {_within(runs, [run.measures.read for run in runs])}**. Repair "
             f"cuts on, least important per {page.amounts.removesuffix('s')} first, in the groups of channels that "
-            "processors work on at once, until a short reading and its whole interval are within the budget, a few "
-            "times where the reading of all that follows is again above it, and trains no more."
+            "processors work on at once, until a reading beside the network as it was is within the budget with its "
+            "whole interval, a few times where the reading of all that follows is again above it. It trains no more: "
+            "the accuracy is that of the network as it is cut."
         )
     else:
         text += "."

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
+from shared.meters.meter import MeterError
 from shared.meters.settings import Settings
 
 CONFIDENCE = 0.98  # a nominal 0.95 falls short of itself for eight visits to a sensor with drop-outs
@@ -77,8 +78,11 @@ class Reading:
 
         A machine that slows or warms up does so for both, so that its drift is gone: each visit is taken as a share of
         the other's visit of the same turn, and the interval is that of the shares, with half of both quanta. Raises
-        ValueError for readings that were not visited equally often.
+        MeterError where the other was read as nothing, ValueError where they were not visited equally often.
         """
+        if min(other.amounts) <= 0:
+            got = f"{min(other.amounts):g} {other.unit} by {other.meter}"
+            raise MeterError("amounts above 0 that others can be held against", got, "another meter or rail")
         shares = np.array(self.amounts) / np.array(other.amounts)
         statistic = _statistic(self)
         share = float(np.median(shares) if statistic == "median" else shares.mean())

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.meters import ClockMeter, Reading, SimulatedClock
+from shared.meters import ClockMeter, MeterError, Reading, SimulatedClock
 from shared.meters.reading import Source, Visit, reading
 from shared.meters.settings import SHORT
 from shared.meters.simulated import GTX_1080_TI, SimulatedMeter
@@ -67,3 +67,9 @@ def test_intervals_cover_the_truth_on_a_wandering_machine(source: Source) -> Non
 def test_visits_have_to_be_in_turns() -> None:
     with pytest.raises(ValueError, match="shapes"):
         read(CLOCK, [1.0, 2.0]).held_against(read(CLOCK, [1.0, 2.0, 3.0]), 1.0)
+
+
+def test_nothing_can_be_held_against_nothing() -> None:
+    """A rail that is off, or a sensor that says so."""
+    with pytest.raises(MeterError, match=r"amounts above 0 .*, got 0 J by sim"):
+        read(NVML, [1.0, 2.0]).held_against(read(NVML, [1.0, 0.0]), 1.0)
