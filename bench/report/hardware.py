@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from bench.record import Budget, Measures, Record
@@ -88,15 +88,43 @@ def _paragraphs(page: Page, runs: Sequence[_Run]) -> list[str]:
         )
     else:
         text += "."
-    return [text, *_drift(runs), *_flags(runs)]
+    return [text, *_repairs(runs), *_drift(runs), *_flags(runs)]
+
+
+def _repairs(runs: Sequence[_Run]) -> list[str]:
+    """Why networks were above their budgets before repair, and how far a pass of readings is off another."""
+    repaired = [(repair, run.budget.amount) for run in runs if (repair := run.record.repair)]
+    if not repaired:
+        return []
+    text = (
+        "What took them above their budgets is the model: before repair their estimates were "
+        f"{_range(repair.estimate / amount - 1 for repair, amount in repaired)} off the budgets, and their readings "
+        f"{_range(repair.reading / repair.estimate - 1 for repair, _ in repaired)} off the estimates."
+    )
+    left = [
+        run.measures.read / first.reading - 1
+        for run in runs
+        if run.record.repair is None and (first := run.record.first_pass)
+    ]
+    if left:
+        text += (
+            f" The {len(left)} networks that were left alone, read anew with the others, came out {_range(left)} off "
+            "their first readings: so much one pass differs from another, beside the drift that all share."
+        )
+    return [text]
+
+
+def _range(values: Iterable[float]) -> str:
+    """The least and the largest share in percent, or the one that both are."""
+    known = sorted(values)
+    return " to ".join(dict.fromkeys(signed_percent(value) for value in (known[0], known[-1])))
 
 
 def _drift(runs: Sequence[_Run]) -> list[str]:
     known = [(run, run.record.dense_again) for run in runs if run.record.dense_again]
     if not known:
         return []
-    drifts = sorted({dense / run.budget.dense_reading - 1 for run, dense in known})
-    told = " to ".join(dict.fromkeys(signed_percent(drift) for drift in (drifts[0], drifts[-1])))
+    told = _range(dense / run.budget.dense_reading - 1 for run, dense in known)
     raw = [(run.measures.detail or {}).get("amount", run.measures.read) for run in runs]
     return [
         "A reading is off its budget by what the method left unused (Ê to budget) and by the model's error (reading to "
@@ -112,6 +140,6 @@ def _flags(runs: Sequence[_Run]) -> list[str]:
         return []
     return [
         "The sensor noted: "
-        + "; ".join(f"{escape(flag)} ({count} networks)" for flag, count in sorted(told.items()))
+        + "; ".join(f"{escape(flag)} ({count} network{'s' * (count > 1)})" for flag, count in sorted(told.items()))
         + "."
     ]
