@@ -41,9 +41,9 @@ def read_again(plan: Plan, dense: DenseWeights, results: dict[Job, Result], say:
     """The results, all with measures, with readings of their networks, and repaired where the plan asks for it.
 
     All networks and the dense one are read in turns, and held against the dense one, so that a drift since the profile
-    counts for none of them; equal widths are read once. After a repair everything is read once more, and what is above
-    its budget then is repaired again: what a record says was not chosen for having been low once. The first pass stays
-    in the records. Raises MeterError when the sensor fails.
+    counts for none of them; equal widths are read once. After a repair everything is read once more, so that the
+    reading in a record is not the one that ended its repair, and what is above its budget then is repaired again. The
+    first pass stays in the records. Raises MeterError when the sensor fails.
     """
     ground = plan.ground
     first = last = _read(ground, results.values(), say)
@@ -89,6 +89,8 @@ def _with_reading(result: Result, read: _Pass, ground: Ground) -> Result:
     measures, held = measures_of(result), read.held(result, ground)
     reading = read.cut[measures.widths]
     detail = json.loads(json.dumps(asdict(reading), default=str))
-    told = {"reading": held.amount, "interval": held.interval, "flags": reading.flags, "detail": detail}
+    detail["dense_amounts"] = list(read.dense.amounts)  # what the shares are of
+    flags = tuple(sorted({*reading.flags, *read.dense.flags}))
+    told = {"reading": held.amount, "interval": held.interval, "flags": flags, "detail": detail}
     update = {"measures": measures.model_copy(update=told), "dense_again": read.dense.amount}
     return replace(result, record=result.record.model_copy(update=update))

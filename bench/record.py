@@ -50,8 +50,8 @@ class Measures(_Frozen):
     # read in turns with it, times the budget's dense reading; None: still to be read
     reading: float | None
     interval: tuple[float, float] | None  # of the reading; None where it is simulated
-    flags: tuple[str, ...]  # what a reader of the reading should know
-    detail: dict[str, Any] | None = None  # the reading of hardware as it was, per image, see shared.meters.Reading
+    flags: tuple[str, ...]  # what a reader of the reading should know, of the dense network's too
+    detail: dict[str, Any] | None = None  # hardware's bare reading per image, see shared.meters.Reading
     parameters: int
     macs: int  # per image
     accuracy_before: float  # after batch-norm recalibration, before fine-tuning

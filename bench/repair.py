@@ -24,9 +24,8 @@ from shared.training import recalibrate_batch_norm, score
 Say = Callable[[str], None]
 Widths = tuple[int, ...]
 
-SIDES = 2.33  # standard errors to each side of a 98 % interval
 RESOLVED = 1e-9  # relative; better than any meter
-CLOSER = 4  # times as long as a profile's readings, at most, for half of their interval
+CLOSER = 4  # times as long as a profile's readings, at most, for half of their interval; twice as many visits at least
 PRECISION = 50  # up to this part of all steps more are taken than have to be
 TOGETHER = 8  # channels: vector and matrix units work on so many at once, one less saves them nothing
 
@@ -44,12 +43,12 @@ def hardware_of(ground: Ground) -> tuple[Hardware, Subject]:
 
 
 def repaired(job: Job, result: Result, amount: float, ground: Ground, dense: DenseWeights, say: Say) -> Result:
-    """The run's network with as few channels more taken as bring its reading, the interval included, within the budget.
+    """The run's network with as few channels more taken as bring its reading within the budget.
 
     They go down to multiples of TOGETHER, the least important per energy that they save first, see `worth` and
     `_savings`. How many, readings decide too, by halving: closer ones than a profile's, held against the network as it
-    was, which reads `amount` beside all others. Nothing is trained any more, so iterations stay equal; batch norm's
-    statistics are taken anew as for everyone. What can't be repaired stays as it was.
+    was, which reads `amount` beside all others; the whole interval has to be within. Nothing is trained any more, so
+    iterations stay equal; batch norm's statistics are taken anew as for everyone. What can't be repaired stays.
     """
     assert job.budget is not None and result.weights is not None
     measures, budget = measures_of(result), job.budget.amount
@@ -59,7 +58,7 @@ def repaired(job: Job, result: Result, amount: float, ground: Ground, dense: Den
     small.to(ground.computing.device)  # where its images are
     anatomy = structure(small)
     norms = importance(small, anatomy)
-    path = list(removals(worth(norms), measures.widths, _savings(ground, measures.widths), TOGETHER))
+    path = list(removals(worth(norms), measures.widths, _savings(ground, measures.widths, amount), TOGETHER))
 
     def fits(taken: int) -> bool:
         rows = [path[taken], measures.widths]
@@ -83,7 +82,13 @@ def repaired(job: Job, result: Result, amount: float, ground: Ground, dense: Den
 
 def closer(short: Settings) -> Settings:
     """Settings of the readings that decide how far a repair has to go."""
-    return replace(short, name=f"{short.name}, closer", target=short.target / 2, limit_s=CLOSER * short.limit_s)
+    return replace(
+        short,
+        name=f"{short.name}, closer",
+        visits=2 * short.visits,  # boards go by these alone
+        target=short.target / 2,
+        limit_s=CLOSER * short.limit_s,
+    )
 
 
 def worth(norms: Tensor) -> Tensor:
@@ -96,12 +101,10 @@ def worth(norms: Tensor) -> Tensor:
     return kept_norms(norms).clamp(min=torch.finfo(torch.float64).tiny).log()
 
 
-def _estimate(ground: Ground) -> Callable[[Tensor], float]:
-    return lambda widths: float(ground.fit.model(ground.structure.positions(widths)))
-
-
-def _savings(ground: Ground, widths: Widths) -> Callable[[Tensor], Tensor]:
+def _savings(ground: Ground, widths: Widths, amount: float) -> Callable[[Tensor], Tensor]:
     """What a channel of each unit saves at widths (units,): by the model, times a factor by readings.
+
+    widths, amount: of the network that is repaired, and its reading.
 
     Of each unit half is taken, and the network read in turns with the whole one: what that saves over what the model
     says. The less sure a reading is of it, the closer the factor stays to 1, since it is taken to be normal around 1
@@ -115,10 +118,9 @@ def _savings(ground: Ground, widths: Widths) -> Callable[[Tensor], Tensor]:
     halves = [max(1, width // 2 // TOGETHER * TOGETHER or width // 2) for width in widths]
     rows = [widths, *((*widths[:unit], half, *widths[unit + 1 :]) for unit, half in enumerate(halves))]
     whole, *less = platform.read(subject, rows, ground.inference_batch, platform.short)
-    left = [reading.held_against(whole, whole.amount) for reading in less]
-    shown = whole.amount - torch.tensor([held.amount for held in left], dtype=torch.float64)
-    error = torch.tensor([(held.interval[1] - held.interval[0]) / 2 / SIDES for held in left], dtype=torch.float64)
-    error = error.clamp(min=RESOLVED * whole.amount)
+    left = [reading.held_against(whole, amount) for reading in less]
+    shown = amount - torch.tensor([held.amount for held in left], dtype=torch.float64)
+    error = torch.tensor([held.error for held in left], dtype=torch.float64).clamp(min=RESOLVED * amount)
     told = (torch.tensor(widths) - torch.tensor(halves)) * slopes(torch.tensor(widths))
     factors = ((told * shown + error**2) / (told**2 + error**2)).clamp(min=1e-3)
     return lambda at: factors * slopes(at)
@@ -139,7 +141,7 @@ def _rewritten(result: Result, small: nn.Module, before: Measures, amount: float
     widths = anatomy.upper_bounds
     told: dict[str, Any] = {
         "widths": widths,
-        "estimate": _estimate(ground)(torch.tensor(widths)),
+        "estimate": float(ground.fit.model(ground.structure.positions(widths))),
         "parameters": int(anatomy.parameters(widths)),
         "macs": int(anatomy.macs(widths)),
         "accuracy_after": score(small, ground.dataset.test),

@@ -42,7 +42,7 @@ def section(page: Page, unit: Unit) -> Section | None:
 
 def _table(page: Page, runs: Sequence[_Run], unit: Unit) -> str:
     head = ["Method", "budget", "seed", "Ê to budget, %", "reading to Ê, %", "reading to budget, %", "half width, %"]
-    head += ["ended by"] + [f"idle subtracted, {unit.symbol}"] * (page.amounts == "joules")
+    head += ["ended by"] + [f"idle subtracted, bare, {unit.symbol}"] * (page.amounts == "joules")
     head += ["before repair to budget, %", "channels taken", "accuracy before repair, %"]
     rows = []
     for run in runs:
@@ -84,7 +84,8 @@ def _paragraphs(page: Page, runs: Sequence[_Run]) -> list[str]:
             f"cuts on, least important per {page.amounts.removesuffix('s')} first, in the groups of channels that "
             "processors work on at once, until a reading beside the network as it was is within the budget with its "
             "whole interval, a few times where the reading of all that follows is again above it. It trains no more: "
-            "the accuracy is that of the network as it is cut."
+            "the accuracy after fine-tuning is that of the network as it is cut, the one before fine-tuning is from "
+            "before repair, too."
         )
     else:
         text += "."
@@ -97,9 +98,10 @@ def _repairs(runs: Sequence[_Run]) -> list[str]:
     if not repaired:
         return []
     text = (
-        "What took them above their budgets is the model: before repair their estimates were "
+        "Before repair, the estimates of those above their budgets were "
         f"{_range(repair.estimate / amount - 1 for repair, amount in repaired)} off the budgets, and their readings "
-        f"{_range(repair.reading / repair.estimate - 1 for repair, _ in repaired)} off the estimates."
+        f"{_range(repair.reading / repair.estimate - 1 for repair, _ in repaired)} off the estimates: the errors of "
+        "the model and of the reading together."
     )
     left = [
         run.measures.read / first.reading - 1
@@ -108,7 +110,7 @@ def _repairs(runs: Sequence[_Run]) -> list[str]:
     ]
     if left:
         text += (
-            f" The {len(left)} networks that were left alone, read anew with the others, came out {_range(left)} off "
+            f" Networks that were not cut on ({len(left)}), read anew with the others, came out {_range(left)} off "
             "their first readings: so much one pass differs from another, beside the drift that all share."
         )
     return [text]
@@ -127,8 +129,9 @@ def _drift(runs: Sequence[_Run]) -> list[str]:
     told = _range(dense / run.budget.dense_reading - 1 for run, dense in known)
     raw = [(run.measures.detail or {}).get("amount", run.measures.read) for run in runs]
     return [
-        "A reading is off its budget by what the method left unused (Ê to budget) and by the model's error (reading to "
-        "Ê). The machine's drift since its profile is in neither: the dense network, read again beside the others, was "
+        "A reading is off its budget by what the method, or repair, left unused (Ê to budget) and by the errors of the "
+        "model and of the reading (reading to Ê). The machine's drift since its profile is in neither: the dense "
+        "network, read again beside the others, was "
         f"{told} off the reading that the fractions refer to. With the drift, by their bare amounts, "
         f"{_within(runs, raw)} networks are within."
     ]

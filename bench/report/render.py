@@ -117,6 +117,7 @@ def page_text(page: Page, plots: set[str], traces: Sequence[tuple[str, str]], re
             amounts=page.amounts,
             score=first.score,
             readings=hardware.section(page, unit),
+            repaired=sum(record.repair is not None for record in page.records),
             protocol=first.protocol,
             fit=first.energy_fit,
             estimates_off=estimates_off(page),

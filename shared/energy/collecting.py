@@ -68,8 +68,8 @@ def collect(
 ) -> Profile:
     """Read up to `samples` uniform width vectors, those of `profile` in its order, or take them from the cache.
 
-    Amounts are held against the dense network's in the same block, and told at its median over all blocks: a machine
-    that slows or warms up does so for both, so the drift between blocks is gone.
+    Amounts are held against the dense network's in the same turns, and told at its median over all blocks: a machine
+    that slows or warms up does so for both.
 
     batch: images per inference, the platform's choice when None. The last fifth of the rows is for judging. Without
     `may_read` the cache has to hold all: a worker that computes on the device must not wait for itself. Raises
@@ -94,7 +94,7 @@ def collect(
             for n in _ends(structure, min(samples, len(known.shares)))[-SETTLED_BLOCKS:]
         ]
         if len(known.shares):
-            too = f" and {platform.keeps}" if platform.keeps else ""
+            too = f" and measured-* in {platform.keeps.resolve()}" if platform.keeps else ""
             say(f"profile: {len(known.shares)} networks are in {path} already; delete it{too} to read anew")
         began_s, before = time.monotonic(), len(known.shares)
         while len(known.shares) < samples and not has_settled(errors):

@@ -20,10 +20,11 @@ DRIFTED = "idle power drifted"
 
 
 class Held(NamedTuple):
-    """A reading held against another one, in its unit."""
+    """A reading held against another one, in its unit; error: the standard error of the amount over visits."""
 
     amount: float
     interval: tuple[float, float]
+    error: float
 
 
 @dataclass(frozen=True)
@@ -83,12 +84,15 @@ class Reading:
         if min(other.amounts) <= 0:
             got = f"{min(other.amounts):g} {other.unit} by {other.meter}"
             raise MeterError("amounts above 0 that others can be held against", got, "another meter or rail")
+        from scipy import stats
+
         shares = np.array(self.amounts) / np.array(other.amounts)
         statistic = _statistic(self)
         share = float(np.median(shares) if statistic == "median" else shares.mean())
         low, high = bootstrap_interval(shares, statistic)
-        blur = share * (self.quantum / self.amount + other.quantum / other.amount) / 2
-        return Held(share * standard, ((low - blur) * standard, (high + blur) * standard))
+        blur = (self.quantum + share * other.quantum) / other.amount / 2
+        error = (high - low) / 2 / stats.t.ppf((1 + CONFIDENCE) / 2, len(shares) - 1)
+        return Held(share * standard, ((low - blur) * standard, (high + blur) * standard), error * standard)
 
 
 @dataclass(frozen=True)

@@ -113,29 +113,34 @@ class MeasuredPlatform(Hardware):
         return [readings[name].per(batch) for name in works]
 
     def inference_batch(self, subject: Subject) -> int:
-        """The first power of two at which launches are at most LAUNCHES of a dense inference; LARGEST_BATCH at most.
+        """The first power of two at which launches are at most LAUNCHES of a dense inference.
 
+        At most LARGEST_BATCH, and what memory holds.
         Launches: one image with one channel everywhere, which is hardly anything else. Where they count for more, a
-        small network costs little but them, and small budgets can't be reached. Found by the clock, whatever the meter;
-        from one batch to the next the share falls by almost half, so that noise rarely decides. (Simulated platforms
-        look at what the all-ones share does from batch to batch; on processors such networks run on slow paths of their
-        own when batches are large.)
+        small network costs little but them, and small budgets can't be reached. Found by the clock, whatever the meter.
+        Near that batch their share falls by almost half from one power to the next, so that noise rarely decides.
+        (Simulated platforms look at what the all-ones share does from batch to batch; on processors such networks run
+        on slow paths of their own when batches are large.)
         """
         timed = MeasuredPlatform(self.name, ClockMeter(self.clock), device=str(self.device), clock=self.clock)
+        timed.say = self.say
 
         def inference_s(widths: Sequence[int], batch: int) -> float:
             return batch * timed.read(subject, [widths], batch, CLOCK_SHORT)[0].amount
 
         dense = subject.structure.upper_bounds
-        launches_s, batch = inference_s([1] * len(dense), 1), 1
-        while batch < LARGEST_BATCH:
+        launches_s, held = inference_s([1] * len(dense), 1), 1
+        for batch in (2**k for k in range(LARGEST_BATCH.bit_length())):
             try:
-                if launches_s <= LAUNCHES * inference_s(dense, batch):
-                    return batch
-            except (MemoryError, torch.OutOfMemoryError):
-                return max(1, batch // 2)
-            batch *= 2
-        return batch
+                enough = launches_s <= LAUNCHES * inference_s(dense, batch)
+            except (MemoryError, RuntimeError) as error:
+                if isinstance(error, MemoryError) or "memory" in str(error):  # torch's own words for a processor's
+                    break
+                raise
+            held = batch
+            if enough:
+                break
+        return held
 
     def _images(self, network: nn.Module, batch: int) -> torch.Tensor:
         shape: tuple[int, ...] = network.input_shape  # type: ignore[assignment]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -86,9 +87,29 @@ def test_readings_of_cut_networks_are_held_against_the_dense_one(
         assert measures.reading == pytest.approx(1.1 * measures.estimate)
         assert measures.interval == pytest.approx((measures.reading,) * 2)
         assert measures.detail is not None and measures.detail["amount"] == pytest.approx(1.32 * measures.estimate)
+        dense_amounts = measures.detail["dense_amounts"]
+        assert dense_amounts == pytest.approx([1.2 * ground.dense_reading] * len(measures.detail["amounts"]))
         assert result.record.dense_again == pytest.approx(1.2 * ground.dense_reading)
         assert result.weights is unread[job].weights
     assert said == ["reading the dense network and 2 cut ones in turns, at most about 60 s"]
+
+
+def test_what_the_sensor_said_of_the_dense_network_concerns_all(
+    ground: Ground, on_hardware: Callable[[Truth], Ground], weights: DenseWeights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = on_hardware(above_estimates(ground, [0.9]))
+    assert isinstance(here.platform, Hardware)
+    plan, unread = plan_of(here, weights, repair=False)
+    read = here.platform.read
+
+    def throttled(*asked: Any) -> list[Reading]:
+        dense, first, *others = read(*asked)
+        return [replace(dense, flags=("throttled",)), replace(first, flags=("late",)), *others]
+
+    monkeypatch.setattr(here.platform, "read", throttled)
+    done = readings.read_again(plan, weights, unread, lambda line: None).values()
+    flags = [result.record.measures.flags for result in done if result.record.measures]
+    assert flags == [("late", "throttled"), ("throttled",)]
 
 
 def test_repair_cuts_the_least_important_until_the_reading_fits(
@@ -229,7 +250,7 @@ def test_repair_takes_hardly_more_than_it_has_to(
     def held(widths: Sequence[int]) -> float:
         return ground.dense_reading * truth(widths) / truth(ground.structure.upper_bounds)
 
-    here = on_hardware(truth)
+    here, repaired = on_hardware(truth), 0
     plan, unread = plan_of(here, weights, repair=True)
     for job, result in readings.read_again(plan, weights, unread, lambda line: None).items():
         before = unread[job]
@@ -250,8 +271,10 @@ def test_repair_takes_hardly_more_than_it_has_to(
         if not fitting:
             assert result.record.repair is None
             continue
+        repaired += 1
         taken = steps.index(result.record.measures.widths)
         assert fitting[0] <= taken <= fitting[0] + max(1, len(steps) // repair.PRECISION)
+    assert repaired
 
 
 def test_repair_takes_channels_where_readings_show_that_they_save(

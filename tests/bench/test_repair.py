@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from bench import repair
 from bench.plan import Ground
 from shared.meters.reading import Held
+from shared.meters.settings import SHORT
 from shared.platforms import MeasuredPlatform, choose
+from shared.platforms.measured import CLOCK_SHORT
 
 
 @given(st.data())
@@ -39,9 +41,9 @@ def test_a_unit_of_zeros_is_worth_the_same_at_every_width() -> None:
     assert table.isfinite().all() and (table == table[0, 0]).all()
 
 
-@pytest.mark.parametrize("half_width", [0.0, 0.01, 0.1, 1e6])
+@pytest.mark.parametrize("error", [0.0, 0.005, 0.05, 1e6])
 def test_savings_trust_readings_as_far_as_they_are_sure(
-    ground: Ground, monkeypatch: pytest.MonkeyPatch, half_width: float
+    ground: Ground, monkeypatch: pytest.MonkeyPatch, error: float
 ) -> None:
     """Readings that show three times what the model tells; oracle: Bayes' rule on a grid of factors."""
     whole, dense = ground.structure.upper_bounds, ground.dense_reading
@@ -52,21 +54,33 @@ def test_savings_trust_readings_as_far_as_they_are_sure(
         return float(ground.fit.model(ground.structure.positions(list(widths))))
 
     def read(subject: object, rows: Sequence[Sequence[int]], *rest: object) -> list[SimpleNamespace]:
-        amounts = [10 * dense - 3 * (estimate(whole) - estimate(row)) for row in rows]
-        helds = [Held(amount, (amount - half_width * dense, amount + half_width * dense)) for amount in amounts]
-        return [SimpleNamespace(amount=held.amount, held_against=lambda *_, held=held: held) for held in helds]
+        """On a day when all takes twice as long; 10 dense networks' amount for the whole one otherwise."""
+        shares = [1 - 3 * (estimate(whole) - estimate(row)) / (10 * dense) for row in rows]
+
+        def held(share: float) -> Callable[[SimpleNamespace, float], Held]:
+            return lambda other, standard: Held(share * standard, (0.0, 0.0), error * dense)
+
+        return [SimpleNamespace(amount=20 * dense * share, held_against=held(share)) for share in shares]
 
     monkeypatch.setattr(here, "read", read)
     monkeypatch.setattr(repair, "hardware_of", lambda ground: (here, None))
-    ours = repair._savings(ground, whole)(torch.tensor(whole))
+    ours = repair._savings(ground, whole, 10 * dense)(torch.tensor(whole))
     slopes = ground.fit.model.gradient(ground.structure.positions(list(whole)))[1:-1]
     factors = np.linspace(-20, 20, 400_001)
     for bound, slope, our in zip(whole, slopes.tolist(), ours.tolist(), strict=True):
         half = repair.TOGETHER * (bound // 2 // repair.TOGETHER) or bound // 2
-        told, error = (bound - half) * slope, max(half_width, 1e-9) * dense / repair.SIDES
-        if half_width == 0.0:
+        told = (bound - half) * slope
+        if error == 0.0:
             expected = 3.0
         else:
-            likelihood = np.exp(-0.5 * ((factors - 1) ** 2 + (told * (3 - factors) / error) ** 2))
+            likelihood = np.exp(-0.5 * ((factors - 1) ** 2 + (told * (3 - factors) / (error * dense)) ** 2))
             expected = float((factors * likelihood).sum() / likelihood.sum())
         assert our / slope == pytest.approx(expected, rel=1e-4)
+
+
+def test_readings_that_decide_are_closer_than_a_profiles() -> None:
+    """On boards, too, which go by the visits and windows alone."""
+    for short in (SHORT, CLOCK_SHORT):
+        closer = repair.closer(short)
+        assert (closer.visits, closer.target) == (2 * short.visits, short.target / 2)
+        assert closer.limit_s == 4 * short.limit_s and closer.window_s == short.window_s

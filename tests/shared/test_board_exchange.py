@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -124,7 +125,10 @@ def test_stopped_on_the_board_it_says_that_nothing_is_written(tmp_path: Path, do
     shutil.copy(runner.__file__, tmp_path / "runner.py")
     command = [sys.executable, "-I", "runner.py", "operations.json", "--idle", "0"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    board = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    with_ctrl_c = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # which background jobs of a shell ignore
+    board = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=with_ctrl_c
+    )
     assert board.stderr is not None
     board.stderr.read(1)  # of its progress
     board.send_signal(signal.SIGINT)

@@ -70,7 +70,7 @@ def test_without_repair(make_record: Make) -> None:
     assert "**Within the budget by reading: 2 of 3**." in text and "after repair" not in text
     assert "was +10.0 % off the reading that the fractions refer to" in text
     assert "by their bare amounts, 1 of 3 networks are within" in text
-    assert "What took them" not in text and "The sensor noted" not in text
+    assert "Before repair" not in text and "The sensor noted" not in text
     (row,) = (line for line in table.splitlines() if line.startswith("| AMC"))
     # estimate 0.99 of the budget, reading 1.03 of it; the interval is 2 % to each side
     assert [cell.strip() for cell in row.split("|")[1:-1]] == (
@@ -88,9 +88,9 @@ def test_after_repair(make_record: Make) -> None:
     )
     assert "by reading: 2 of 4**; **after repair, all of them read anew: 4 of 4**" in text
     assert "least important per second first" in text
-    assert "their estimates were −5.0 % off the budgets" in text  # 0.95 of it, both
+    assert "the estimates of those above their budgets were −5.0 % off the budgets" in text  # 0.95 of it, both
     assert "their readings +10.0 % to +20.0 % off the estimates" in text  # 1.045 / 0.95, 1.14 / 0.95
-    assert "The 2 networks that were left alone, read anew with the others, came out −1.0 % to +1.0 % off" in text
+    assert "not cut on (2), read anew with the others, came out −1.0 % to +1.0 % off their first readings" in text
     assert "was +10.0 % to +20.0 % off the reading" in text
     (row,) = (line for line in table.splitlines() if line.startswith("| ECC"))
     assert [cell.strip() for cell in row.split("|")[6:-1]] == ["−2.00", "2.00", "target", "+4.50", "7", "90.00"]

@@ -65,14 +65,27 @@ def test_the_batch_is_where_launches_stop_counting(launches: float, batch: int) 
     assert least > 0.05 * (launches + batch / 2)
 
 
-def test_the_batch_is_halved_where_memory_ends() -> None:
+@pytest.mark.parametrize("most", [0, 1, 32, 128])
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")]
+)
+def test_the_batch_is_one_that_memory_holds(most: int, error: Exception) -> None:
     def seconds(widths: Sequence[int], images: int) -> float:
-        if images > 32:
-            raise MemoryError
+        if images > most and tuple(widths) != (1, 1, 1, 1):
+            raise error
         return 1.0 + 1e-3 * images
 
     bench = Bench(ToyNet(), seconds)
-    assert bench.platform.inference_batch(bench.subject) == 32
+    assert bench.platform.inference_batch(bench.subject) == max(1, most)
+
+
+def test_other_errors_while_looking_for_the_batch_are_told() -> None:
+    def seconds(widths: Sequence[int], images: int) -> float:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    bench = Bench(ToyNet(), seconds)
+    with pytest.raises(RuntimeError, match="shapes"):
+        bench.platform.inference_batch(bench.subject)
 
 
 def test_a_processor_runs_on_one_thread_that_stays_on_one_core() -> None:
