@@ -13,7 +13,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -123,11 +122,16 @@ def test_mistakes_on_the_board_are_one_line(
 def test_stopped_on_the_board_it_says_that_nothing_is_written(tmp_path: Path, document: dict[str, Any]) -> None:
     write_operations(tmp_path / "operations.json", document | {"positions": document["positions"] * 10_000})
     shutil.copy(runner.__file__, tmp_path / "runner.py")
+    heeding = (
+        "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+    )
     command = [sys.executable, "-I", "runner.py", "operations.json", "--idle", "0"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with_ctrl_c = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # which background jobs of a shell ignore
-    board = subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=with_ctrl_c
+    board = subprocess.Popen(  # heeding Ctrl-C, as background jobs of a shell do not
+        [sys.executable, "-c", heeding, *command],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert board.stderr is not None
     board.stderr.read(1)  # of its progress
