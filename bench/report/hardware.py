@@ -83,7 +83,8 @@ def _paragraphs(page: Page, runs: Sequence[_Run]) -> list[str]:
             f"; **after repair, all of them read anew: {_within(runs, [run.measures.read for run in runs])}**. Repair "
             f"cuts on, least important per {page.amounts.removesuffix('s')} first, in the groups of channels that "
             "processors work on at once, until a reading beside the network as it was is within the budget with its "
-            "whole interval, a few times where the reading of all that follows is again above it. It trains no more: "
+            "whole interval; all are read anew then, and who is above its budget now is cut on, up to three times. It "
+            "trains no more: "
             "the accuracy after fine-tuning is that of the network as it is cut, the one before fine-tuning is from "
             "before repair, too."
         )
