@@ -73,6 +73,17 @@ def test_more_rows_at_once_are_judged_as_often() -> None:
     assert len(bench.log) == inferences
 
 
+def test_all_that_would_be_taken_again_is_named(tmp_path: Path) -> None:
+    """The profile's own file, and what a board keeps of its measurements."""
+    bench, said = Bench(ToyNet(), bilinear()), list[str]()
+    energy.collect(bench.platform, bench.subject, samples=20)
+    for keeps, also in ((None, ""), (tmp_path / "board", f" and measured-* in {tmp_path / 'board'}")):
+        bench.platform.keeps = keeps
+        energy.collect(bench.platform, bench.subject, samples=20, say=said.append)
+        (path,) = collecting.cache_dir().glob("profiles/*.npz")
+        assert said[-1] == f"profile: 20 networks are in {path} already; delete it{also} to read anew"
+
+
 def test_a_batch_that_is_asked_for_is_not_looked_for() -> None:
     bench, said = Bench(ToyNet(), bilinear()), list[str]()
     found = energy.collect(bench.platform, bench.subject, samples=20)
