@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterable
 from dataclasses import asdict
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,9 +11,10 @@ from torch import nn
 from bench import record as records
 from bench.dense import DenseWeights
 from bench.environment import environment
+from bench.fingerprints import code_fingerprint, method_fingerprint
 from bench.plan import Ground, Job
 from methods import registry
-from methods.contract import Method, Outcome
+from methods.contract import Outcome
 from shared.cache import content_key
 from shared.ledger import Ledger
 from shared.networks import structure
@@ -25,46 +22,6 @@ from shared.platforms import SimulatedPlatform
 
 if TYPE_CHECKING:
     from bench.harness import Seconds
-
-
-DECIDING = (
-    "harness",
-    "readings",
-    "repair",
-    "rules",
-    "describe",
-    "teacher",
-    "plan",
-    "budgets",
-    "dense",
-    "protocols",
-)  # modules of bench
-
-
-@cache
-def code_fingerprint() -> str:
-    """SHA-256 (16 digits) over the code that decides every run's figures, whatever its method.
-
-    Shared/, the contract and the deciding modules of bench/.
-    """
-    root = Path(__file__).parent.parent
-    files = [
-        *(root / "shared").rglob("*.py"),
-        root / "methods/contract.py",
-        *(root / f"bench/{n}.py" for n in DECIDING),
-    ]
-    return _hash_of_files(files, root)
-
-
-def method_fingerprint(method: Method) -> str:
-    """SHA-256 (16 digits) over the method's own package, or over its module where that lies in no package."""
-    file = Path(inspect.getfile(type(method)))
-    in_package = (file.parent / "__init__.py").is_file()
-    return _hash_of_files(file.parent.rglob("*.py") if in_package else [file], file.parent)
-
-
-def _hash_of_files(files: Iterable[Path], root: Path) -> str:
-    return content_key(*([file.relative_to(root).as_posix(), file.read_bytes()] for file in sorted(files)))
 
 
 def measures(small: nn.Module, accuracy_before: float, accuracy_after: float, ground: Ground) -> records.Measures:

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from bench import cost, dense, describe, harness, readings, teacher
+from bench import cost, dense, fingerprints, harness, readings, teacher
 from bench.plan import Ground, Job, Plan, Request, lay_ground
 from bench.progress import PlanProgress
 from bench.record import Record
@@ -48,9 +48,9 @@ def run(plan: Plan, store: Store, *, jobs: int, fresh: bool, command: str, conso
 
     with _computing(plan, say):
         weights = dense.obtain(plan.ground.workload, plan.ground.dataset, lambda *_: None)
-    code = describe.code_fingerprint()
+    code = fingerprints.code_fingerprint()
     keys = {
-        job: plan.key(job, weights.fingerprint, code, describe.method_fingerprint(registry.get(job.method)))
+        job: plan.key(job, weights.fingerprint, code, fingerprints.method_fingerprint(registry.get(job.method)))
         for job in plan.jobs
     }
     folders = {job: f"{plan.slug}/{job.name}" for job in plan.jobs}

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from bench import fingerprints
 from bench.dense import DenseWeights
 from bench.plan import Ground
 from shared import rng
@@ -44,7 +45,7 @@ def chunks(ground: Ground) -> range:
 
 def _path(ground: Ground, dense: DenseWeights, seed: int, first: int) -> Path:
     deciding = (batches, file_batches, rng)  # what batch i of a seed is
-    code = [Path(str(module.__file__)).read_bytes() for module in deciding]
+    code = [fingerprints.of_code(Path(str(module.__file__)).read_bytes()) for module in deciding]
     layers = ground.structure.fingerprint
     size = ground.protocol.batch_size
     what = (dense.fingerprint, layers, ground.dataset.fingerprint, code, seed, size)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from bench import describe, harness
+from bench import harness
 from bench.dense import DenseWeights
 from bench.plan import Budget, Ground, Job
 from bench.record import Record, to_json
@@ -331,31 +329,6 @@ def test_a_failure_outside_the_run_is_a_miss_too(ground: Ground, weights: DenseW
     result = harness.failed(job, "key", ground, weights, "died", "command")
     assert (result.record.status, result.record.reason, result.record.measures) == ("miss", "died", None)
     assert to_json(Record.model_validate_json(to_json(result.record))) == to_json(result.record)
-
-
-def test_code_of_all_methods_and_of_each_have_fingerprints_apart() -> None:
-    ecc, paper, uniform = (registry.get(name) for name in ("ecc", "ecc-paper", "uniform"))
-    assert describe.method_fingerprint(ecc) == describe.method_fingerprint(paper)  # one package
-    assert describe.method_fingerprint(ecc) != describe.method_fingerprint(uniform)
-    assert describe.code_fingerprint() not in {describe.method_fingerprint(ecc), describe.method_fingerprint(uniform)}
-
-
-def test_a_third_partys_module_counts_alone_and_a_package_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Below site-packages lies much else."""
-    for name in ("lone_guest.py", "other.py", "guest_package/__init__.py", "guest_package/part.py"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("class Guest: ...\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    lone, packaged = (importlib.import_module(name).Guest() for name in ("lone_guest", "guest_package"))
-    before = describe.method_fingerprint(lone), describe.method_fingerprint(packaged)
-    (tmp_path / "other.py").write_text("changed = 1\n")
-    assert (describe.method_fingerprint(lone), describe.method_fingerprint(packaged)) == before
-    (tmp_path / "guest_package/part.py").write_text("changed = 1\n")
-    assert describe.method_fingerprint(lone) == before[0] and describe.method_fingerprint(packaged) != before[1]
-    (tmp_path / "lone_guest.py").write_text("class Guest:\n    changed = 1\n")
-    assert describe.method_fingerprint(lone) != before[0]
 
 
 def test_a_method_sees_neither_test_images_nor_the_platform(ground: Ground, weights: DenseWeights) -> None:

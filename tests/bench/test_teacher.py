@@ -107,7 +107,7 @@ def test_all_that_decides_the_logits_is_in_the_key(
     }
     for module in (teacher.batches, teacher.rng):  # an edit of the code that makes batches
         with monkeypatch.context() as patch:
-            (tmp_path / "edited.py").write_text(Path(str(module.__file__)).read_text() + "\n")
+            (tmp_path / "edited.py").write_text(Path(str(module.__file__)).read_text() + "EDITED = 1\n")
             patch.setattr(module, "__file__", str(tmp_path / "edited.py"))
             found.add(path())
     assert len(found) == 7
