@@ -6,18 +6,17 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 
-from bench import protocols
 from shared.errors import BadInput
 
-if TYPE_CHECKING:
-    from bench.plan import Ground
-
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
-SECONDS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0}
-_SUFFIXES = {"energy": {"J": 1.0}, "latency": SECONDS}
-_EXAMPLES = {"energy": "--budgets 0.35,0.3 or --budgets 0.0247J", "latency": "--budgets 0.7,0.5 or --budgets 3.2ms"}
+# Tables print micro as U+00B5, keyboards also give U+03BC or "u". Plain units come last: "ms" ends in "s".
+_PREFIXES = {"n": 1e-9, "\u00b5": 1e-6, "\u03bc": 1e-6, "u": 1e-6, "m": 1e-3, "": 1.0}
+JOULES = {f"{prefix}J": factor for prefix, factor in _PREFIXES.items()}
+SECONDS = {f"{prefix}s": factor for prefix, factor in _PREFIXES.items()}
+_SUFFIXES = {"energy": JOULES, "latency": SECONDS}
+_EXAMPLES = {"energy": "--budgets 0.35,0.3 or --budgets 24.7mJ", "latency": "--budgets 0.7,0.5 or --budgets 3.2ms"}
 
 
 @dataclass(frozen=True)
@@ -33,20 +32,56 @@ class Budget:
         return f"{self.fraction:.6g}"
 
 
-def default_budgets(ground: Ground) -> tuple[str, ...]:
-    """The protocol's budgets where all of them can be reached, else as many spread evenly over what can be.
+@dataclass(frozen=True)
+class Reach:
+    """Which budgets a network can be held to on a platform; all amounts are per image in `unit`.
 
-    Protocols name budgets that suit the simulated platforms; what a network can reach on another is known by its
-    profile alone.
+    floor: Ê with one channel in every unit, the least that any method can reach by the energy model.
+    dense_reading: the platform's reading of the dense network, which fractions refer to.
+    dense_estimate: Ê of the dense network.
     """
-    protocol, work = ground.protocol, ground.workload
-    offers = [tuple(map(str, protocol.budgets))]
-    if ground.unit == "J":
-        offers = protocols.energy_budgets(protocol, work.network, work.dataset, ground.platform.name)
+
+    floor: float
+    dense_reading: float
+    dense_estimate: float
+    unit: str
+
+    @property
+    def top(self) -> float:
+        """Budgets lie below this: at it the dense network itself would do."""
+        return min(self.dense_reading, self.dense_estimate)
+
+    def holds(self, amount: float) -> bool:
+        """Whether a budget of `amount` can be asked for."""
+        return self.floor <= amount < self.top
+
+    def amount(self, text: str) -> float:
+        """The budget that `text` stands for: "0.35" is a fraction of the dense reading, "0.4mJ" an amount."""
+        number, suffix = _split(text)
+        return float(number) * (JOULES | SECONDS).get(suffix, self.dense_reading)
+
+    def __str__(self) -> str:
+        """The range for a person, rounded inwards so that its ends can be asked for."""
+        floor, top, dense = (Decimal(amount) for amount in (self.floor, self.top, self.dense_reading))
+        up, down = (Context(prec=4, rounding=rounding) for rounding in (ROUND_CEILING, ROUND_FLOOR))
+        low, high, least, most = (
+            float(number)
+            for number in (up.plus(floor), down.plus(top), up.divide(floor, dense), down.divide(top, dense))
+        )
+        unit = self.unit
+        return f"{low:.4g} {unit} to below {high:.4g} {unit} per image, fractions {least:.4g} to below {most:.4g}"
+
+
+def reachable(offers: list[tuple[str, ...]], reach: Reach) -> tuple[str, ...]:
+    """The first of `offers` whose budgets can all be reached, else as many budgets spread evenly over the range.
+
+    Protocols name budgets that suit the simulated platforms. What a network can reach on another platform is known by
+    its profile alone. For example: offered (0.35, 0.3) where 0.4 to 1 can be reached, it gives 0.8 and 0.6.
+    """
     for texts in offers:
-        if all(ground.floor <= _amount(text, ground) < ground.top for text in texts):
+        if all(reach.holds(reach.amount(text)) for text in texts):
             return texts
-    low, high = (amount / ground.dense_reading for amount in (ground.floor, ground.top))
+    low, high = (amount / reach.dense_reading for amount in (reach.floor, reach.top))
     count = len(offers[0])
     step = (high - low) / (count + 1)
     decimals = max(2, math.floor(-math.log10(step)) + 1) if step > 0 else 2  # enough to stay apart and in the range
@@ -54,7 +89,7 @@ def default_budgets(ground: Ground) -> tuple[str, ...]:
 
 
 def budget_text(metric: str) -> Callable[[str], str]:
-    """Lets texts pass that read as budgets of the metric; the check against the platform comes once there is one."""
+    """A check that lets texts pass which read as budgets of the metric, before any platform is asked."""
     if metric not in _SUFFIXES:
         raise BadInput(f"--metric {' or '.join(_SUFFIXES)}", repr(metric), "--metric energy")
     suffixes = _SUFFIXES[metric]
@@ -62,53 +97,54 @@ def budget_text(metric: str) -> Callable[[str], str]:
     def checked(text: str) -> str:
         number, suffix = _split(text)
         if not _NUMBER.fullmatch(number) or not math.isfinite(float(number)) or float(number) <= 0:
-            units = " or ".join(suffixes)
+            units = ", ".join(_shown(suffixes))
             raise BadInput(f"a positive budget, a fraction of dense or in {units}", repr(text), _EXAMPLES[metric])
         if suffix and suffix not in suffixes:
             other = "latency" if suffix in SECONDS else "energy"
             hint = f"--metric {other}, or {_EXAMPLES[metric]}"
             raise BadInput(
-                f"a budget for --metric {metric} as a fraction or in {' or '.join(suffixes)}", repr(text), hint
+                f"a budget for --metric {metric} as a fraction or in {', '.join(_shown(suffixes))}", repr(text), hint
             )
         return text
 
     return checked
 
 
+def _shown(suffixes: dict[str, float]) -> list[str]:
+    """The units for a message: those that every keyboard has, the plain one first."""
+    return [suffix for suffix in reversed(suffixes) if suffix.isascii()]
+
+
 def _split(text: str) -> tuple[str, str]:
     """A number and the unit behind it, "" where there is none."""
-    suffix = next((unit for unit in ("J", *SECONDS) if text.endswith(unit)), "")
+    suffix = next((unit for unit in (*JOULES, *SECONDS) if text.endswith(unit)), "")
     return text.removesuffix(suffix).strip(), suffix
 
 
-def distinct(texts: tuple[str, ...], ground: Ground) -> tuple[Budget, ...]:
-    """The budgets, those of one name once. Raises BadInput where one name would stand for different amounts."""
-    found: dict[str, Budget] = {}
+def distinct(texts: tuple[str, ...], reach: Reach) -> tuple[Budget, ...]:
+    """The budgets, those of one name once.
+
+    Raises BadInput for one out of reach, and where one name would stand for different amounts.
+    """
+    budgets: dict[str, Budget] = {}
     for text in texts:
-        budget = _budget(text, ground)
-        if found.setdefault(budget.name, budget).amount != budget.amount:
+        budget = _budget(text, reach)
+        if budgets.setdefault(budget.name, budget).amount != budget.amount:
             raise BadInput(
                 "budgets that differ in six digits of their fraction",
-                f"{text} = {budget.amount!r} {ground.unit} beside {found[budget.name].amount!r} {ground.unit}",
+                f"{text} = {budget.amount!r} {reach.unit} beside {budgets[budget.name].amount!r} {reach.unit}",
                 "leaving one of them out",
             )
-    return tuple(found.values())
+    return tuple(budgets.values())
 
 
-def _budget(text: str, ground: Ground) -> Budget:
-    """`text` in the metric's unit per image, between what the network can reach and what the dense network takes."""
-    amount = _amount(text, ground)
-    if not ground.floor <= amount < ground.top:
-        side = "not below the dense network" if amount >= ground.top else "below what the network can reach"
+def _budget(text: str, reach: Reach) -> Budget:
+    amount = reach.amount(text)
+    if not reach.holds(amount):
+        side = "not below the dense network" if amount >= reach.top else "below what the network can reach"
         raise BadInput(
-            f"a budget within the reachable range ({ground.reachable})",
-            f"{text} = {amount:.4g} {ground.unit}, {side}",
+            f"a budget within the reachable range ({reach})",
+            f"{text} = {amount:.4g} {reach.unit}, {side}",
             "a budget in that range",
         )
-    return Budget(amount / ground.dense_reading, amount)
-
-
-def _amount(text: str, ground: Ground) -> float:
-    """Per image in the metric's unit."""
-    number, suffix = _split(text)
-    return float(number) * ({"J": 1.0} | SECONDS).get(suffix, ground.dense_reading)
+    return Budget(amount / reach.dense_reading, amount)

@@ -6,6 +6,7 @@ Imports of torch and of everything that stands on it happen inside the commands,
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,28 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench import cli_authors, say
-from bench.options import (
-    Budgets,
-    Compile,
-    Compute,
-    Data,
-    Dataset,
-    Device,
-    EnergyModel,
-    Executor,
-    Meter,
-    Methods,
-    Metric,
-    Network,
-    Out,
-    ProtocolName,
-    Repair,
-    Seeds,
-    TrainingJobs,
-    check_built,
-    check_writable,
-    processes,
-)
+from bench.options import Out, Work, check_writable, takes_a_request
+from bench.request import Request
 
 if TYPE_CHECKING:
     from methods.contract import Method
@@ -52,87 +33,49 @@ app = typer.Typer(
 
 
 @app.command()
-def run(
-    methods: Methods = "ecc,netadapt,amc",
-    device: Device = "1080ti",
-    network: Network = "mobilenet",
-    dataset: Dataset = "fashion-mnist",
-    protocol: ProtocolName = "quick",
-    budgets: Budgets = None,
-    seeds: Seeds = None,
-    data: Data = None,
-    metric: Metric = "energy",
-    meter: Meter = "auto",
-    energy_model: EnergyModel = "bilinear",
-    compute: Compute = "cpu",
-    compile: Compile = False,
-    executor: Executor = "local",
-    out: Out = Path("runs"),
-    fresh: Annotated[bool, typer.Option(help="Repeat runs that are finished already.")] = False,
-    repair: Repair = False,
-    jobs: TrainingJobs = None,
-) -> None:
+@takes_a_request
+def run(request: Request, work: Work) -> None:
     """Compress with each method at each budget with each seed, and write a report."""
     from bench import plan, report, runner
     from bench.store import Store
 
     console = say.console()
-    check_built(executor=executor)
-    check_writable("--out", out)
-    asked = (methods, device, network, dataset, protocol, budgets, seeds, data, metric, meter, energy_model)
-    request = plan.Request(*asked, repair=repair, compute=compute, compile=compile)
-    made = plan.make(request, lambda line: console.print(line, highlight=False), to_train=True)
-    console.print(say.first_line(made.ground), highlight=False)
-    say.check_files(made.ground.dataset, console)
-    jobs = processes(jobs, compute)
-    records = runner.run(made, Store(out), jobs=jobs, fresh=fresh, command=request.command, console=console)
-    pages = report.render(records, out)
-    console.print(report.summary_table(records), highlight=False, markup=False, soft_wrap=True)
+    check_writable("--out", work.out)
+    made = plan.make(request, console.print, to_train=True)
+    console.print(say.first_line(made.setup))
+    say.check_files(made.setup.dataset, console)
+    finished = runner.run(made, Store(work.out), jobs=work.jobs, fresh=work.fresh, console=console)
+    pages = report.render(finished.records, work.out)
+    console.print(report.summary_table(finished.records), soft_wrap=True)
     for page in pages:
-        console.print(f"report: {page}", highlight=False, soft_wrap=True)
-    misses = sum(record.status == "miss" for record in records)
-    if misses:
+        console.print(f"report: {page}", soft_wrap=True)
+    for job, reason in finished.open.items():
+        console.print(f"{job.name} is still open: {reason}; the same command tries it again", soft_wrap=True)
+    if finished.open or any(record.status == "miss" for record in finished.records):
         raise typer.Exit(1)
 
 
 @app.command(name="plan")
-def plan_(
-    methods: Methods = "ecc,netadapt,amc",
-    device: Device = "1080ti",
-    network: Network = "mobilenet",
-    dataset: Dataset = "fashion-mnist",
-    protocol: ProtocolName = "quick",
-    budgets: Budgets = None,
-    seeds: Seeds = None,
-    data: Data = None,
-    metric: Metric = "energy",
-    meter: Meter = "auto",
-    energy_model: EnergyModel = "bilinear",
-    compute: Compute = "cpu",
-    compile: Compile = False,
-    executor: Executor = "local",
-    jobs: TrainingJobs = None,
-) -> None:
+@takes_a_request
+def plan_(request: Request, work: Work) -> None:
     """Say what `run` with the same arguments would cost, without running it."""
     from bench import cost, plan
     from bench.progress import minutes
     from shared.data import in_files
 
-    check_built(executor=executor)
     console = say.console()
-    asked = (methods, device, network, dataset, protocol, budgets, seeds, data, metric, meter, energy_model)
-    request = plan.Request(*asked, compute=compute, compile=compile)
-    made = plan.make(request, lambda line: console.print(line, highlight=False))
-    console.print(say.first_line(made.ground), highlight=False)
+    made = plan.make(request, console.print)
+    console.print(say.first_line(made.setup))
     with say.computing("timing a plan"):  # by training steps
         estimate = cost.estimate(made, made.jobs)
-        told = cost.missing_weights(made) if data or not in_files(dataset) else cost.without_data(made)
-    if told is not None:
-        console.print(told, highlight=False, soft_wrap=True)
+        files = in_files(request.dataset)
+        remark = cost.missing_weights(made) if request.data or not files else cost.without_data(made)
+    if remark is not None:
+        console.print(remark, soft_wrap=True)
     for job, seconds in estimate.job_seconds.items():
-        budget = "no budget" if job.budget is None else f"{job.budget.amount:.4g} {made.ground.unit}"
-        console.print(f"  {job.name}: {budget}, about {minutes(seconds)}", highlight=False)
-    console.print(estimate.describe(processes(jobs, compute)), highlight=False)
+        budget = "no budget" if job.budget is None else f"{job.budget.amount:.4g} {made.setup.unit}"
+        console.print(f"  {job.name}: {budget}, about {minutes(seconds)}")
+    console.print(estimate.describe(work.jobs))
 
 
 @app.command(name="report")
@@ -158,7 +101,7 @@ def report_(
         folder = to or Path("reports")
         problems = [*report.check(folder), *energy_study.check(folder)]
         for problem in problems:
-            console.print(problem, highlight=False, soft_wrap=True)
+            console.print(problem, soft_wrap=True)
         if problems:
             raise typer.Exit(1)
         console.print("all pages agree with their records")
@@ -176,7 +119,7 @@ def report_(
         found = report.collect(out)
         pages = report.render([record for record, _ in found], out) if to is None else report.publish(found, to)
     for page in pages:
-        console.print(f"report: {page}", highlight=False, soft_wrap=True)
+        console.print(f"report: {page}", soft_wrap=True)
 
 
 @app.command()
@@ -247,6 +190,9 @@ def main() -> int:
     """Run the command line and return its exit code."""
     from shared.errors import BadInput
 
+    for stream in (sys.stdout, sys.stderr):  # a table's dashes must not end a command where output is not UTF-8
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         code = app(standalone_mode=False) or 0
     except BadInput as error:
@@ -259,11 +205,14 @@ def main() -> int:
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     except Exception as error:
-        from shared.meters import MeterError  # brings numpy, which `--help` needs not
+        from bench.trouble import FullDisk, of  # brings numpy, which `--help` needs not
+        from shared.meters import MeterError
 
-        if not isinstance(error, MeterError):
+        full = isinstance(error, FullDisk) or ((trouble := of(error)) is not None and trouble.kind == "disk")
+        if not full and not isinstance(error, MeterError):
             raise
-        print(f"{error}; what was read and trained is kept, the same command goes on", file=sys.stderr)
+        what = f"the disk can't be written: {error}" if full else str(error)
+        print(f"{what}; what was read and trained is kept, the same command goes on", file=sys.stderr)
         return 1
     if code == INTERRUPTED:  # newer typer returns it, older typer raises
         print("interrupted; finished runs are kept, the same command goes on", file=sys.stderr)

@@ -24,6 +24,7 @@ from bench.options import (
     ProtocolName,
     check_writable,
 )
+from bench.request import Request
 
 app = typer.Typer()
 
@@ -77,7 +78,7 @@ def dense(
         def progress(what: str, done: int, total: int) -> None:
             bars.update(row, description=what, completed=done, total=total, visible=True)
             if not console.is_terminal and done % 500 == 0:
-                console.print(f"{what}: {done} of {total} iterations", highlight=False)
+                console.print(f"{what}: {done} of {total} iterations")
 
         if to is None:
             show(dense_weights.obtain(work, images, progress))
@@ -99,10 +100,10 @@ def profile(
     energy_model: EnergyModel = "bilinear",
 ) -> None:
     """Profile the platform, fit the energy model and show its errors."""
-    from bench import plan
+    from bench.setup import prepare
 
     console = say.console()
-    request = plan.Request(
+    request = Request(
         device=device,
         network=network,
         dataset=dataset,
@@ -111,15 +112,13 @@ def profile(
         meter=meter,
         energy_model=energy_model,
     )
-    ground = plan.lay_ground(request, lambda line: console.print(line, highlight=False))
-    fit = ground.fit
-    console.print(say.first_line(ground), highlight=False)
+    setup = prepare(request, console.print)
+    console.print(say.first_line(setup))
     console.print(
-        f"{ground.energy_model} model, {len(ground.profile.amounts):,} readings: "
-        f"{100 * fit.relative_error:.2f} % held-out error, "
-        f"skill {fit.skill:.3f}, dense {100 * fit.dense_relative_error:+.1f} %, "
-        f"reachable {ground.reachable}",
-        highlight=False,
+        f"{energy_model} model, {len(setup.profile.amounts):,} readings: "
+        f"{100 * setup.fit.relative_error:.2f} % held-out error, "
+        f"skill {setup.fit.skill:.3f}, dense {100 * setup.fit.dense_relative_error:+.1f} %, "
+        f"reachable {setup.reach}"
     )
 
 
@@ -133,30 +132,25 @@ def table(
     """Read every operation of a network on its own and write NetAdapt's lookup table; say how far off its sums are."""
     import torch
 
-    from bench import plan
+    from bench.setup import prepare
     from methods.netadapt import readings, table_file
+    from shared import platforms
     from shared.errors import BadInput
-    from shared.platforms import SimulatedPlatform
 
     if to.is_dir():
         raise BadInput("a file for the table", f"the folder {to}", str(to / "lookup.json"))
     check_writable("the table's folder", to.parent)
-    ground, console = (
-        plan.lay_ground(plan.Request(device=device, network=network, dataset=dataset, meter="sim")),
-        say.console(),
-    )
-    console.print(say.first_line(ground), highlight=False)
-    if not isinstance(ground.platform, SimulatedPlatform):
-        raise BadInput("a simulated platform, whose single operations can be read", device, "--device 1080ti")
-    made = readings.table_from_platform(ground.platform, ground.structure, ground.inference_batch)
-    table_file.save(made, to)
-    whole = ground.profile.amounts
-    errors = made(ground.structure.positions(torch.from_numpy(ground.profile.widths))) / whole - 1
-    dense = made.energy(ground.structure, ground.structure.upper_bounds) / ground.dense_reading - 1
+    platform, console = platforms.get(device), say.console()
+    setup = prepare(Request(device=device, network=network, dataset=dataset, meter="sim"))
+    console.print(say.first_line(setup))
+    lookup = readings.table_from_platform(platform, setup.structure, setup.inference_batch)
+    table_file.save(lookup, to)
+    whole = setup.profile.amounts
+    errors = lookup(setup.structure.positions(torch.from_numpy(setup.profile.widths))) / whole - 1
+    dense = lookup.energy(setup.structure, setup.structure.upper_bounds) / setup.reach.dense_reading - 1
     console.print(
-        f"{to}: {ground.platform.queries:,} readings of single operations; their sum over readings of whole networks: "
-        f"{100 * float(errors.mean()):+.1f} % in the mean of {len(whole):,}, dense {100 * dense:+.1f} %",
-        highlight=False,
+        f"{to}: {platform.queries:,} readings of single operations; their sum over readings of whole networks: "
+        f"{100 * float(errors.mean()):+.1f} % in the mean of {len(whole):,}, dense {100 * dense:+.1f} %"
     )
 
 
@@ -188,8 +182,8 @@ def fit(
     check_writable("--to", to)
     console = say.console()
     with say.computing("studying energy models"):
-        page = energy_study.write(to, jobs=jobs, say=lambda line: console.print(line, highlight=False))
-    console.print(f"report: {page}", highlight=False, soft_wrap=True)
+        page = energy_study.write(to, jobs=jobs, say=console.print)
+    console.print(f"report: {page}", soft_wrap=True)
 
 
 @app.command(name="new-method")

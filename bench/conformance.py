@@ -17,9 +17,13 @@ from unittest import mock
 
 import torch
 
-from bench import dense, harness, rules
-from bench.plan import Budget, Ground, Job, Request, lay_ground
+from bench import dense, rules
+from bench.budgets import Budget
+from bench.plan import Job
+from bench.request import Request
 from bench.rules import Miss
+from bench.setup import Setup, prepare
+from bench.stages import make_task
 from bench.teacher import live
 from methods import registry
 from methods.contract import Infeasible, Method, Outcome, Properties, Task
@@ -57,25 +61,24 @@ class _Run:
 class _Bench:
     """What the method is tried on."""
 
-    ground: Ground
-    weights: dense.DenseWeights
+    setup: Setup
 
     def task(self, budget: float, checkpoints: Checkpoints | None = None) -> Task:
-        job = Job("conformance", Budget(budget / self.ground.dense_reading, budget), seed=0)
-        task = harness.make_task(job, self.ground, self.weights, live(self.weights.network))
+        job = Job("conformance", Budget(budget / self.setup.reach.dense_reading, budget), seed=0)
+        task = make_task(job, self.setup, live(self.setup.dense.network))
         return replace(task, checkpoints=checkpoints or Checkpoints())
 
     def run(self, method: Method, task: Task) -> _Run:
         """The method's outcome under the harness's watch. Raises Miss, Infeasible, or what the method raises."""
-        with forked(task.seed, method.name), rules.steps_paid(self.weights.network), _sealed(self.ground):
+        with forked(task.seed, method.name), rules.steps_paid(self.setup.dense.network), _sealed(self.setup):
             outcome = method.run(replace(task))
         return _Run(task, rules.checked(outcome))
 
 
 @contextlib.contextmanager
-def _sealed(ground: Ground) -> Iterator[None]:
+def _sealed(setup: Setup) -> Iterator[None]:
     """Raises Miss where a method looks at a test image or asks the platform."""
-    test = ground.dataset.test
+    test = setup.dataset.test
     assert isinstance(test, Split)  # the embedded data set
     take = Split.take
 
@@ -102,9 +105,8 @@ def check(name: str) -> Iterator[Finding]:
     torch.set_num_threads(1)  # as every run has it
     method = registry.get(name)
     yield _declares(name, method)
-    ground = lay_ground(Request(protocol="smoke", meter="sim"))
-    bench = _Bench(ground, dense.obtain(ground.workload, ground.dataset, lambda *_: None))
-    budget = FRACTION * ground.dense_reading
+    bench = _Bench(prepare(Request(protocol="smoke", meter="sim")).with_dense_weights())
+    budget = FRACTION * bench.setup.reach.dense_reading
     first = _again(bench, method, budget)
     if isinstance(first, Exception):
         yield Finding("runs", rules.reason(first), _mend_of(first))
@@ -112,14 +114,14 @@ def check(name: str) -> Iterator[Finding]:
     yield Finding("runs", None, "")
     for rule, mend in _RULES.items():
         if method.compresses or rule is not rules.keeps_the_budget:
-            problem = _problem(rule, first.task, bench.weights, first.outcome)
+            problem = _problem(rule, first.task, bench.setup.dense, first.outcome)
             yield Finding(rule.__name__.strip("_").replace("_", " "), problem, mend)
             if problem is not None:
                 return
     yield _declares_its_samples(method, first)
     yield _is_deterministic(bench, method, first, budget)
     yield _goes_on(bench, method, first, budget)
-    yield _tells_what_it_cannot_reach(bench, method, ground)
+    yield _tells_what_it_cannot_reach(bench, method)
 
 
 def _is_the_network_billed(task: Task, weights: dense.DenseWeights, outcome: Outcome) -> None:
@@ -180,14 +182,14 @@ def _goes_on(bench: _Bench, method: Method, first: _Run, budget: float) -> Findi
         return Finding("stops and goes on", _difference(first, _again(bench, method, budget, states)), mend)
 
 
-def _tells_what_it_cannot_reach(bench: _Bench, method: Method, ground: Ground) -> Finding:
+def _tells_what_it_cannot_reach(bench: _Bench, method: Method) -> Finding:
     rule, mend = "tells what it cannot reach", "raising methods.contract.Infeasible with the reason"
     if not method.compresses:
         return Finding(rule, None, mend)
-    task = bench.task(HARDLY * ground.floor)
+    task = bench.task(HARDLY * bench.setup.reach.floor)
     try:
         run = bench.run(method, task)
-        rules.check_rules(task, bench.weights, run.outcome)
+        rules.check_rules(task, bench.setup.dense, run.outcome)
     except Infeasible as error:
         return Finding(rule, None if str(error) else "raised Infeasible without a reason", mend)
     except Exception as error:

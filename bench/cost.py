@@ -8,12 +8,13 @@ from functools import lru_cache
 
 import torch
 
-from bench import dense, harness, readings, repair, teacher
-from bench.plan import Ground, Job, Plan
+from bench import dense, landing, teacher
+from bench.plan import Job, Plan
 from bench.progress import minutes
+from bench.setup import Setup
+from bench.timing import unit_costs
 from methods import registry
 from shared.data import in_files
-from shared.platforms import Hardware
 
 TIMED_PIXELS = 2**19  # of the batch that is timed: ten images of ImageNet, one of Cityscapes
 
@@ -26,7 +27,7 @@ class Cost:
     fine_tune_iterations: int
     search_samples: int
     job_seconds: dict[Job, float]
-    reading_s: float = 0.0  # at most, on hardware, when all are trained
+    reading_s: float = 0.0  # at most, on hardware: to land, and in the end
 
     def describe(self, jobs: int) -> str:
         """One line for a person, with the wall time on `jobs` processes."""
@@ -45,49 +46,41 @@ def estimate(plan: Plan, jobs: list[Job] | tuple[Job, ...]) -> Cost:
     Fine-tuning is counted at the dense network's price, which is more than a cut network takes. Search samples are
     what each method expects at most for the job's own budget.
     """
-    protocol = plan.ground.protocol
-    step_s, forward_s = _prices(plan.ground)
-    samples = {job: _search_samples(job, plan.ground) for job in jobs}
+    protocol = plan.setup.protocol
+    step_s, forward_s = _prices(plan.setup)
+    samples = {job: _search_samples(job, plan.setup) for job in jobs}
     training = (protocol.iterations + protocol.fine_tune_iterations) * step_s
     return Cost(
         training_iterations=len(jobs) * protocol.iterations,
         fine_tune_iterations=len(jobs) * protocol.fine_tune_iterations,
         search_samples=sum(samples.values()),
         job_seconds={job: training + samples[job] * forward_s for job in jobs},
-        reading_s=_reading_s(plan, len(jobs)),
+        reading_s=_reading_s(plan.setup, len(jobs)),
     )
 
 
-def _reading_s(plan: Plan, count: int) -> float:
-    """At most: one pass over the networks and the dense one; with repair one more after each round of it, in which
-    every network is read with each of its units halved, and then halved to its place beside what it was.
-    """
-    platform = plan.ground.platform
-    if not isinstance(platform, Hardware):
-        return 0.0
-    pass_s = platform.full.limit_s * (1 + count)
-    bounds = plan.ground.structure.upper_bounds
-    short = 1 + len(bounds) + repair.CLOSER * 2 * (1 + math.ceil(math.log2(sum(bounds))))
-    round_s = pass_s + count * short * platform.short.limit_s
-    return pass_s + (readings.REPAIRS * round_s if plan.request.repair else 0.0)
+def _reading_s(setup: Setup, count: int) -> float:
+    """At most: a bisection for the landing of each network, and one final pass over all of them."""
+    steps = 2 + math.ceil(math.log2(landing.PRECISION))
+    return count * steps * setup.platform.reading_s(1, "landing") + setup.platform.reading_s(count)
 
 
-def _search_samples(job: Job, ground: Ground) -> int:
-    budgets = ground.protocol.budgets if job.budget is None else (job.budget.fraction,)
-    images = min(ground.protocol.search_images, len(ground.dataset.search))
-    protocol = replace(ground.protocol, budgets=budgets, search_images=images)
-    return max(0, registry.get(job.method).search_samples(protocol, ground.structure))
+def _search_samples(job: Job, setup: Setup) -> int:
+    budgets = setup.protocol.budgets if job.budget is None else (job.budget.fraction,)
+    images = min(setup.protocol.search_images, len(setup.dataset.search))
+    protocol = replace(setup.protocol, budgets=budgets, search_images=images)
+    return max(0, registry.get(job.method).search_samples(protocol, setup.structure))
 
 
 def missing_weights(plan: Plan) -> str | None:
     """What a person is told where the dense weights have to be loaded or trained before the first run."""
-    ground, files = plan.ground, in_files(plan.ground.workload.dataset)
-    if dense.find(ground.workload, ground.dataset) is not None:
+    setup, files = plan.setup, in_files(plan.setup.workload.dataset)
+    if dense.find(setup.workload, setup.dataset) is not None:
         return None
-    recipe, work = dense.recipe_of(ground.workload), ground.workload
-    step_s, _ = _prices(ground)
-    seconds = recipe.iterations * step_s * recipe.batch_size / ground.protocol.batch_size
-    passes = recipe.iterations * recipe.batch_size / len(ground.dataset.train)
+    recipe, work = dense.recipe_of(setup.workload), setup.workload
+    step_s, _ = _prices(setup)
+    seconds = recipe.iterations * step_s * recipe.batch_size / setup.protocol.batch_size
+    passes = recipe.iterations * recipe.batch_size / len(setup.dataset.train)
     training = "which `run` asks for; without --weights it trains them" if files else "else `run` trains them first"
     return (
         f"no dense weights of {work.network} on {work.dataset} yet: {dense.loading(work)} loads trained ones"
@@ -98,7 +91,7 @@ def missing_weights(plan: Plan) -> str | None:
 
 def without_data(plan: Plan) -> str:
     """What a person is told where a data set stands in for that in files."""
-    work = plan.ground.workload
+    work = plan.setup.workload
     return (
         f"no --data: prices are for as many images as {work.dataset} has, without the time to read them, and `run` "
         f"wants dense weights first, by {dense.loading(work)}"
@@ -106,28 +99,28 @@ def without_data(plan: Plan) -> str:
 
 
 @lru_cache(maxsize=1)  # a plan is priced as a whole and again for what is left of it
-def _prices(ground: Ground) -> tuple[float, float]:
+def _prices(setup: Setup) -> tuple[float, float]:
     """Seconds of a distillation step, and of a forward pass per search image.
 
     Where a batch has very many pixels for a processor, a part of it is timed and the step is as many times as long.
     That is too much where weights cost more than pixels (AlexNet on ImageNet: 1.7 times), since Adam's share stays.
     """
-    whole, (_, height, width) = ground.protocol.batch_size, ground.dataset.input_shape
-    tabled = len(teacher.chunks(ground)) > 0
-    part = min(whole, max(1, TIMED_PIXELS // (height * width))) if ground.computing.device.type == "cpu" else whole
+    whole, (_, height, width) = setup.protocol.batch_size, setup.dataset.input_shape
+    tabled = len(teacher.chunks(setup)) > 0
+    part = min(whole, max(1, TIMED_PIXELS // (height * width))) if setup.computing.device.type == "cpu" else whole
     if part < whole:
-        images = min(part, ground.protocol.search_images)
-        ground = replace(ground, protocol=replace(ground.protocol, batch_size=part, search_images=images))
-    protocol = ground.protocol
+        images = min(part, setup.protocol.search_images)
+        setup = replace(setup, protocol=replace(setup.protocol, batch_size=part, search_images=images))
+    protocol = setup.protocol
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        device = ground.computing.device
-        network = dense.untrained(ground.workload).to(device)
-        stream = ground.dataset.train.stream(0, protocol.batch_size)
-        shape = (protocol.batch_size, ground.structure.outputs, *ground.dataset.label_shape)
+        device = setup.computing.device
+        network = dense.untrained(setup.workload).to(device)
+        stream = setup.dataset.train.stream(0, protocol.batch_size)
+        shape = (protocol.batch_size, setup.structure.outputs, *setup.dataset.label_shape)
         zeros = torch.zeros(shape, device=device)
-        step_s, forward_s = harness.unit_costs(network, stream, lambda index, images: zeros, ground)
+        step_s, forward_s = unit_costs(network, stream, lambda index, images: zeros, setup)
     finally:
         torch.set_num_threads(threads)
     if not tabled:  # the dense network answers beside each step

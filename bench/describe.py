@@ -1,131 +1,129 @@
-"""Puts a finished run into a record."""
+"""Puts the files of a run's stages together into its record."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING
+import json
+from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor
 
 from bench import record as records
-from bench.dense import DenseWeights
-from bench.environment import environment
 from bench.fingerprints import code_fingerprint, method_fingerprint
-from bench.plan import Ground, Job
+from bench.setup import Setup
+from bench.stages import Run
 from methods import registry
-from methods.contract import Outcome
 from shared.cache import content_key
+from shared.checkpoints import State
 from shared.ledger import Ledger
-from shared.networks import structure
-from shared.platforms import SimulatedPlatform
-
-if TYPE_CHECKING:
-    from bench.harness import Seconds
 
 
-def measures(small: nn.Module, accuracy_before: float, accuracy_after: float, ground: Ground) -> records.Measures:
-    """Widths, amounts and size of the cut network. A reading of hardware is taken later."""
-    anatomy = structure(small)
-    widths = anatomy.upper_bounds
-    positions = ground.structure.positions(torch.tensor([widths]))
-    reading = None
-    if isinstance(ground.platform, SimulatedPlatform):
-        amounts = ground.platform.true(ground.structure.operations, positions.numpy(), ground.inference_batch)
-        reading = float(amounts[0])
-    return records.Measures(
-        widths=widths,
-        upper_bounds=ground.structure.upper_bounds,
-        estimate=float(ground.fit.model(positions)[0]),
-        reading=reading,
-        interval=None,
-        flags=(),
-        detail=None,
-        parameters=int(anatomy.parameters(widths)),
-        macs=int(anatomy.macs(widths)),
-        accuracy_before=accuracy_before,
-        accuracy_after=accuracy_after,
+def describe(run: Run) -> tuple[records.Record, dict[str, Tensor] | None]:
+    """The record of a run whose stages are done, and its network's tensors; None after a miss."""
+    setup, method = run.setup, registry.get(run.job.method)
+    spent, tuned = Ledger(0), Ledger(0)
+    compressed = run.read("compress", spent) or {}
+    landed, fine_tuned = run.read("land") or {}, run.read("tune", tuned) or {}
+    scores = run.read("score")
+    seconds = compressed["seconds"]
+    environment = json.loads(compressed["environment"])
+    record = records.Record(
+        key=run.key,
+        method=run.job.method,
+        title=method.title,
+        paper=method.paper,
+        network=_network(setup, None if scores is None else fine_tuned["widths"]),
+        dataset=setup.workload.dataset,
+        score=setup.dataset.objective.score_name,
+        platform=_platform(setup),
+        protocol=setup.protocol,
+        seed=run.job.seed,
+        budget=_budget(run),
+        status="miss" if scores is None else "ok",
+        reason=compressed.get("reason") or landed.get("reason"),
+        dense_accuracy=setup.dense.accuracy,
+        landing=json.loads(landed["landing"]) if "landing" in landed else None,
+        measures=None if scores is None else _measures(run, fine_tuned, scores),
+        cost=records.Cost(
+            training_iterations=spent.training_iterations,
+            search_samples=spent.search_samples,
+            energy_queries=spent.energy_queries,
+            landing_readings=landed.get("readings", 0),
+            fine_tune_iterations=tuned.training_iterations,
+            method_s=seconds["method"],
+            fine_tune_s=fine_tuned.get("seconds", 0.0),
+            distillation_step_s=seconds["distillation_step"],
+            forward_s_per_image=seconds["forward_per_image"],
+        ),
+        energy_fit=_energy_fit(setup),
+        fingerprints={
+            "dataset": setup.dataset.fingerprint,
+            "dense_weights": setup.dense.fingerprint,
+            "profile": setup.profile.key,
+            "energy_model": content_key(setup.fit.model.to_dict()),
+            "code": code_fingerprint(),
+            "compute": content_key(setup.computing.told),
+        },
+        notes=json.loads(compressed["notes"]),
+        trace=json.loads(compressed["trace"]),
+        environment=environment | {"command": setup.request.command, "method_source": method_fingerprint(method)},
+        network_sha256=None,
+    )
+    return record, fine_tuned.get("network") if scores else None
+
+
+def _network(setup: Setup, widths: list[int] | None) -> dict[str, Any]:
+    """Arguments of shared.networks.build; without widths those of the dense network."""
+    if widths is None:
+        return {"name": setup.workload.network, **dict(setup.workload.arguments)}
+    return {**setup.dense.network.config, "widths": widths}  # type: ignore[dict-item]
+
+
+def _platform(setup: Setup) -> records.Platform:
+    names = ("name", "source", "unit", "meter", "calibration", "host")
+    return records.Platform(
+        **{name: getattr(setup.platform, name) for name in names},
+        inference_batch=setup.inference_batch,
+        input_shape=setup.dataset.input_shape,
     )
 
 
-def record(
-    job: Job,
-    key: str,
-    ground: Ground,
-    dense: DenseWeights,
-    outcome: Outcome,
-    reason: str | None,
-    measured: records.Measures | None,
-    small: nn.Module | None,
-    ledger: Ledger,
-    fine_tuning: Ledger,
-    seconds: Seconds,
-    command: str,
-) -> records.Record:
-    """The record of a run; `reason` is None when it kept all rules, `small` is the cut network where there is one."""
-    method = registry.get(job.method)
-    dense_config = {"name": ground.workload.network, **dict(ground.workload.arguments)}
-    return records.Record(
-        key=key,
-        method=job.method,
-        title=method.title,
-        paper=method.paper,
-        network=dense_config if small is None else dict(small.config),  # type: ignore[arg-type]
-        dataset=ground.workload.dataset,
-        score=ground.dataset.objective.score_name,
-        platform=records.Platform(
-            name=ground.platform.name,
-            source=ground.platform.source,
-            unit=ground.platform.unit,
-            meter=ground.platform.meter,
-            calibration=ground.platform.calibration,
-            host=ground.platform.host,
-            inference_batch=ground.inference_batch,
-            input_shape=ground.dataset.input_shape,
-        ),
-        protocol=asdict(ground.protocol),
-        seed=job.seed,
-        budget=None
-        if job.budget is None
-        else records.Budget(
-            fraction=job.budget.fraction,
-            amount=job.budget.amount,
-            dense_reading=ground.dense_reading,
-            dense_estimate=ground.dense_estimate,
-        ),
-        status="ok" if reason is None else "miss",
-        reason=reason,
-        dense_accuracy=dense.accuracy,
-        measures=measured,
-        repair=None,
-        first_pass=None,
-        dense_again=None,
-        cost=records.Cost(
-            **ledger.as_record(),  # type: ignore[arg-type]
-            fine_tune_iterations=fine_tuning.training_iterations,
-            method_s=seconds.method,
-            fine_tune_s=seconds.fine_tune,
-            distillation_step_s=seconds.distillation_step,
-            forward_s_per_image=seconds.forward_per_image,
-        ),
-        energy_fit=records.EnergyFit(
-            kind=ground.energy_model,
-            relative_error=ground.fit.relative_error,
-            skill=ground.fit.skill,
-            dense_relative_error=ground.fit.dense_relative_error,
-            samples=len(ground.profile.amounts),
-            noise=ground.profile.noise,
-        ),
-        fingerprints={
-            "dataset": ground.dataset.fingerprint,
-            "dense_weights": dense.fingerprint,
-            "profile": ground.profile.key,
-            "energy_model": content_key(ground.fit.model.to_dict()),
-            "code": code_fingerprint(),
-            "compute": content_key(ground.computing.told),
-        },
-        notes=outcome.notes,
-        trace=outcome.trace,
-        environment=environment(ground.computing) | {"command": command, "method_source": method_fingerprint(method)},
-        network_sha256=None,
+def _budget(run: Run) -> records.Budget | None:
+    budget, reach = run.job.budget, run.setup.reach
+    if budget is None:
+        return None
+    return records.Budget(
+        fraction=budget.fraction,
+        amount=budget.amount,
+        dense_reading=reach.dense_reading,
+        dense_estimate=reach.dense_estimate,
+    )
+
+
+def _measures(run: Run, fine_tuned: State, scores: State) -> records.Measures:
+    setup, widths = run.setup, tuple(fine_tuned["widths"])
+    read = run.read("read")
+    assert read is not None, "the score comes after the reading"
+    reading: dict[str, Any] = json.loads(read["reading"])
+    return records.Measures(
+        widths=widths,
+        upper_bounds=setup.structure.upper_bounds,
+        estimate=setup.estimate(widths),
+        reading=reading.pop("amount"),
+        **reading,
+        parameters=int(setup.structure.parameters(widths)),
+        macs=int(setup.structure.macs(widths)),
+        accuracy_before=scores["accuracy_before"],
+        accuracy_after=scores["accuracy_after"],
+    )
+
+
+def _energy_fit(setup: Setup) -> records.EnergyFit:
+    fit = setup.fit
+    return records.EnergyFit(
+        kind=setup.request.energy_model,
+        relative_error=fit.relative_error,
+        skill=fit.skill,
+        dense_relative_error=fit.dense_relative_error,
+        samples=len(setup.profile.amounts),
+        noise=setup.profile.noise,
     )

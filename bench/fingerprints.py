@@ -18,16 +18,16 @@ from shared.cache import content_key
 
 # Modules of bench/ that decide a run's figures.
 DECIDING = (
-    "harness",
-    "readings",
-    "repair",
-    "rules",
-    "describe",
-    "teacher",
-    "plan",
     "budgets",
     "dense",
+    "fine_tuning",
+    "landing",
+    "plan",
     "protocols",
+    "rules",
+    "setup",
+    "stages",
+    "teacher",
 )
 
 

@@ -1,10 +1,12 @@
-"""What a plan's folder and page are called."""
+"""What folders and pages are called."""
 
 from __future__ import annotations
 
+import re
 
-def slug(network: str, dataset: str, device: str, source: str, protocol: str, unit: str, energy_model: str) -> str:
-    """The name of a plan's page; what is not the default (joules, the bilinear model) stands in it."""
-    what = "latency" if unit == "s" else None
-    model = None if energy_model == "bilinear" else energy_model
-    return "-".join(part for part in (network, dataset, device, source, what, model, protocol) if part)
+FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")  # what can be a file's name on any system
+
+
+def slug(*parts: str) -> str:
+    """The parts that are not empty as one file name: what can't stand in one becomes a hyphen."""
+    return "-".join(re.sub(r"[^A-Za-z0-9._+]+", "-", part).strip("-") for part in parts if part)

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from shared.errors import BadInput
+from shared.protocol import Protocol
 
-SCHEMA = 2  # 2: amounts carry a unit; readings of hardware
+SCHEMA: Literal[3] = 3  # 2: amounts carry a unit; 3: landing, and a reading of every network
 RECORD_FILE, NETWORK_FILE = "record.json", "network.safetensors"
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Amount = Annotated[float, Field(gt=0)]  # joules or seconds per image, in the platform's unit
+Count = Annotated[int, Field(ge=0)]
+WallSeconds = Annotated[float, Field(ge=0)]
+Widths = tuple[Annotated[int, Field(ge=1)], ...]
 
 
 class Platform(_Frozen):
@@ -27,75 +35,71 @@ class Platform(_Frozen):
     meter: str  # e.g. "simulator"
     calibration: str  # version of the simulator's parameters, or hash of what decides the readings of hardware
     host: str | None  # the hardware that was read, None where it is simulated
-    inference_batch: int
+    inference_batch: Annotated[int, Field(ge=1)]
     input_shape: tuple[int, int, int]
 
 
 class Budget(_Frozen):
     """The budget per image, and what the fraction is a fraction of."""
 
-    fraction: float
-    amount: float
-    dense_reading: float  # the platform's reading of the dense network
-    dense_estimate: float  # Ê(dense)
+    fraction: Amount
+    amount: Amount
+    dense_reading: Amount  # the platform's reading of the dense network
+    dense_estimate: Amount  # Ê(dense)
+
+
+class Reading(_Frozen):
+    """What the platform reads of one network, see shared.platforms.PlatformReading."""
+
+    amount: Amount  # corrected for drift on hardware, noise-free where simulated
+    interval: tuple[float, float]
+    flags: tuple[str, ...]
+    reference: Amount | None  # bare, of the dense network in the same turns; None where simulated
+    detail: dict[str, Any] | None  # the bare reading; None where simulated
+
+
+class Landing(_Frozen):
+    """What it took to bring the network's reading within its budget, before fine-tuning."""
+
+    widths: Widths  # before
+    estimate: Amount  # before
+    before: Reading
+    after: Reading  # the reading that landed it; the same as `before` where no channel was removed
+    removed_channels: Count
+    search_accuracy_before: Share
+    search_accuracy_after: Share
 
 
 class Measures(_Frozen):
     """What the compressed network is. Accuracies are the data set's score (Record.score) in 0..1 on the test split."""
 
-    widths: tuple[int, ...]
-    upper_bounds: tuple[int, ...]
-    estimate: float  # Ê(φ)
-    # the platform's of the cut network: noise-free where it is simulated; on hardware its share of the dense network's,
-    # read in turns with it, times the budget's dense reading; None: still to be read
-    reading: float | None
-    interval: tuple[float, float] | None  # of the reading; None where it is simulated
-    flags: tuple[str, ...]  # what a reader of the reading should know, of the dense network's too
-    detail: dict[str, Any] | None = None  # hardware's bare reading per image, see shared.meters.Reading
-    parameters: int
-    macs: int  # per image
-    accuracy_before: float  # after batch-norm recalibration, before fine-tuning
-    accuracy_after: float
-
-    @property
-    def read(self) -> float:
-        """The reading. Raises BadInput while there is none: a plan on hardware reads when all its runs are trained."""
-        if self.reading is None:
-            raise BadInput("records whose networks have been read", "one that is still to be", "the same run once more")
-        return self.reading
-
-
-class FirstPass(_Frozen):
-    """Readings of a plan with `--repair` before anything was repaired."""
-
-    reading: float  # as in Measures
-    dense: float  # of the dense network, as it was
-
-
-class Repair(_Frozen):
-    """What `--repair` did to a network whose reading was above the budget; the measures are of the repaired one."""
-
-    widths: tuple[int, ...]  # before
-    estimate: float
-    reading: float
-    accuracy_after: float
-    removed_channels: int
+    widths: Widths
+    upper_bounds: Widths
+    estimate: Amount  # Ê(φ)
+    reading: Amount  # the final one, after fine-tuning: Reading.amount
+    interval: tuple[float, float]
+    flags: tuple[str, ...]
+    reference: Amount | None
+    detail: dict[str, Any] | None
+    parameters: Count
+    macs: Count  # per image
+    accuracy_before: Share  # after landing and batch-norm recalibration, before fine-tuning
+    accuracy_after: Share
 
 
 class Cost(_Frozen):
     """What finding the network took."""
 
-    training_iterations: int
-    search_samples: int
-    energy_queries: int
-    measurements: int
-    fine_tune_iterations: int
-    method_s: float  # wall seconds of the method itself
-    fine_tune_s: float
-    distillation_step_s: (
-        float  # a plain distillation step of the dense network, timed beside the run in the same process
-    )
-    forward_s_per_image: float  # a bare forward pass of the dense network, likewise
+    training_iterations: Count
+    search_samples: Count
+    energy_queries: Count
+    landing_readings: Count  # of networks on the platform, for landing
+    fine_tune_iterations: Count
+    method_s: WallSeconds  # of the method itself
+    fine_tune_s: WallSeconds
+    # of the dense network, timed beside the run in the same process
+    distillation_step_s: WallSeconds
+    forward_s_per_image: WallSeconds
 
 
 class EnergyFit(_Frozen):
@@ -105,7 +109,7 @@ class EnergyFit(_Frozen):
     relative_error: float  # held-out, mean |Ê - E| / E
     skill: float  # that over the error of always saying the median
     dense_relative_error: float  # Ê(dense) / reading - 1
-    samples: int
+    samples: Count
     noise: float | None  # mean relative half width of the readings' intervals; None where they have none
 
 
@@ -115,7 +119,7 @@ class Record(_Frozen):
     `status` is "miss" when the budget was not kept or the method failed; `measures` may be absent then.
     """
 
-    schema_version: int = SCHEMA
+    schema_version: Literal[3] = SCHEMA
     key: str
     method: str
     title: str
@@ -124,16 +128,14 @@ class Record(_Frozen):
     dataset: str
     score: str  # what the accuracies are: "top-1 accuracy", "mean IoU"
     platform: Platform
-    protocol: dict[str, Any]
-    seed: int
+    protocol: Protocol
+    seed: Count
     budget: Budget | None  # None for the dense control
     status: Literal["ok", "miss"]
     reason: str | None
-    dense_accuracy: float  # of the dense weights as delivered
+    dense_accuracy: Share  # of the dense weights as delivered
+    landing: Landing | None  # None without a budget, and for a miss that came before
     measures: Measures | None
-    repair: Repair | None
-    first_pass: FirstPass | None = None
-    dense_again: float | None  # the dense network, read beside the cut ones: over the dense reading it is the drift
     cost: Cost | None
     energy_fit: EnergyFit
     fingerprints: dict[str, str]  # dataset, dense_weights, profile, energy_model, code, compute
@@ -142,6 +144,14 @@ class Record(_Frozen):
     environment: dict[str, Any]  # commit, dirty, versions, host class, threads, compute, command, method_source
     network_sha256: str | None
 
+    @model_validator(mode="after")
+    def _is_whole(self) -> Record:
+        if self.status == "ok" and self.measures is None:
+            raise ValueError("a run without a miss has measures")
+        if self.measures and any(w > c for w, c in zip(self.measures.widths, self.measures.upper_bounds, strict=True)):
+            raise ValueError("a width is above its upper bound")
+        return self
+
 
 def read(folder: Path) -> Record:
     """The record in `folder`. Raises BadInput naming its file when there is none or it is no record."""
@@ -149,18 +159,33 @@ def read(folder: Path) -> Record:
 
 
 def load(path: Path) -> Record:
-    """The record in the file `path`. Raises BadInput naming the file when it is not one."""
+    """The record in the file `path`.
+
+    Raises BadInput naming the file when it is none, is of another schema, or holds values that no run can have.
+    """
     try:
-        return Record.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        if b'"schema_version": 1,' in path.read_bytes():
-            hint = "running again: records of before carry no unit"
-            raise BadInput(f"a record of schema {SCHEMA} in {path}", "schema 1", hint) from None
-        place = ".".join(map(str, first["loc"])) or "its start"
-        raise BadInput(f"a record in {path}", f"{first['msg']} at {place}", "removing it or running again") from None
+        content = path.read_bytes()
     except OSError as error:
         raise BadInput(f"a record in {path}", error.strerror or str(error), "a folder of a finished run") from None
+    hint = "removing it or running again"
+    try:
+        document = json.loads(content, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"a record in {path}", f"no JSON ({error})", hint) from None
+    schema = document.get("schema_version") if isinstance(document, dict) else None
+    if schema is not None and schema != SCHEMA:
+        again = "the command that made it once more, which repeats the run"
+        raise BadInput(f"a record of schema {SCHEMA} in {path}", f"schema {schema}", again)
+    try:
+        return Record.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "its start"
+        raise BadInput(f"a record in {path}", f"{first['msg']} at {place}", hint) from None
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number that a run can have")
 
 
 def to_json(record: Record) -> bytes:

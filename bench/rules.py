@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import traceback
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,10 +34,27 @@ class Miss(Exception):
 
 def reason(error: BaseException) -> str:
     """Why a run ended, in a line: in its own words where it is a rule's, else with the place in the code."""
-    if isinstance(error, Miss | Infeasible | BudgetExhausted):
-        return str(error)
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
+    text = str(error)
+    if not isinstance(error, Miss | Infeasible | BudgetExhausted):
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        text = f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
+    return text.encode(errors="backslashreplace").decode()  # a lone surrogate fits in no file
+
+
+@contextlib.contextmanager
+def settings_kept() -> Iterator[None]:
+    """Puts back what a method may have set for the whole process and what the checks of its outcome stand on."""
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+    precision, place = torch.get_float32_matmul_precision(), Path.cwd()
+    with warnings.catch_warnings(), torch.set_grad_enabled(torch.is_grad_enabled()):
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(dtype)
+            torch.set_num_threads(threads)
+            torch.set_float32_matmul_precision(precision)
+            torch.set_flush_denormal(False)
+            os.chdir(place)
 
 
 @contextlib.contextmanager
@@ -74,7 +93,8 @@ def checked(outcome: object) -> Outcome:
     if not isinstance(outcome.network, nn.Module):
         raise Miss(f"returned {type(outcome.network).__name__} as the network, not a torch.nn.Module")
     try:
-        notes, trace = (json.loads(json.dumps(_finite(value))) for value in (outcome.notes, outcome.trace))
+        texts = [json.dumps(_finite(value), ensure_ascii=False) for value in (outcome.notes, outcome.trace)]
+        notes, trace = (json.loads(text.encode()) for text in texts)  # UnicodeEncodeError for lone surrogates
     except (TypeError, ValueError, RecursionError) as error:
         raise Miss(f"returned notes or trace that are not JSON values: {error}") from None
     if not (isinstance(notes, dict) and isinstance(trace, dict)):

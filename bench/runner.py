@@ -1,224 +1,215 @@
-"""Works through a plan in parallel processes of one thread each, so that figures do not depend on how many run at
-once.
-"""
+"""Works through a plan: each stage of each run in a process of its own, what is done already left alone."""
 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import os
-import queue
-import signal
-import threading
-import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from functools import cache
-from multiprocessing.queues import Queue
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-import torch
 from rich.console import Console
 
-from bench import cost, dense, fingerprints, harness, readings, teacher
-from bench.plan import Ground, Job, Plan, Request, lay_ground
+from bench import cost, stages, teacher
+from bench.describe import describe
+from bench.plan import Job, Plan
+from bench.processes import Piece, Processes
 from bench.progress import PlanProgress
 from bench.record import Record
+from bench.setup import Setup
+from bench.stages import Report, Run
 from bench.store import Store
+from bench.trouble import FullDisk, Trouble
 from methods import registry
-from shared.memory import keep_freed_memory
 from shared.meters import device_lock
 from shared.platforms.measured import WAIT_S
 
-REPORT_EVERY_S = 0.5
+# The method has a process of its own: what it leaves behind there changes no figure.
+COMPRESS, REST = ("compress",), ("land", "tune", "read", "score")
 
 
-def run(plan: Plan, store: Store, *, jobs: int, fresh: bool, command: str, console: Console) -> list[Record]:
-    """Do what the store does not hold yet; returns all records in the plan's order. A miss does not stop the plan.
+@dataclass
+class Finished:
+    """What a plan has come to.
 
-    Ctrl-C leaves whole records behind, and states of the runs that were at work, a minute old at most where the method
-    saves them; the same command goes on from there.
+    records: of the runs that are done, in the plan's order.
+    open: runs that trouble of the machine has kept from being done, with the reason; the same command tries them again.
     """
 
-    def say(line: str) -> None:
-        console.print(line, highlight=False)
+    records: list[Record]
+    open: dict[Job, str] = field(default_factory=dict)
 
-    with _computing(plan, say):
-        weights = dense.obtain(plan.ground.workload, plan.ground.dataset, lambda *_: None)
-    code = fingerprints.code_fingerprint()
-    keys = {
-        job: plan.key(job, weights.fingerprint, code, fingerprints.method_fingerprint(registry.get(job.method)))
-        for job in plan.jobs
-    }
-    folders = {job: f"{plan.slug}/{job.name}" for job in plan.jobs}
+
+def run(plan: Plan, store: Store, *, jobs: int, fresh: bool, console: Console) -> Finished:
+    """Do what the store does not hold yet. A miss does not stop the plan, nor does trouble of a single run.
+
+    Ctrl-C leaves behind the files of whole stages, and states of those that were at work, a minute old at most where
+    the method saves them; the same command goes on from there. Raises FullDisk.
+    """
+    with _computing(plan, console):
+        plan = replace(plan, setup=plan.setup.with_dense_weights())
     with store.working(plan.slug):
-        found = {} if fresh else {job: store.find(folders[job], keys[job]) for job in plan.jobs}
-        done = {job: record for job, record in found.items() if record is not None}
-        waiting = [job for job in plan.jobs if job not in done]
-
-        def keep(job: Job, result: harness.Result) -> Record:
-            done[job] = store.put(folders[job], result.record, result.weights)
-            return done[job]
-
-        if done:
-            say(f"{len(done)} of {len(plan.jobs)} runs are finished already (--fresh repeats them)")
-        if waiting:
-            states = {job: store.states(folders[job], keys[job], fresh=fresh) for job in waiting}
-            with _computing(plan, say):
-                _work(plan, weights, waiting, keys, states, keep, jobs=jobs, command=command, console=console)
-        due = [job for job in plan.jobs if readings.is_due(plan, done[job])]
-        if due:
-            trained = {job: harness.Result(done[job], store.weights(folders[job])) for job in due}
-            for job, result in readings.read_again(plan, weights, trained, say).items():
-                keep(job, result)
-    return [done[job] for job in plan.jobs]
+        return _Runner(plan, store, jobs, console).work(fresh=fresh)
 
 
-def _work(
-    plan: Plan,
-    weights: dense.DenseWeights,
-    waiting: list[Job],
-    keys: dict[Job, str],
-    states: dict[Job, Path],
-    keep: Callable[[Job, harness.Result], Record],
-    *,
-    jobs: int,
-    command: str,
-    console: Console,
-) -> None:
-    estimate = cost.estimate(plan, waiting)
-    console.print(estimate.describe(jobs), highlight=False)
-    queued = deque(sorted(waiting, key=lambda job: -estimate.job_seconds[job]))  # longest first
-    context = multiprocessing.get_context("spawn")
-    messages: Queue[tuple[str, str, float]] = context.Queue()
-    died: set[Job] = set()
+class _Runner:
+    """One working through of a plan."""
 
-    def start() -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(1, context, _start_worker, (plan.request, messages))
+    def __init__(self, plan: Plan, store: Store, jobs: int, console: Console) -> None:
+        self._plan, self._store, self._jobs, self._console = plan, store, jobs, console
+        self._setup = plan.setup
+        self._records: dict[Job, Record] = {}
+        self._open: dict[Job, str] = {}
 
-    pools = [start() for _ in range(min(jobs, len(waiting)))]  # of one process each: who dies takes no other job along
-    try:
-        seeds = dict.fromkeys(job.seed for job in waiting)
-        pieces = [(seed, first) for seed in seeds for first in teacher.chunks(plan.ground)]
-        if pieces:
-            console.print("computing the dense network's logits for distillation", highlight=False)
-        parts = [pool.submit(_prepare, pieces[place :: len(pools)]) for place, pool in enumerate(pools)]
-        for place, part in enumerate(parts):
-            try:
-                part.result()
-            except BrokenProcessPool:  # the runs compute what is missing
-                pools[place] = start()
-        work = {job.name: estimate.job_seconds[job] for job in waiting}
-        with PlanProgress(work, console) as progress:
-            running: dict[Future[harness.Result], tuple[int, Job]] = {}
-            idle = list(range(len(pools)))
-            while queued or running:
-                while queued and idle:
-                    place, job = idle.pop(), queued.popleft()
-                    running[pools[place].submit(_execute, job, keys[job], command, states[job])] = place, job
-                ready, _ = wait(running, timeout=REPORT_EVERY_S, return_when=FIRST_COMPLETED)
-                _drain(messages, progress)
-                for future in ready:
-                    place, job = running.pop(future)
-                    idle.append(place)
-                    try:
-                        result = future.result()
-                    except BrokenProcessPool:
-                        pools[place] = start()
-                        if job not in died:  # memory may have been short: once more, after all others
-                            died.add(job)
-                            queued.append(job)
-                            continue
-                        reason = "the worker process died twice (killed, out of memory?)"
-                        result = harness.failed(job, keys[job], plan.ground, weights, reason, command)
-                    progress.finish(job.name, _line(job, keep(job, result)))
-    except BaseException:
-        for process in multiprocessing.active_children():
-            process.terminate()
-        for pool in pools:
-            pool.shutdown(wait=False, cancel_futures=True)
-        raise
-    for pool in pools:
-        pool.shutdown()
+    def work(self, *, fresh: bool) -> Finished:
+        runs = self._waiting(fresh=fresh)
+        if runs:
+            estimate = cost.estimate(self._plan, [run.job for run in runs])
+            self._say(estimate.describe(self._jobs))
+            with PlanProgress({job.name: s for job, s in estimate.job_seconds.items()}, self._console) as progress:
+                runs.sort(key=lambda run: -estimate.job_seconds[run.job])  # longest first
+                self._prepare_teacher(runs, progress)
+                if self._setup.platform.readings_need_quiet:  # all runs finish a stage before the next one begins
+                    self._each(runs, [COMPRESS], progress)
+                    self._each(runs, [("land",)], progress, quiet=True)
+                    self._each(runs, [("tune", "score")], progress)
+                    self._read(runs, progress)
+                else:
+                    self._each(runs, [COMPRESS, REST], progress)
+        records = [self._records[job] for job in self._plan.jobs if job in self._records]
+        return Finished(records, self._open)
+
+    def _waiting(self, *, fresh: bool) -> list[Run]:
+        """The runs that are still to be done, some of their stages perhaps done already."""
+        runs = []
+        for job in self._plan.jobs:
+            key, name = self._plan.key(job), f"{self._plan.slug}/{job.name}"
+            record = None if fresh else self._store.find(name, key, self._say)
+            if record is not None:
+                self._records[job] = record
+                continue
+            runs.append(Run(job, self._setup, key, self._store.stages(name, key, fresh=fresh)))
+        if done := len(self._records):
+            self._say(f"{done} of {len(self._plan.jobs)} runs are finished already (--fresh repeats them)")
+        return runs
+
+    def _prepare_teacher(self, runs: Sequence[Run], progress: PlanProgress) -> None:
+        """Compute the dense network's logits, shared by all runs of a seed; a run computes what is missing."""
+        seeds = dict.fromkeys(run.job.seed for run in runs if "compress" in run.missing())
+        parts = [(seed, first) for seed in seeds for first in teacher.chunks(self._setup)]
+        if not parts:
+            return
+        self._say("computing the dense network's logits for distillation")
+        pieces = [
+            Piece(f"logits {place}", _prepare, (parts[place :: self._jobs],))
+            for place in range(min(self._jobs, len(parts)))
+        ]
+        with _computing(self._plan, self._console):
+            for _ in self._ended(pieces, progress, self._jobs):
+                pass
+
+    def _each(
+        self, runs: Sequence[Run], groups: list[tuple[str, ...]], progress: PlanProgress, *, quiet: bool = False
+    ) -> None:
+        """Bring each run through groups of stages, a process for each group.
+
+        quiet: one at a time and with nothing else of ours at work, since the platform is read.
+        """
+        of_name = {run.job.name: run for run in runs if run.job not in self._open}
+        pieces = [piece for run in of_name.values() if (piece := _next(run, groups))]
+        with contextlib.nullcontext() if quiet else _computing(self._plan, self._console):
+            for piece, trouble in self._ended(pieces, progress, 1 if quiet else self._jobs):
+                run = of_name[piece.name]
+                if trouble is not None:
+                    self._leave_open(run, trouble, progress)
+                elif following := _next(run, groups):
+                    pieces.insert(0, following)
+                else:
+                    self._finish([run], progress)
+        self._finish(list(of_name.values()), progress)  # a kill may have come between the last stage and the record
+
+    def _read(self, runs: Sequence[Run], progress: PlanProgress) -> None:
+        """Read all networks in turns with the dense one, in one process."""
+        due = [run for run in runs if run.job not in self._open and "read" in run.missing()]
+        for _, trouble in self._ended([_piece("readings", ("read",), due)] if due else [], progress, 1):
+            for run in due if trouble else ():
+                assert trouble is not None
+                self._leave_open(run, trouble, progress)
+        self._finish([run for run in runs if run.job not in self._open], progress)
+
+    def _ended(
+        self, pieces: list[Piece], progress: PlanProgress, jobs: int
+    ) -> Iterator[tuple[Piece, Trouble | None]]:
+        """Pieces that have ended; one that trouble has met is tried once more after all others, if that can help."""
+        tried: set[tuple[str, tuple[str, ...]]] = set()
+        modules = [type(registry.get(job.method)).__module__ for job in self._plan.jobs]
+        for piece, trouble in Processes(self._setup.request, jobs, modules, progress.step).results(pieces):
+            if trouble is not None and trouble.kind == "disk":
+                raise FullDisk(trouble.text)
+            attempt = (piece.name, piece.arguments[0])
+            if trouble is not None and trouble.kind != "fault" and attempt not in tried:
+                tried.add(attempt)  # memory may have been short
+                pieces.append(piece)
+                continue
+            yield piece, trouble
+
+    def _leave_open(self, run: Run, trouble: Trouble, progress: PlanProgress) -> None:
+        self._open[run.job] = trouble.text
+        progress.finish(run.job.name, f"{run.job.name}: still open, {trouble.text}")
+
+    def _finish(self, runs: Sequence[Run], progress: PlanProgress) -> None:
+        """Store the records of those runs whose stages are all done."""
+        for run in runs:
+            if run.job not in self._records and run.job not in self._open and not run.missing():
+                record, network = describe(run)
+                self._records[run.job] = record = self._store.put(f"{self._plan.slug}/{run.job.name}", record, network)
+                progress.finish(run.job.name, _line(run.job, record))
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, soft_wrap=True)
 
 
 @contextlib.contextmanager
-def _computing(plan: Plan, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold the processor, and the GPU that trains, as one that computes on them, so that nobody of ours reads them
-    meanwhile.
-    """
+def _computing(plan: Plan, console: Console) -> Iterator[None]:
+    """Hold the processor, and the GPU that trains, as one that computes on them: none of ours reads them meanwhile."""
     purpose = f"training {plan.slug}"
-    with contextlib.ExitStack() as held:
-        for device in sorted({"cpu", str(plan.ground.computing.device)}):
-            held.enter_context(device_lock(device, purpose, shared=True, wait_s=WAIT_S, say=say))
+
+    def say(line: str) -> None:
+        console.print(line)
+
+    with contextlib.ExitStack() as locks:
+        for device in sorted({"cpu", str(plan.setup.computing.device)}):
+            locks.enter_context(device_lock(device, purpose, shared=True, wait_s=WAIT_S, say=say))
         yield
+
+
+def _next(run: Run, groups: list[tuple[str, ...]]) -> Piece | None:
+    """The run's next group of stages that are still to be done."""
+    missing = run.missing()
+    return next((_piece(run.job.name, group, [run]) for group in groups if set(group) & set(missing)), None)
+
+
+def _piece(name: str, group: tuple[str, ...], runs: Sequence[Run]) -> Piece:
+    return Piece(name, _stages, (group, [(run.job, run.key, run.folder) for run in runs]))
 
 
 def _line(job: Job, record: Record) -> str:
     if record.measures is None:
         return f"{job.name}: miss, {record.reason}"
+    removed = record.landing.removed_channels if record.landing else 0
+    landing = f", landed by {removed} channels" if removed else ""
     accuracy = f"{100 * record.measures.accuracy_after:.2f} %"
-    return f"{job.name}: {accuracy} after fine-tuning at {record.measures.estimate:.4g} {record.platform.unit}"
+    return f"{job.name}: {accuracy} after fine-tuning at {record.measures.reading:.4g} {record.platform.unit}{landing}"
 
 
-def _drain(messages: Queue[tuple[str, str, float]], progress: PlanProgress) -> None:
-    while True:
-        try:
-            progress.step(*messages.get_nowait())
-        except queue.Empty:
-            return
+# What follows runs in the processes.
 
 
-# What follows runs in the worker processes.
-
-_worker: dict[str, Any] = {}
-
-
-def _end_with_parent() -> None:
-    """A parent that is killed frees its locks: nobody may compute on in its name."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+def _prepare(setup: Setup, _report: Report, parts: list[tuple[int, int]]) -> None:
+    for seed, first in parts:
+        teacher.prepare(setup, seed, first)
 
 
-def _start_worker(request: Request, messages: Queue[tuple[str, str, float]]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(1)
-    keep_freed_memory()
-    messages.cancel_join_thread()  # a process that dies within a message must not keep the others from ending
-    _worker.update(request=request, messages=messages)
-
-
-@cache
-def _ground() -> tuple[Ground, dense.DenseWeights]:
-    ground = lay_ground(_worker["request"], may_read=False)  # this process computes, and would wait for itself
-    weights = dense.obtain(ground.workload, ground.dataset, lambda *_: None)
-    return ground, weights.to(ground.computing.device)
-
-
-@cache
-def _teacher(seed: int) -> harness.Teacher:
-    return teacher.teacher(*_ground(), seed)
-
-
-def _prepare(pieces: list[tuple[int, int]]) -> None:
-    for seed, first in pieces:
-        teacher.prepare(*_ground(), seed, first)
-
-
-def _execute(job: Job, key: str, command: str, states: Path) -> harness.Result:
-    ground, weights = _ground()
-    last = 0.0
-
-    def report(step: str, share: float) -> None:
-        nonlocal last
-        if (now := time.monotonic()) - last > REPORT_EVERY_S:
-            last = now
-            _worker["messages"].put((job.name, step, share))
-
-    return harness.execute(job, key, ground, weights, _teacher(job.seed), report, command, states)
+def _stages(setup: Setup, report: Report, group: tuple[str, ...], jobs: list[tuple[Job, str, Path]]) -> None:
+    runs = [Run(job, setup, key, folder, report) for job, key, folder in jobs]
+    for stage in group:
+        stages.do(stage, runs)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from bench.plan import Ground
+    from bench.setup import Setup
     from shared.data import Dataset
 
 
@@ -20,7 +20,8 @@ def console() -> Console:
     """Where a command prints to: as wide as the terminal, or wide enough for a log."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else 200)
+    width = None if sys.stdout.isatty() else 200
+    return Console(width=width, markup=False, highlight=False)  # "[/x]" in a path is no markup
 
 
 def computing(purpose: str) -> AbstractContextManager[None]:
@@ -35,18 +36,17 @@ def check_files(dataset: Dataset, console: Console) -> None:
     """Read the files of a data set that has any, see Dataset.check, and say so."""
     if dataset.folder is not None:
         with computing(f"checking {dataset.name}"):
-            dataset.check(lambda line: console.print(line, highlight=False, soft_wrap=True))
+            dataset.check(lambda line: console.print(line, soft_wrap=True))
 
 
-def first_line(ground: Ground) -> str:
+def first_line(setup: Setup) -> str:
     """The first line of a run: which platform answers, and how."""
-    platform, batch = ground.platform, ground.inference_batch
-    shape = "×".join(map(str, ground.dataset.input_shape))
-    why = getattr(platform, "instead_of", "")  # of simulations
-    instead = f" (instead of its sensor: {why})" if why else ""
+    platform, batch = setup.platform, setup.inference_batch
+    shape = "×".join(map(str, setup.dataset.input_shape))
+    instead = f" (instead of its sensor: {platform.instead_of})" if platform.instead_of else ""
     host = f" of {platform.host}" if platform.host else ""
     return (
         f"{platform.name}: {platform.source} {AMOUNTS[platform.unit]} per image by {platform.meter}{host} "
         f"(calibration {platform.calibration}), inference batch {batch} at {shape}; "
-        f"dense network {ground.dense_reading:.4g} {platform.unit}{instead}"
+        f"dense network {setup.reach.dense_reading:.4g} {platform.unit}{instead}"
     )

@@ -94,7 +94,7 @@ def write(name: str, folder: Path) -> list[Path]:
         place.mkdir(parents=True)
         files = {place / "pyproject.toml": PROJECT, place / f"{module}.py": METHOD}
         for path, template in files.items():
-            path.write_text(template.substitute(texts))
+            path.write_text(template.substitute(texts), encoding="utf-8")
     except OSError as error:
         raise BadInput("a folder that can be made", f"{place} ({error.strerror})", "--to FOLDER") from None
     return list(files)

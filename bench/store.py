@@ -1,27 +1,23 @@
-"""The store: one folder per finished run, written in one rename.
-
-On hardware it is written twice, after training and once more when its network has been read.
-"""
+"""The store: one folder per run, with the files of its stages while it is under way, then record and network."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from bench.record import NETWORK_FILE, RECORD_FILE, Record, read, to_json
+from shared.cache import atomic_write
 from shared.errors import BadInput
 
-# A run that is being written; a whole one on its way to its place; the states of one that is not finished.
-_DRAFT, _READY, _STATES = ".draft-", ".ready-", ".states-"
+STAGES = "stages-"  # begins the name of the folder with the stages of a run that is not finished
 _LOCK = ".lock"
 
 
@@ -32,7 +28,7 @@ class Store:
     """
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.root = root.absolute()  # a method may change the current folder
 
     def check_writable(self) -> None:
         """Raise BadInput when nothing could be written here; writes nothing that stays."""
@@ -51,7 +47,7 @@ class Store:
 
     @contextlib.contextmanager
     def working(self, slug: str) -> Iterator[None]:
-        """Hold the plan's folder `slug`, swept, while its runs are made.
+        """Hold the plan's folder `slug` while its runs are made.
 
         Raises BadInput when another process holds it.
         """
@@ -65,7 +61,6 @@ class Store:
                 f"{place} for this plan alone", "another plan that is at work there", "waiting for it, or another --out"
             ) from None
         try:
-            self.sweep(slug)
             yield
         finally:
             lock.release()
@@ -74,79 +69,49 @@ class Store:
         """Where the run `name` lies, or will lie."""
         return self.root / name
 
-    def find(self, name: str, key: str) -> Record | None:
-        """The record of a finished run whose content key is `key`; None when there is none or it is damaged."""
+    def find(self, name: str, key: str, say: Callable[[str], None] = lambda _: None) -> Record | None:
+        """The record of a finished run whose content key is `key`; None when there is none, or it can't be used.
+
+        say: is told of a record that is damaged or of another schema, since its run is repeated.
+        """
         folder = self.folder(name)
+        if not (folder / RECORD_FILE).exists():
+            return None
         try:
             record = read(folder)
-        except BadInput:  # none yet, or damaged: the run is repeated
+        except BadInput as error:
+            say(f"{name} is run again: {error}")
             return None
         return record if record.key == key and network_intact(folder, record) else None
 
-    def weights(self, name: str) -> dict[str, Tensor] | None:
-        """The tensors of a finished run's network; None where it has none."""
-        path = self.folder(name) / NETWORK_FILE
-        return load_file(path) if path.is_file() else None
+    def stages(self, name: str, key: str, *, fresh: bool = False) -> Path:
+        """The folder for the stages' files of a run that is not finished; they are bound to its content key.
 
-    def states(self, name: str, key: str, *, fresh: bool = False) -> Path:
-        """The folder for the states of an unfinished run, to which they are bound by its content key.
-
-        States of another key are of no use any more and go away; with `fresh` those of this key too.
+        Files of another key are of no use any more and go away; with `fresh` those of this key too.
         """
         folder = self.folder(name)
-        place = folder.with_name(_STATES + folder.name)
-        for old in place.glob("*") if place.is_dir() else ():
-            if fresh or old.name != key:
+        for old in folder.glob(f"{STAGES}*"):
+            if fresh or old.name != f"{STAGES}{key}":
                 shutil.rmtree(old, ignore_errors=True)
-        return place / key
+        return folder / f"{STAGES}{key}"
 
     def put(self, name: str, record: Record, weights: dict[str, Tensor] | None) -> Record:
-        """Write record and network beside their final place, then rename; an older folder of this name is replaced.
+        """Write network and record, the record last, since it vouches for the network; then the stages' files go.
 
-        Killed at any point, it leaves the old run or the new one whole, and `sweep` brings that to its place. Returns
-        the record as it was written, with the hash of the network's file.
+        Killed at any point, it leaves no record, or this one whole; while the stages' files are there, the same command
+        writes it again. Returns the record as it was written, with the hash of the network's file.
         """
         folder = self.folder(name)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_DRAFT))
-        try:
-            if weights is not None:
-                blob = save(weights)
-                record = record.model_copy(update={"network_sha256": hashlib.sha256(blob).hexdigest()})
-                (draft / NETWORK_FILE).write_bytes(blob)
-            (draft / RECORD_FILE).write_bytes(to_json(record))
-            draft.chmod(0o755)
-            ready = folder.with_name(_READY + folder.name)
-            os.replace(draft, ready)
-        except BaseException:
-            shutil.rmtree(draft, ignore_errors=True)
-            raise
-        _settle(ready)
-        shutil.rmtree(folder.with_name(_STATES + folder.name), ignore_errors=True)
+        (folder / RECORD_FILE).unlink(missing_ok=True)  # an older one does not vouch for this network
+        (folder / NETWORK_FILE).unlink(missing_ok=True)
+        if weights is not None:
+            blob = save({tensor: value.cpu().contiguous() for tensor, value in weights.items()})
+            record = record.model_copy(update={"network_sha256": hashlib.sha256(blob).hexdigest()})
+            atomic_write(folder / NETWORK_FILE, blob)
+        atomic_write(folder / RECORD_FILE, to_json(record))
+        for old in folder.glob(f"{STAGES}*"):
+            shutil.rmtree(old, ignore_errors=True)
         return record
-
-    def sweep(self, slug: str) -> None:
-        """Finish what an interrupted process left below the plan's folder `slug`: whole runs go to their place, drafts
-        go away.
-        """
-        with contextlib.suppress(OSError):
-            for ready in (self.root / slug).glob(f"{_READY}*"):
-                _settle(ready)
-            for draft in (self.root / slug).glob(f"{_DRAFT}*"):
-                if draft.is_dir():
-                    shutil.rmtree(draft, ignore_errors=True)
-
-
-def _settle(ready: Path) -> None:
-    """Move a whole run to its place; what lay there becomes a draft and goes."""
-    folder = ready.with_name(ready.name.removeprefix(_READY))
-    if folder.exists():  # --fresh, or a damaged run
-        old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_DRAFT))
-        os.replace(folder, old)
-        os.replace(ready, folder)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        os.replace(ready, folder)
 
 
 def network_intact(folder: Path, record: Record) -> bool:

@@ -17,8 +17,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from bench import fingerprints
-from bench.dense import DenseWeights
-from bench.plan import Ground
+from bench.setup import Setup
 from shared import rng
 from shared.cache import atomic_write, cache_dir, content_key
 from shared.computing import ON_CPU, Computing
@@ -31,25 +30,25 @@ CHUNK = 250  # batches per file, and per piece of work
 DIGEST_BYTES = 32  # a file is the SHA-256 of what follows, then safetensors
 
 
-def chunks(ground: Ground) -> range:
+def chunks(setup: Setup) -> range:
     """First batch indices of the files that cover compression and fine-tuning.
 
     Empty when the table would be too large.
     """
-    protocol = ground.protocol
+    protocol = setup.protocol
     count = protocol.iterations + protocol.fine_tune_iterations
-    logits = ground.structure.outputs * math.prod(ground.dataset.label_shape)  # per image
+    logits = setup.structure.outputs * math.prod(setup.dataset.label_shape)  # per image
     size_bytes = 4 * count * protocol.batch_size * logits
     return range(0, count if size_bytes <= LARGEST_TABLE_BYTES else 0, CHUNK)
 
 
-def _path(ground: Ground, dense: DenseWeights, seed: int, first: int) -> Path:
+def _path(setup: Setup, seed: int, first: int) -> Path:
     deciding = (batches, file_batches, rng)  # what batch i of a seed is
     code = [fingerprints.of_code(Path(str(module.__file__)).read_bytes()) for module in deciding]
-    layers = ground.structure.fingerprint
-    size = ground.protocol.batch_size
-    what = (dense.fingerprint, layers, ground.dataset.fingerprint, code, seed, size)
-    key = content_key(*what, torch.__version__, ground.computing.told)
+    layers = setup.structure.fingerprint
+    size = setup.protocol.batch_size
+    what = (setup.dense.fingerprint, layers, setup.dataset.fingerprint, code, seed, size)
+    key = content_key(*what, torch.__version__, setup.computing.told)
     return cache_dir() / "teacher" / key / f"{first:07d}-{CHUNK}"
 
 
@@ -64,31 +63,31 @@ def _read(path: Path) -> Tensor | None:
 
 
 @torch.no_grad()
-def _chunk(ground: Ground, dense: DenseWeights, seed: int, first: int) -> Tensor:
+def _chunk(setup: Setup, seed: int, first: int) -> Tensor:
     """The logits from batch `first` on: from their file, else computed and written there."""
-    path = _path(ground, dense, seed, first)
+    path = _path(setup, seed, first)
     if (found := _read(path)) is not None:
         return found
-    stream = ground.dataset.train.stream(seed, ground.protocol.batch_size)
-    logits = torch.stack([dense.network(stream.batch(index)[0]) for index in range(first, first + CHUNK)]).cpu()
+    stream = setup.dataset.train.stream(seed, setup.protocol.batch_size)
+    logits = torch.stack([setup.dense.network(stream.batch(index)[0]) for index in range(first, first + CHUNK)]).cpu()
     blob = save({"logits": logits})
     atomic_write(path, hashlib.sha256(blob).digest() + blob)
     return logits
 
 
-def prepare(ground: Ground, dense: DenseWeights, seed: int, first: int) -> None:
+def prepare(setup: Setup, seed: int, first: int) -> None:
     """Compute the file that begins at batch `first`, unless it is there."""
-    _chunk(ground, dense, seed, first)
+    _chunk(setup, seed, first)
 
 
-def teacher(ground: Ground, dense: DenseWeights, seed: int) -> Teacher:
-    """Logits by batch index, a tensor of the caller's own on the ground's device: from files where they fit, else from
+def teacher(setup: Setup, seed: int) -> Teacher:
+    """Logits by batch index, a tensor of the caller's own on the training device: from files where they fit, else from
     the dense network, which is on that device.
     """
-    files = chunks(ground)
+    files = chunks(setup)
     if not files:
-        return live(dense.network, ground.computing)
-    table = torch.cat([_chunk(ground, dense, seed, first) for first in files]).to(ground.computing.device)
+        return live(setup.dense.network, setup.computing)
+    table = torch.cat([_chunk(setup, seed, first) for first in files]).to(setup.computing.device)
     return lambda index, images: table[index].to(images.device, copy=True)
 
 

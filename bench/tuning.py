@@ -15,8 +15,12 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from bench import dense, harness, rules
-from bench.plan import Job, Plan, Request, make
+from bench import rules
+from bench.fine_tuning import fine_tune
+from bench.plan import Job, Plan, make
+from bench.request import Request
+from bench.setup import reopen
+from bench.stages import make_task
 from bench.teacher import live
 from methods import registry
 from shared.cache import atomic_write
@@ -33,7 +37,9 @@ def tune(protocol: str, device: str, network: str, dataset: str, *, jobs: int, f
     """Run the controls at the protocol's tightest budget over GRID and write `learning-rate-<protocol>.md` into
     `folder`; for another network than MobileNet its name stands in it too.
     """
-    request = Request(CONTROLS, device, network, dataset, protocol, meter="sim")
+    request = Request(
+        methods=CONTROLS, device=device, network=network, dataset=dataset, protocol=protocol, meter="sim"
+    )
     plan = make(request, to_train=True)
     tightest = min(job.budget.amount for job in plan.jobs if job.budget is not None)
     chosen = [
@@ -63,17 +69,15 @@ def _start_worker() -> None:
 
 def _score(request: Request, job: Job, rate: float) -> float:
     """Search accuracy after compression and fine-tuning at learning rate `rate`."""
-    plan = make(request, to_train=True)
-    protocol = replace(plan.ground.protocol, learning_rate=rate)
-    ground = replace(plan.ground, protocol=protocol)
-    weights = dense.obtain(ground.workload, ground.dataset, lambda *_: None)
-    task = harness.make_task(job, ground, weights, live(weights.network))
+    setup = reopen(request)
+    protocol = replace(setup.protocol, learning_rate=rate)
+    task = make_task(job, replace(setup, protocol=protocol), live(setup.dense.network))
     with forked(job.seed, job.method):
         outcome = registry.get(job.method).run(task)
     small = rules.cut(outcome.network, task.train)
     recalibrate_batch_norm(small, (task.train.batch(index) for index in range(protocol.recalibration_batches)))
-    harness.fine_tune(small, task, Ledger(protocol.fine_tune_iterations))
-    return score(small, ground.dataset.search)
+    fine_tune(small, task, Ledger(protocol.fine_tune_iterations))
+    return score(small, setup.dataset.search)
 
 
 def _page(plan: Plan, jobs: list[Job], scores: dict[tuple[str, float], float]) -> str:
@@ -82,12 +86,13 @@ def _page(plan: Plan, jobs: list[Job], scores: dict[tuple[str, float], float]) -
     best = max(means, key=lambda rate: means[rate])
     budget = jobs[0].budget
     assert budget is not None
-    network = "" if plan.request.network == Request.network else f" for {plan.request.network}"
+    request = plan.setup.request
+    network = "" if request.network == Request.network else f" for {request.network}"
     lines = [
-        f"# Learning rate of the protocol `{plan.ground.protocol.name}`{network}",
+        f"# Learning rate of the protocol `{plan.setup.protocol.name}`{network}",
         "",
         f"Search accuracy in % after compression and fine-tuning at {budget.fraction:.3g} of the dense joules "
-        f"({plan.request.network} on {plan.request.dataset}, {plan.request.device}, {plan.ground.platform.source}), "
+        f"({request.network} on {request.dataset}, {request.device}, {plan.setup.platform.source}), "
         f"seed {jobs[0].seed}. Only controls take part; the chosen rate holds for every method.",
         "",
         "| learning rate | " + " | ".join(methods) + " | mean |",

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bench.energy_study.plan import Part, Plan
 from methods.netadapt.readings import table_from_platform
-from shared import energy, networks, platforms
+from shared import networks, platforms
 from shared.energy import BilinearModel, Profile
 from shared.energy.mlp import MlpModel, train
 from shared.energy.stress import multiplier_widths, random_widths, worst_case
@@ -71,7 +71,7 @@ def ground(plan: Plan, network: str, platform: str) -> Ground:
     with torch.device("meta"):
         structure = networks.structure(networks.build(network, num_classes=dict(plan.networks)[network]))
     chip = platforms.get(platform)
-    profile = energy.profile(chip, structure, plan.batch, samples=plan.samples, test_samples=plan.test_samples)
+    profile = platforms.profile(chip, structure, plan.batch, samples=plan.samples, test_samples=plan.test_samples)
     return Ground(structure, chip, profile, plan.batch)
 
 

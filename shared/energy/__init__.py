@@ -1,7 +1,6 @@
 """Energy models: joules or seconds as a differentiable function of a network's widths, and profiles to fit them to."""
 
 from shared.energy.bilinear import BilinearModel
-from shared.energy.collecting import collect
-from shared.energy.profiles import EnergyFit, Profile, fit, profile
+from shared.energy.profiles import EnergyFit, Profile, fit
 
-__all__ = ["BilinearModel", "EnergyFit", "Profile", "collect", "fit", "profile"]
+__all__ = ["BilinearModel", "EnergyFit", "Profile", "fit"]

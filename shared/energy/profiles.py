@@ -6,23 +6,16 @@ them to fit and 2,000 to judge. Neither depends on a run's seed; every method ge
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.cache import atomic_write, cache_dir, content_key
 from shared.energy.bilinear import BilinearModel
 from shared.energy.terms import terms
-from shared.errors import BadInput
 from shared.networks import Structure
-from shared.platforms import SimulatedPlatform
 from shared.rng import numpy_generator
-
-DENSE_TRIALS = 10  # readings behind the dense joules, to which budgets and the dense error refer
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,45 +51,6 @@ class EnergyFit:
     dense_relative_error: float
 
 
-def profile(
-    platform: SimulatedPlatform,
-    structure: Structure,
-    batch: int,
-    *,
-    samples: int = 10_000,
-    test_samples: int = 2_000,
-    seed: int = 0,
-) -> Profile:
-    """Read `samples` uniform width vectors, or take them from the cache; a damaged cache file is made anew.
-
-    Raises BadInput unless 0 < test_samples < samples.
-    """
-    if not 0 < test_samples < samples:
-        raise BadInput(f"from 1 to {samples - 1} test samples out of {samples}", test_samples, "a fifth of all samples")
-    what = (platform.name, platform.unit, platform.calibration, structure.fingerprint, batch, samples, seed)
-    key = content_key("profile", DENSE_TRIALS, *what)
-    path = cache_dir() / "profiles" / f"{key}.npz"
-    arrays = _read(path, samples, len(structure.units))
-    if arrays is None:
-        widths = uniform_rows(structure, samples, seed)
-        amounts = platform.measure(structure.operations, structure.positions(widths), batch)
-        dense = [structure.position_bounds]
-        trials = [platform.measure(structure.operations, dense, batch, trial=k) for k in range(DENSE_TRIALS)]
-        arrays = {"widths": widths.astype(np.int32), "amounts": amounts, "dense_reading": np.asarray(np.mean(trials))}
-        buffer = io.BytesIO()
-        np.savez(buffer, widths=arrays["widths"], amounts=amounts, dense_reading=arrays["dense_reading"])
-        atomic_write(path, buffer.getvalue())
-    return Profile(
-        arrays["widths"],
-        arrays["amounts"],
-        float(arrays["dense_reading"]),
-        test_samples=test_samples,
-        batch=batch,
-        unit=platform.unit,
-        key=key,
-    )
-
-
 def uniform_rows(structure: Structure, samples: int, seed: int) -> NDArray[np.int64]:
     """Width vectors (samples, units), each width uniform from 1 to its upper bound; fewer are the first of more."""
     bounds = np.array(structure.upper_bounds)
@@ -122,15 +76,3 @@ def fit(profile: Profile, structure: Structure, kind: str = "bilinear") -> Energ
         skill=relative_error / error(float(np.median(training))),
         dense_relative_error=dense / profile.dense_reading - 1,
     )
-
-
-def _read(path: Path, samples: int, units: int) -> dict[str, np.ndarray] | None:
-    """The arrays of a cached profile; None when the file is missing, damaged or of other shapes."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ("widths", "amounts", "dense_reading")}
-    except Exception:  # damage shows as a dozen kinds of error, from a missing file to a false checksum
-        return None
-    shapes = {"widths": (samples, units), "amounts": (samples,), "dense_reading": ()}
-    sound = all(arrays[name].shape == shape for name, shape in shapes.items())
-    return arrays if sound else None

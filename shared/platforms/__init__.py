@@ -1,17 +1,22 @@
 """Hardware platforms, what is asked for joules and seconds: simulated ones and those of this machine."""
 
-from shared.platforms.choosing import Platform, choose, devices
-from shared.platforms.measured import Hardware, MeasuredPlatform, Subject
-from shared.platforms.simulated import SimulatedPlatform, get, names
+from shared.platforms.choosing import choose, devices
+from shared.platforms.hardware import Hardware, collect
+from shared.platforms.measured import MeasuredPlatform
+from shared.platforms.platform import Platform, PlatformReading, Subject
+from shared.platforms.simulated import SimulatedPlatform, get, names, profile
 
 __all__ = [
     "Hardware",
     "MeasuredPlatform",
     "Platform",
+    "PlatformReading",
     "SimulatedPlatform",
     "Subject",
     "choose",
+    "collect",
     "devices",
     "get",
     "names",
+    "profile",
 ]

@@ -21,7 +21,9 @@ from shared.meters import FULL, SHORT, MeterError, Reading, Settings, device_loc
 from shared.meters.jetson_rails import scope
 from shared.meters.reading import Visit, reading
 from shared.platforms import simulated
-from shared.platforms.measured import WAIT_S, Hardware, Subject
+from shared.platforms.hardware import Hardware
+from shared.platforms.measured import WAIT_S
+from shared.platforms.platform import Subject
 
 AT_ONCE = 150  # networks of a profile for one errand of a person, enough for most; over SSH they go as elsewhere
 THERE = "energy-compression-bench"  # folder on the board, in the home of who logs in

@@ -19,9 +19,8 @@ from shared.meters.nvml_library import Library
 from shared.meters.nvml_wheels import missing_code
 from shared.platforms import simulated
 from shared.platforms.board import BoardPlatform
-from shared.platforms.measured import Hardware, MeasuredPlatform
-
-Platform = simulated.SimulatedPlatform | Hardware
+from shared.platforms.measured import MeasuredPlatform
+from shared.platforms.platform import Platform
 
 HERE = {"cpu": "the processor of this machine", "local": "the GPU of this machine"}
 MODELS = {"1080ti": "GTX 1080 Ti", "tx2": "Jetson TX2"}  # as the driver and the board's device tree name them

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import nn
@@ -19,7 +15,8 @@ from shared.memory import keep_freed_memory
 from shared.meters import Clock, MachineClock, Meter, Reading, Settings, device_lock, measure_all
 from shared.meters.clock import ClockMeter
 from shared.meters.settings import FULL, SHORT
-from shared.networks import Structure
+from shared.platforms.hardware import Hardware
+from shared.platforms.platform import Subject
 
 # A clock needs no windows of seconds: it resolves every run, and medians are safe from interruptions.
 CLOCK_FULL = Settings(
@@ -31,44 +28,6 @@ CLOCK_SHORT = Settings(
 LARGEST_BATCH = 256
 LAUNCHES = 0.05  # of a dense inference, at most
 WAIT_S = 7 * 24 * 3600.0  # for trainings of ours on the device; they tell their own time to go
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A network to be read: its dense structure, and how to build it at any widths, with any weights."""
-
-    structure: Structure
-    build: Callable[[tuple[int, ...]], nn.Module]
-
-
-class Hardware(ABC):
-    """A platform that networks run on while a meter reads.
-
-    name: as `--device` calls it. source: whether its meter is real. meter, host: who reads, and what, for a person.
-    unit: the meter's. calibration: a hash of what decides readings beside the network. full, short: settings of
-    readings that count, and of a profile's. block: how many networks of a profile are best read at once. keeps: the
-    folder of measurements that it asks no second time. say: told when a reading waits.
-    """
-
-    name: str
-    source: Literal["measured", "simulated"]
-    meter: str
-    host: str
-    unit: Literal["J", "s"]
-    calibration: str
-    full: Settings
-    short: Settings
-    block: int = 10
-    keeps: Path | None = None
-    say: Callable[[str], None] = staticmethod(lambda _: None)
-
-    @abstractmethod
-    def read(self, subject: Subject, widths: Sequence[Sequence[int]], batch: int, settings: Settings) -> list[Reading]:
-        """One reading per image for each row of `widths`, taken in turns. Raises MeterError when the sensor fails."""
-
-    @abstractmethod
-    def inference_batch(self, subject: Subject) -> int:
-        """How many images an inference takes at once."""
 
 
 class MeasuredPlatform(Hardware):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -10,19 +11,24 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from shared.cache import content_key
+from shared.cache import atomic_write, cache_dir, content_key
+from shared.energy import Profile
+from shared.energy.profiles import uniform_rows
 from shared.errors import BadInput
+from shared.networks import Structure
 from shared.networks.operations import Operation, priced
 from shared.platforms import parameters
 from shared.platforms.kernels import Array
 from shared.platforms.noise import row_normals
+from shared.platforms.platform import Effort, Platform, PlatformReading, Subject, Widths
 from shared.platforms.simulator import Simulation, simulate
 
 LARGEST_BATCH = 65_536
 STILL_FALLING = 0.9  # what a doubled batch must at most multiply a figure by to count as lowering it
+DENSE_TRIALS = 10  # readings behind the dense joules, to which budgets and the dense error refer
 
 
-class SimulatedPlatform:
+class SimulatedPlatform(Platform):
     """A chip that exists as a data file. Its joules are simulated: calibrated to six published dense figures, no more.
 
     unit: of what `measure` and `true` say, "J" or "s". instead_of: why the hardware that is here does not answer.
@@ -32,6 +38,8 @@ class SimulatedPlatform:
     source: Literal["simulated"] = "simulated"
     meter = "simulator"
     host = None
+    readings_need_quiet = False
+    channel_group = 1
 
     def __init__(self, path: Path, unit: Literal["J", "s"] = "J", instead_of: str = "") -> None:
         self.name, self.unit, self.instead_of = path.stem, unit, instead_of
@@ -69,6 +77,33 @@ class SimulatedPlatform:
         self.queries += amounts.size
         return amounts * factors
 
+    def profile(
+        self, subject: Subject, *, samples: int, test_samples: int, batch: int | None = None, may_read: bool = True
+    ) -> Profile:
+        """See `profile` below; a worker computes what the cache doesn't hold."""
+        structure = subject.structure
+        batch = batch or self.inference_batch(structure.operations, structure.position_bounds)
+        return profile(self, structure, batch, samples=samples, test_samples=test_samples)
+
+    def read_beside(
+        self,
+        subject: Subject,
+        rows: Sequence[Widths],
+        batch: int,
+        *,
+        reference: Widths,
+        standard: float,
+        effort: Effort = "final",
+    ) -> list[PlatformReading]:
+        """The noise-free amounts: a simulation knows them, so its readings have no width."""
+        positions = subject.structure.positions([list(row) for row in rows]).numpy()
+        amounts = self.true(subject.structure.operations, positions, batch).tolist()
+        return [PlatformReading(amount, (amount, amount)) for amount in amounts]
+
+    def reading_s(self, rows: int, effort: Effort = "final") -> float:
+        """Nothing to speak of."""
+        return 0.0
+
     def inference_batch(self, operations: Sequence[Operation], position_bounds: Sequence[int]) -> int:
         """The smallest power of two from which on doubling the batch lowers the all-ones share by less than a tenth.
 
@@ -87,6 +122,45 @@ class SimulatedPlatform:
             expected = f"a network whose launches stop counting by batch {LARGEST_BATCH}"
             raise BadInput(expected, f"an all-ones share of {shares[-1]:.3g} there", "larger inputs or widths")
         return chosen
+
+
+def profile(
+    platform: SimulatedPlatform,
+    structure: Structure,
+    batch: int,
+    *,
+    samples: int = 10_000,
+    test_samples: int = 2_000,
+    seed: int = 0,
+) -> Profile:
+    """Read `samples` uniform width vectors, or take them from the cache; a damaged cache file is made anew.
+
+    Raises BadInput unless 0 < test_samples < samples.
+    """
+    if not 0 < test_samples < samples:
+        raise BadInput(f"from 1 to {samples - 1} test samples out of {samples}", test_samples, "a fifth of all samples")
+    what = (platform.name, platform.unit, platform.calibration, structure.fingerprint, batch, samples, seed)
+    key = content_key("profile", DENSE_TRIALS, *what)
+    path = cache_dir() / "profiles" / f"{key}.npz"
+    arrays = _cached(path, samples, len(structure.units))
+    if arrays is None:
+        widths = uniform_rows(structure, samples, seed)
+        amounts = platform.measure(structure.operations, structure.positions(widths), batch)
+        dense = [structure.position_bounds]
+        trials = [platform.measure(structure.operations, dense, batch, trial=k) for k in range(DENSE_TRIALS)]
+        arrays = {"widths": widths.astype(np.int32), "amounts": amounts, "dense_reading": np.asarray(np.mean(trials))}
+        buffer = io.BytesIO()
+        np.savez(buffer, widths=arrays["widths"], amounts=amounts, dense_reading=arrays["dense_reading"])
+        atomic_write(path, buffer.getvalue())
+    return Profile(
+        arrays["widths"],
+        arrays["amounts"],
+        float(arrays["dense_reading"]),
+        test_samples=test_samples,
+        batch=batch,
+        unit=platform.unit,
+        key=key,
+    )
 
 
 def names() -> tuple[str, ...]:
@@ -120,3 +194,15 @@ def _checked_batch(batch: int) -> int:
 @lru_cache(maxsize=32)
 def _fingerprint(operations: tuple[Operation, ...]) -> str:
     return content_key([priced(operation) for operation in operations])
+
+
+def _cached(path: Path, samples: int, units: int) -> dict[str, np.ndarray] | None:
+    """The arrays of a cached profile; None when the file is missing, damaged or of other shapes."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in ("widths", "amounts", "dense_reading")}
+    except Exception:  # damage shows as a dozen kinds of error, from a missing file to a false checksum
+        return None
+    shapes = {"widths": (samples, units), "amounts": (samples,), "dense_reading": ()}
+    sound = all(arrays[name].shape == shape for name, shape in shapes.items())
+    return arrays if sound else None

@@ -64,5 +64,5 @@ def test_profile_of_10000_configurations(
 def test_fit_8000_rows(benchmark: BenchmarkFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
     table = structure("mobilenet", 1001)
-    profile = energy.profile(platforms.get("1080ti"), table, 1)
+    profile = platforms.profile(platforms.get("1080ti"), table, 1)
     benchmark(energy.fit, profile, table)

@@ -34,7 +34,7 @@ def small() -> Structure:
 def test_mobilenet_errors_are_in_the_papers_region(device: str) -> None:
     """Paper: around 3 % for MobileNet on both platforms. Skill guards against a figure that means nothing."""
     table, platform = mobilenet(num_classes=1001), platforms.get(device)
-    profile = energy.profile(platform, table, 1)
+    profile = platforms.profile(platform, table, 1)
     fit = energy.fit(profile, table)
     assert 0.01 < fit.relative_error < 0.04
     assert fit.skill < 0.4
@@ -51,7 +51,7 @@ def test_mobilenet_errors_are_in_the_papers_region(device: str) -> None:
 
 
 def test_widths_are_uniform_from_one_to_the_upper_bound(small: Structure) -> None:
-    profile = energy.profile(platforms.get("tx2"), small, 16)
+    profile = platforms.profile(platforms.get("tx2"), small, 16)
     bounds = np.array(small.upper_bounds)
     assert profile.widths.shape == (10_000, len(bounds)) and profile.amounts.shape == (10_000,)
     np.testing.assert_array_equal(profile.widths.min(axis=0), 1)
@@ -64,7 +64,7 @@ def test_widths_are_uniform_from_one_to_the_upper_bound(small: Structure) -> Non
 
 def test_profile_holds_the_platforms_readings(small: Structure) -> None:
     platform = platforms.get("1080ti")
-    profile = energy.profile(platform, small, 64, samples=50, test_samples=10)
+    profile = platforms.profile(platform, small, 64, samples=50, test_samples=10)
     again = platforms.get("1080ti").measure(small.operations, small.positions(profile.widths), 64)
     np.testing.assert_array_equal(profile.amounts, again)
     dense = platform.true_joules(small.operations, [small.position_bounds], 64)[0]
@@ -73,9 +73,9 @@ def test_profile_holds_the_platforms_readings(small: Structure) -> None:
 
 
 def test_second_profile_comes_from_the_cache_unread_anew(small: Structure) -> None:
-    first = energy.profile(platforms.get("tx2"), small, 4, samples=30, test_samples=6)
+    first = platforms.profile(platforms.get("tx2"), small, 4, samples=30, test_samples=6)
     platform = platforms.get("tx2")
-    second = energy.profile(platform, small, 4, samples=30, test_samples=6)
+    second = platforms.profile(platform, small, 4, samples=30, test_samples=6)
     assert platform.queries == 0 and second.key == first.key
     np.testing.assert_array_equal(second.widths, first.widths)
     np.testing.assert_array_equal(second.amounts, first.amounts)
@@ -85,7 +85,7 @@ def test_second_profile_comes_from_the_cache_unread_anew(small: Structure) -> No
 def test_key_changes_with_everything_a_profile_depends_on(small: Structure) -> None:
     other = mobilenet(num_classes=11, in_channels=1, width_multiplier=0.25, input_size=28)
     keys = [
-        energy.profile(platforms.get(device), table, batch, samples=samples, test_samples=5, seed=seed).key
+        platforms.profile(platforms.get(device), table, batch, samples=samples, test_samples=5, seed=seed).key
         for device, table, batch, samples, seed in [
             ("tx2", small, 1, 20, 0),
             ("1080ti", small, 1, 20, 0),
@@ -95,13 +95,13 @@ def test_key_changes_with_everything_a_profile_depends_on(small: Structure) -> N
             ("tx2", small, 1, 20, 1),
         ]
     ]
-    keys.append(energy.profile(platforms.get("tx2", "s"), small, 1, samples=20, test_samples=5, seed=0).key)
+    keys.append(platforms.profile(platforms.get("tx2", "s"), small, 1, samples=20, test_samples=5, seed=0).key)
     assert len(set(keys)) == len(keys)
 
 
 @pytest.mark.parametrize("damage", ["empty", "text", "truncated", "flipped", "method", "other shapes", "pickle"])
 def test_a_damaged_cache_file_is_made_anew(damage: str, small: Structure, cache_folder: Path) -> None:
-    first = energy.profile(platforms.get("tx2"), small, 4, samples=30, test_samples=6)
+    first = platforms.profile(platforms.get("tx2"), small, 4, samples=30, test_samples=6)
     (path,) = cache_folder.rglob("*.npz")
     whole = path.read_bytes()
     if damage == "empty":
@@ -121,14 +121,14 @@ def test_a_damaged_cache_file_is_made_anew(damage: str, small: Structure, cache_
     else:
         np.savez(path, widths=np.array([{}], dtype=object), amounts=first.amounts, dense_reading=first.dense_reading)
     platform = platforms.get("tx2")
-    again = energy.profile(platform, small, 4, samples=30, test_samples=6)
+    again = platforms.profile(platform, small, 4, samples=30, test_samples=6)
     assert platform.queries > 0
     np.testing.assert_array_equal(again.amounts, first.amounts)
     assert path.read_bytes() == whole
 
 
 def test_errors_of_a_fit_are_those_of_its_held_out_rows(small: Structure) -> None:
-    profile = energy.profile(platforms.get("tx2"), small, 256, samples=300, test_samples=100)
+    profile = platforms.profile(platforms.get("tx2"), small, 256, samples=300, test_samples=100)
     fit = energy.fit(profile, small)
     estimates = [fit.model(small.positions(row)).item() for row in profile.widths[200:].tolist()]
     median = sorted(profile.amounts[:200])[99:101]
@@ -146,7 +146,7 @@ def test_errors_of_a_fit_are_those_of_its_held_out_rows(small: Structure) -> Non
 
 
 def test_a_fit_has_the_terms_of_its_kind_and_the_unit_of_its_profile(small: Structure) -> None:
-    profile = energy.profile(platforms.get("tx2", "s"), small, 256, samples=300, test_samples=100)
+    profile = platforms.profile(platforms.get("tx2", "s"), small, 256, samples=300, test_samples=100)
     assert profile.unit == "s" and profile.noise is None
     for kind in KINDS:
         model = energy.fit(profile, small, kind).model
@@ -158,4 +158,4 @@ def test_a_fit_has_the_terms_of_its_kind_and_the_unit_of_its_profile(small: Stru
 @pytest.mark.parametrize(("samples", "test_samples"), [(10, 10), (10, 0), (1, 1), (10, -1)])
 def test_bad_splits_are_named(samples: int, test_samples: int, small: Structure) -> None:
     with pytest.raises(BadInput, match="test samples out of"):
-        energy.profile(platforms.get("tx2"), small, 1, samples=samples, test_samples=test_samples)
+        platforms.profile(platforms.get("tx2"), small, 1, samples=samples, test_samples=test_samples)

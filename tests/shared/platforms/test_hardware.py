@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from shared import energy
-from shared.energy import collecting
+from shared import energy, platforms
 from shared.meters import MeterError
 from shared.networks import structure
+from shared.platforms import hardware
 from shared.rng import numpy_generator
 from tests.conftest import ToyNet, chain_energy
 from tests.shared.platforms.played import Bench
@@ -45,9 +45,9 @@ def bilinear(noise: float = 0.0, fails_after: int | None = None) -> Callable[[Se
 
 def test_it_finds_the_true_model_and_stops() -> None:
     bench, said = Bench(ToyNet(), bilinear()), list[str]()
-    profile = energy.collect(bench.platform, bench.subject, samples=1000, say=said.append)
+    profile = platforms.collect(bench.platform, bench.subject, samples=1000, say=said.append)
     fit = energy.fit(profile, bench.subject.structure)
-    assert len(profile.amounts) == collecting.FEWEST + (collecting.SETTLED_BLOCKS - 1) * collecting.STEP
+    assert len(profile.amounts) == hardware.FEWEST + (collecting.SETTLED_BLOCKS - 1) * collecting.STEP
     assert profile.unit == fit.model.unit == "s" and profile.batch == 4
     assert profile.dense_reading == pytest.approx(1.0) and profile.noise == pytest.approx(0.0, abs=1e-12)
     assert fit.relative_error < 1e-6
@@ -61,14 +61,14 @@ def test_more_rows_at_once_are_judged_as_often() -> None:
     """A board's person goes once: 150 networks there, and the error is looked at after each ten of them."""
     bench, said = Bench(ToyNet(), bilinear()), list[str]()
     bench.platform.block = 150
-    profile = energy.collect(bench.platform, bench.subject, samples=1000, say=said.append)
+    profile = platforms.collect(bench.platform, bench.subject, samples=1000, say=said.append)
     assert len(profile.amounts) == 150 and len(said) == 2
     assert profile.dense_reading == pytest.approx(1.0)
     inferences = len(bench.log)
-    again = energy.collect(bench.platform, bench.subject, samples=1000, say=said.append)
+    again = platforms.collect(bench.platform, bench.subject, samples=1000, say=said.append)
     assert again.key == profile.key and len(bench.log) == inferences
     assert said[2].startswith("profile: 150 networks are in ") and len(said) == 3
-    few = energy.collect(bench.platform, bench.subject, samples=120)  # of those that are there
+    few = platforms.collect(bench.platform, bench.subject, samples=120)  # of those that are there
     np.testing.assert_array_equal(few.amounts, profile.amounts[:120])
     assert len(bench.log) == inferences
 
@@ -76,18 +76,18 @@ def test_more_rows_at_once_are_judged_as_often() -> None:
 def test_all_that_would_be_taken_again_is_named(tmp_path: Path) -> None:
     """The profile's own file, and what a board keeps of its measurements."""
     bench, said = Bench(ToyNet(), bilinear()), list[str]()
-    energy.collect(bench.platform, bench.subject, samples=20)
+    platforms.collect(bench.platform, bench.subject, samples=20)
     for keeps, also in ((None, ""), (tmp_path / "board", f" and measured-* in {tmp_path / 'board'}")):
         bench.platform.keeps = keeps
-        energy.collect(bench.platform, bench.subject, samples=20, say=said.append)
-        (path,) = collecting.cache_dir().glob("profiles/*.npz")
+        platforms.collect(bench.platform, bench.subject, samples=20, say=said.append)
+        (path,) = hardware.cache_dir().glob("profiles/*.npz")
         assert said[-1] == f"profile: 20 networks are in {path} already; delete it{also} to read anew"
 
 
 def test_a_batch_that_is_asked_for_is_not_looked_for() -> None:
     bench, said = Bench(ToyNet(), bilinear()), list[str]()
-    found = energy.collect(bench.platform, bench.subject, samples=20)
-    asked = energy.collect(bench.platform, bench.subject, samples=20, batch=8, say=said.append)
+    found = platforms.collect(bench.platform, bench.subject, samples=20)
+    asked = platforms.collect(bench.platform, bench.subject, samples=20, batch=8, say=said.append)
     assert (found.batch, asked.batch) == (4, 8) and found.key != asked.key
     assert not any("looking for" in line for line in said)
     np.testing.assert_allclose(asked.amounts, found.amounts)  # per image, on hardware that gains nothing by batches
@@ -104,7 +104,7 @@ def test_drift_between_blocks_is_taken_out(monkeypatch: pytest.MonkeyPatch) -> N
         return read(*asked)
 
     monkeypatch.setattr(bench.platform, "read", slowing)
-    profile = energy.collect(bench.platform, bench.subject, samples=50, batch=1)
+    profile = platforms.collect(bench.platform, bench.subject, samples=50, batch=1)
     truth = [float(TRUTH([1, *row, 4])) for row in profile.widths]
     np.testing.assert_allclose(profile.amounts, np.array(truth) * 1.1**3)
     assert blocks == [5] and profile.dense_reading == pytest.approx(1.1**3)
@@ -113,22 +113,22 @@ def test_drift_between_blocks_is_taken_out(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_noise_makes_it_read_on_up_to_the_protocols_count() -> None:
     bench = Bench(ToyNet(), bilinear(noise=0.2))
-    profile = energy.collect(bench.platform, bench.subject, samples=155)
+    profile = platforms.collect(bench.platform, bench.subject, samples=155)
     assert 140 <= len(profile.amounts) <= 155
     fit = energy.fit(profile, bench.subject.structure)
     assert 0.1 < fit.relative_error < 0.3  # mean |normal| is 0.8 of its deviation
 
 
 def test_stopped_anywhere_it_ends_with_the_same_profile() -> None:
-    whole = energy.collect((bench := Bench(ToyNet(), bilinear(0.02))).platform, bench.subject, samples=300)
+    whole = platforms.collect((bench := Bench(ToyNet(), bilinear(0.02))).platform, bench.subject, samples=300)
     inferences = len(bench.log)
-    for name in collecting.cache_dir().glob("profiles/*"):
+    for name in hardware.cache_dir().glob("profiles/*"):
         name.unlink()
     counts = []
     for _ in range(20):
         bench = Bench(ToyNet(), bilinear(0.02, fails_after=inferences // 4))
         try:
-            profile = energy.collect(bench.platform, bench.subject, samples=300)
+            profile = platforms.collect(bench.platform, bench.subject, samples=300)
         except MeterError:
             counts.append(len(bench.log))
         else:
@@ -138,16 +138,16 @@ def test_stopped_anywhere_it_ends_with_the_same_profile() -> None:
     assert profile.dense_reading == pytest.approx(whole.dense_reading, rel=1e-9)
 
     again = Bench(ToyNet(), bilinear(0.02))
-    cached = energy.collect(again.platform, again.subject, samples=300)
+    cached = platforms.collect(again.platform, again.subject, samples=300)
     assert not again.log and cached.key == profile.key
 
 
 def test_a_damaged_file_is_made_anew(cache_folder: Path) -> None:
     bench = Bench(ToyNet(), bilinear())
-    first = energy.collect(bench.platform, bench.subject, samples=200)
+    first = platforms.collect(bench.platform, bench.subject, samples=200)
     (path,) = cache_folder.glob("profiles/*.npz")
     path.write_bytes(path.read_bytes()[:-40])
-    again = energy.collect(bench.platform, bench.subject, samples=200)
+    again = platforms.collect(bench.platform, bench.subject, samples=200)
     np.testing.assert_array_equal(first.widths, again.widths)
     np.testing.assert_allclose(first.amounts, again.amounts)
 
@@ -166,7 +166,7 @@ def test_held_out_error_against_a_fit_by_hand() -> None:
         if (weights < 0).any():
             pytest.skip("least squares without signs is no oracle here")
         errors.append(abs(features[row] @ weights - amounts[row]) / amounts[row])
-    assert collecting.held_out_error(table, rows, amounts) == pytest.approx(float(np.mean(errors)), rel=1e-6)
+    assert hardware.held_out_error(table, rows, amounts) == pytest.approx(float(np.mean(errors)), rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -182,14 +182,14 @@ def test_held_out_error_against_a_fit_by_hand() -> None:
     ],
 )
 def test_settled_is_five_alike_in_a_row(errors: list[float], settled: bool) -> None:
-    assert collecting.has_settled(errors) is settled
+    assert hardware.has_settled(errors) is settled
 
 
 def test_fewer_rows_are_the_first_of_more() -> None:
     bench = Bench(ToyNet(), bilinear(noise=0.2))
-    long = energy.collect(bench.platform, bench.subject, samples=40)
+    long = platforms.collect(bench.platform, bench.subject, samples=40)
     count = len(bench.log)
-    short = energy.collect(bench.platform, bench.subject, samples=25)
+    short = platforms.collect(bench.platform, bench.subject, samples=25)
     assert len(bench.log) == count  # nothing is read anew
     np.testing.assert_allclose(short.amounts, long.amounts[:25])  # the dense network's median is of fewer readings
     np.testing.assert_array_equal(short.widths, long.widths[:25])
@@ -200,13 +200,13 @@ def test_more_rows_go_on_from_fewer() -> None:
     """Also from a count that is no whole number of blocks: nothing that was read is read again, then or later."""
     bench = Bench(ToyNet(), bilinear(noise=0.2))
     for samples in (25, 40, 57):
-        profile = energy.collect(bench.platform, bench.subject, samples=samples)
+        profile = platforms.collect(bench.platform, bench.subject, samples=samples)
         assert len(profile.amounts) == samples
     whole = Bench(ToyNet(), bilinear(noise=0.2))
-    for path in collecting.cache_dir().glob("profiles/*"):
+    for path in hardware.cache_dir().glob("profiles/*"):
         path.unlink()
     np.testing.assert_allclose(
-        profile.amounts, energy.collect(whole.platform, whole.subject, samples=57).amounts, rtol=1e-9
+        profile.amounts, platforms.collect(whole.platform, whole.subject, samples=57).amounts, rtol=1e-9
     )
     assert len(bench.log) == len(whole.log)
 
@@ -215,16 +215,16 @@ def test_who_may_not_read_needs_a_whole_profile() -> None:
     bench = Bench(ToyNet(), bilinear())
     for samples in (20, 30):
         with pytest.raises(MeterError, match="a whole profile in the cache"):
-            energy.collect(bench.platform, bench.subject, samples=samples, may_read=False)
-        whole = energy.collect(bench.platform, bench.subject, samples=samples)
-        again = energy.collect(bench.platform, bench.subject, samples=samples, may_read=False)
+            platforms.collect(bench.platform, bench.subject, samples=samples, may_read=False)
+        whole = platforms.collect(bench.platform, bench.subject, samples=samples)
+        again = platforms.collect(bench.platform, bench.subject, samples=samples, may_read=False)
         assert again.key == whole.key
 
 
 def test_a_profile_known_badly_is_said() -> None:
     said: list[str] = []
     for bound in (0.01, 0.3):
-        for path in collecting.cache_dir().glob("profiles/*"):
+        for path in hardware.cache_dir().glob("profiles/*"):
             path.unlink()
         count = 0
 
@@ -234,5 +234,5 @@ def test_a_profile_known_badly_is_said() -> None:
             return batch * (1 + bound * float(numpy_generator(count, "shaky").uniform(-1, 1)))
 
         bench = Bench(ToyNet(), shaky)
-        energy.collect(bench.platform, bench.subject, samples=20, say=said.append)
+        platforms.collect(bench.platform, bench.subject, samples=20, say=said.append)
         assert any("is other work on this machine" in line for line in said) == (bound == 0.3)

@@ -1,15 +1,19 @@
-"""A profile on hardware: it saves as it goes, goes on where it stopped, and ends when more readings would not help.
+"""Platforms that are there: networks run on them while a meter reads.
 
-About a hundred readings already fit the bilinear model of a network like MobileNet, and each takes seconds: so rows
-are read in blocks until the held-out error has settled, at most as many as the protocol asks for.
+A profile of hardware is saved as it goes, goes on where it stopped, and ends when more readings would not help. About a
+hundred readings already fit the bilinear model of a network like MobileNet, and each takes seconds. So rows are read in
+blocks until the held-out error has settled, at most as many as the protocol asks for.
 """
 
 from __future__ import annotations
 
 import io
+import json
 import math
 import time
-from collections.abc import Callable
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,11 +22,11 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from shared.cache import atomic_write, cache_dir, content_key
-from shared.energy.bilinear import BilinearModel
-from shared.energy.profiles import Profile, uniform_rows
-from shared.meters import MeterError, Reading
+from shared.energy import BilinearModel, Profile
+from shared.energy.profiles import uniform_rows
+from shared.meters import MeterError, Reading, Settings
 from shared.networks import Structure
-from shared.platforms import Hardware, Subject
+from shared.platforms.platform import Effort, Platform, PlatformReading, Subject, Widths
 
 STEP = 10  # rows from one held-out error to the next
 FEWEST = 100  # rows
@@ -30,7 +34,84 @@ FOLDS = 5  # a fifth of the rows is held out, each in its turn
 SETTLED_BLOCKS, SETTLED = 5, 0.05  # the error has settled when its last five values lie this close to their mean,
 SMALL = 1e-3  # or are all below this
 NOISY = 0.05  # mean relative half width of the readings' intervals from which a person is told
+CLOSER = 4  # landing reads at most this many times as long as a profile does, for half the interval's width
 Say = Callable[[str], None]
+
+
+class Hardware(Platform):
+    """A platform that networks run on while a meter reads.
+
+    full, short: settings of readings that count, and of a profile's.
+    block: how many networks of a profile are best read at once.
+    keeps: the folder of measurements that it asks no second time.
+    """
+
+    host: str
+    readings_need_quiet = True
+    channel_group = 8  # vector and matrix units work on so many channels at once; one fewer saves them nothing
+    full: Settings
+    short: Settings
+    block: int = 10
+    keeps: Path | None = None
+
+    @abstractmethod
+    def read(self, subject: Subject, widths: Sequence[Widths], batch: int, settings: Settings) -> list[Reading]:
+        """One bare reading per image for each row of `widths`, taken in turns. Raises MeterError when the sensor
+        fails.
+        """
+
+    @abstractmethod
+    def inference_batch(self, subject: Subject) -> int:
+        """How many images an inference takes at once."""
+
+    def profile(
+        self, subject: Subject, *, samples: int, test_samples: int, batch: int | None = None, may_read: bool = True
+    ) -> Profile:
+        """See `collect`; `test_samples` does not count, since a profile of hardware ends when its error has settled."""
+        return collect(self, subject, samples=samples, batch=batch, say=self.say, may_read=may_read)
+
+    def read_beside(
+        self,
+        subject: Subject,
+        rows: Sequence[Widths],
+        batch: int,
+        *,
+        reference: Widths,
+        standard: float,
+        effort: Effort = "final",
+    ) -> list[PlatformReading]:
+        """See `Platform.read_beside`; equal rows are read once."""
+        distinct = list(dict.fromkeys(tuple(row) for row in rows))
+        beside, *others = self.read(subject, [reference, *distinct], batch, self._settings(effort))
+        readings = {row: _corrected(reading, beside, standard) for row, reading in zip(distinct, others, strict=True)}
+        return [readings[tuple(row)] for row in rows]
+
+    def reading_s(self, rows: int, effort: Effort = "final") -> float:
+        """Seconds that `read_beside` takes at most for so many rows, the reference beside them."""
+        return self._settings(effort).limit_s * (rows + 1)
+
+    def _settings(self, effort: Effort) -> Settings:
+        return self.full if effort == "final" else closer(self.short)
+
+
+def closer(short: Settings) -> Settings:
+    """Settings of the readings that decide how far a landing goes: half the width in more visits and more time."""
+    return replace(
+        short,
+        name=f"{short.name}, closer",
+        visits=2 * short.visits,  # boards go by these alone
+        target=short.target / 2,
+        limit_s=CLOSER * short.limit_s,
+    )
+
+
+def _corrected(reading: Reading, beside: Reading, standard: float) -> PlatformReading:
+    """The reading as it would be if the network read beside it, in the same turns, had taken `standard`."""
+    ratio = reading.held_against(beside, standard)
+    detail = json.loads(json.dumps(asdict(reading), default=str))
+    detail["reference_amounts"] = list(beside.amounts)  # the ratio's denominators, visit by visit
+    flags = tuple(sorted({*reading.flags, *beside.flags}))
+    return PlatformReading(ratio.amount, ratio.interval, flags, beside.amount, detail)
 
 
 class Progress(NamedTuple):

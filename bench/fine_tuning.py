@@ -1,0 +1,73 @@
+"""Fine-tuning: the landed network is trained for everyone alike."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+from torch import nn
+
+from methods.contract import Task
+from shared.checkpoints import Checkpoints
+from shared.ledger import Ledger
+from shared.protocol import Protocol
+from shared.rng import forked
+from shared.training import Trainer
+
+
+def fine_tune(small: nn.Module, task: Task, ledger: Ledger, checkpoints: Checkpoints | None = None) -> float:
+    """Train the network, in place, for the ledger's iterations; returns the wall seconds, those before a stop included.
+
+    It goes on with the run's next batches, the same loss and the protocol's rate, decayed along half a cosine to zero
+    or constant. The protocol's closing iterations train on the task's loss alone, with a fresh Adam.
+    """
+    checkpoints = checkpoints or Checkpoints()
+    checkpoints.start()
+    with forked(task.seed, "fine-tuning"):
+        state = checkpoints.load("training", ledger)
+        for part in _parts(task.protocol, ledger.limit):
+            trainer = Trainer(
+                small,
+                task.train,
+                task.teacher,
+                ledger,
+                part.protocol,
+                first_batch=task.protocol.iterations,
+                schedule=partial(part.factor, ledger.limit),
+                computing=task.computing,
+            )
+            if state and ledger.training_iterations <= part.end:  # the part that it was stopped in
+                trainer.restore(state)
+                state = None
+            while ledger.training_iterations < part.end:
+                trainer.step()
+                checkpoints.save("training", trainer.state, ledger)
+        task.computing.wait()
+    return checkpoints.elapsed_s
+
+
+def cosine(spent: float) -> float:
+    """Factor on the learning rate: half a cosine from 1 to 0."""
+    return 0.5 * (1.0 + math.cos(math.pi * spent))
+
+
+class _Part(NamedTuple):
+    """Iterations `start` to `end` of fine-tuning, with the settings that hold for them."""
+
+    start: int
+    end: int
+    decays: bool
+    protocol: Protocol
+
+    def factor(self, limit: int, spent: float) -> float:
+        """On the learning rate, when the share `spent` of all `limit` iterations is done."""
+        return cosine((round(spent * limit) - self.start) / (self.end - self.start)) if self.decays else 1.0
+
+
+def _parts(protocol: Protocol, limit: int) -> list[_Part]:
+    closing = max(0, limit - protocol.closing_iterations)
+    alone = replace(protocol, learning_rate=protocol.closing_learning_rate, distillation=0.0)
+    parts = [_Part(0, closing, protocol.fine_tune_decays, protocol), _Part(closing, limit, True, alone)]
+    return [part for part in parts if part.end > part.start]

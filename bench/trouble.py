@@ -1,0 +1,82 @@
+"""Trouble of the machine: a full disk, memory that ends, a dead GPU context, a killed process.
+
+It says nothing about a method, so it is never stored as a method's miss: the run stays open and is tried again.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+from shared.errors import BadFile
+from shared.meters import MeterError
+
+Kind = Literal["disk", "memory", "device", "killed", "fault"]
+
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}
+_MEMORY = {errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN}
+# How torch and its libraries word it; most of these are bare RuntimeErrors. Shared memory comes first: /dev/shm that is
+# full reads "No space left on device" too.
+_WORDS: tuple[tuple[Kind, str], ...] = (
+    ("memory", r"shared memory|insufficient shm|bus error"),
+    ("disk", r"no space left on device|disk quota exceeded|input/output error|read-only file system"),
+    ("memory", r"out of memory|can't allocate memory|cannot allocate memory|not enough memory|too many open files"),
+    ("memory", r"dataloader worker .*(killed|exited unexpectedly)"),
+    ("device", r"cuda error|cuda driver error|cudnn error|cublas_status|cudnn_status|nccl error|device-side assert"),
+)
+
+
+class Trouble(NamedTuple):
+    """What happened to the machine, in one line; `kind` decides what follows from it."""
+
+    kind: Kind
+    text: str
+
+
+class MachineTrouble(Exception):
+    """Raised in place of an error that is the machine's, not the method's."""
+
+    def __init__(self, trouble: Trouble) -> None:
+        super().__init__(trouble.text)
+        self.trouble = trouble
+
+
+class FullDisk(Exception):
+    """Nothing can be written any more; what was written before is kept."""
+
+
+def of(error: BaseException) -> Trouble | None:
+    """The trouble behind an error, or behind one that it came from; None where the machine is not to blame."""
+    for cause in _chain(error):
+        if isinstance(cause, MachineTrouble):
+            return cause.trouble
+        if (kind := _kind(cause)) is not None:
+            return Trouble(kind, " ".join(f"{type(cause).__name__}: {cause}".split())[:300])
+    return None
+
+
+def is_of_input(error: BaseException) -> bool:
+    """Whether a file of the data set or a sensor failed: what a person has to look at before the plan can go on."""
+    return isinstance(error, BadFile | MeterError)
+
+
+def _kind(error: BaseException) -> Kind | None:
+    if isinstance(error, MemoryError):
+        return "memory"
+    if isinstance(error, OSError) and error.errno is not None:
+        return "disk" if error.errno in _DISK else "memory" if error.errno in _MEMORY else None
+    if isinstance(error, RuntimeError | OSError) or type(error).__name__ in ("SafetensorError", "AcceleratorError"):
+        return next((kind for kind, words in _WORDS if re.search(words, str(error), re.IGNORECASE)), None)
+    return None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error, its cause or context, and so on."""
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        link = link.__cause__ or link.__context__

@@ -1,0 +1,101 @@
+"""The interface of a platform: what can be asked for the joules or seconds of a network at many widths."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import nn
+
+from shared.energy import Profile
+from shared.networks import Structure
+
+Widths = Sequence[int]
+Effort = Literal["landing", "final"]  # how long a reading may take: many are needed to land, one in the end
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network to be read: its dense structure, and how to build it at any widths, with any weights."""
+
+    structure: Structure
+    build: Callable[[tuple[int, ...]], nn.Module]
+
+
+@dataclass(frozen=True)
+class PlatformReading:
+    """The amount of one image, in the platform's unit.
+
+    amount: joules or seconds. On hardware it is corrected for drift, see `Platform.read_beside`.
+    interval: both ends of its confidence interval; equal where the platform is simulated.
+    flags: what the sensor reports beside it ("throttled"), of the reference network's reading too.
+    reference: the bare amount of the reference network, read in the same turns; None where simulated.
+    detail: the bare reading as JSON, see shared.meters.Reading; None where simulated.
+    """
+
+    amount: float
+    interval: tuple[float, float]
+    flags: tuple[str, ...] = ()
+    reference: float | None = None
+    detail: dict[str, Any] | None = field(default=None, repr=False)
+
+
+class Platform(ABC):
+    """Hardware with a meter, or a simulation of it.
+
+    name: as `--device` calls it.
+    source: "measured", or "simulated" (a simulator, a replayed or played sensor).
+    meter, host: for a person: who reads, and which hardware; host is None where it is simulated.
+    unit: of all amounts, "J" or "s".
+    calibration: hash or version of all that decides a reading beside the network.
+    instead_of: why the real sensor does not answer where a simulation stands in for it, else "".
+    readings_need_quiet: whether a reading takes time and needs the machine alone.
+    channel_group: how many channels hardware works on at once, so that fewer of them cost the same.
+    say: is told when a reading waits or takes long.
+    """
+
+    name: str
+    source: Literal["measured", "simulated"]
+    meter: str
+    host: str | None
+    unit: Literal["J", "s"]
+    calibration: str
+    instead_of: str = ""
+    readings_need_quiet: bool
+    channel_group: int
+    say: Callable[[str], None] = staticmethod(lambda _: None)
+
+    @abstractmethod
+    def profile(
+        self, subject: Subject, *, samples: int, test_samples: int, batch: int | None = None, may_read: bool = True
+    ) -> Profile:
+        """The amounts of up to `samples` width vectors, read now or taken from the cache.
+
+        test_samples: how many of all are for judging; hardware, which may read fewer, keeps a fifth.
+        batch: images per inference, the platform's choice when None.
+        may_read: False in a worker, for which the cache has to hold all. Raises MeterError when the sensor fails.
+        """
+
+    @abstractmethod
+    def read_beside(
+        self,
+        subject: Subject,
+        rows: Sequence[Widths],
+        batch: int,
+        *,
+        reference: Widths,
+        standard: float,
+        effort: Effort = "final",
+    ) -> list[PlatformReading]:
+        """The amount of the network at each of `rows`, per image.
+
+        On hardware all of them and the network at `reference` are read in turns. An amount is the ratio of the two
+        readings times `standard`, so a drift that meets both cancels. A simulation has no drift: it gives its
+        noise-free amounts and ignores reference and standard. Raises MeterError when the sensor fails.
+        """
+
+    @abstractmethod
+    def reading_s(self, rows: int, effort: Effort = "final") -> float:
+        """Seconds that `read_beside` takes at most for so many rows."""
