@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import torch
 
-from bench import dense, landing, teacher
+from bench import dense, teacher
 from bench.plan import Job, Plan
 from bench.progress import minutes
 from bench.setup import Setup
@@ -55,13 +55,13 @@ def estimate(plan: Plan, jobs: list[Job] | tuple[Job, ...]) -> Cost:
         fine_tune_iterations=len(jobs) * protocol.fine_tune_iterations,
         search_samples=sum(samples.values()),
         job_seconds={job: training + samples[job] * forward_s for job in jobs},
-        reading_s=_reading_s(plan.setup, len(jobs)),
+        reading_s=reading_s(plan.setup, len(jobs)),
     )
 
 
-def _reading_s(setup: Setup, count: int) -> float:
+def reading_s(setup: Setup, count: int) -> float:
     """At most: a bisection for the landing of each network, and one final pass over all of them."""
-    steps = 2 + math.ceil(math.log2(landing.PRECISION))
+    steps = 2 + math.ceil(math.log2(sum(setup.structure.upper_bounds)))  # the network as it is, its least, halvings
     return count * steps * setup.platform.reading_s(1, "landing") + setup.platform.reading_s(count)
 
 

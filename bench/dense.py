@@ -27,7 +27,7 @@ from shared.data import Dataset, in_files
 from shared.errors import BadInput
 from shared.ledger import Ledger
 from shared.memory import keep_freed_memory
-from shared.networks import build, published_weights, structure
+from shared.networks import build, published_weights
 from shared.networks.pretrained import load_checkpoint
 from shared.rng import forked
 from shared.training import restore_training, score, train_mode, training_state
@@ -86,16 +86,14 @@ def recipe_of(workload: Workload) -> Recipe:
 
 def weights_key(workload: Workload, dataset: Dataset) -> str:
     """Content key of the weights: network (its layers, not its name alone), data and recipe decide them."""
-    with torch.device("meta"):
-        layers = structure(workload.build()).fingerprint
+    layers = workload.structure.fingerprint
     recipe = asdict(recipe_of(workload))
     return content_key(workload.network, workload.arguments, layers, dataset.fingerprint, recipe, SEED)
 
 
 def loaded_key(workload: Workload, dataset: Dataset) -> str:
     """Content key of weights from a checkpoint: how they were trained is not known here."""
-    with torch.device("meta"):
-        layers = structure(workload.build()).fingerprint
+    layers = workload.structure.fingerprint
     return content_key("loaded", workload.network, workload.arguments, layers, dataset.fingerprint)
 
 

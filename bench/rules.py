@@ -37,7 +37,8 @@ def reason(error: BaseException) -> str:
     text = str(error)
     if not isinstance(error, Miss | Infeasible | BudgetExhausted):
         place = traceback.extract_tb(error.__traceback__)[-1]
-        text = f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
+        what = f"{type(error).__name__}: {text}" if text else type(error).__name__
+        text = f"{what} ({Path(place.filename).name}:{place.lineno})"
     return text.encode(errors="backslashreplace").decode()  # a lone surrogate fits in no file
 
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-import torch
-
 from bench import dense, protocols, workload
 from bench.budgets import Reach
 from bench.dense import DenseWeights
@@ -21,7 +19,7 @@ from shared.data import Dataset
 from shared.energy import EnergyFit, Profile
 from shared.energy.terms import KINDS
 from shared.errors import BadInput
-from shared.networks import Structure, structure
+from shared.networks import Structure
 from shared.platforms import Platform, Subject
 from shared.protocol import Protocol
 
@@ -95,7 +93,7 @@ class Setup:
     def with_dense_weights(self) -> Setup:
         """The setup with dense weights on the training device: loaded, or trained now where there are none yet."""
         weights = dense.obtain(self.workload, self.dataset, lambda *_: None)
-        return replace(self, weights=weights.to(self.computing.device))
+        return replace(self, weights=replace(weights, network=weights.network.to(self.computing.device)))
 
 
 def prepare(request: Request, say: Say = lambda _: None, *, to_train: bool = False) -> Setup:
@@ -127,21 +125,19 @@ def _open(request: Request, say: Say, *, to_train: bool, may_read: bool) -> Setu
     platform = platforms.choose(request.device, request.metric, request.meter)
     platform.say = say
     work = workload.get(request.network, request.dataset)
-    with torch.device("meta"):
-        table = structure(work.build())
     checked_cache_dir()
     dataset = _dataset(request, work, to_train=to_train).to(place.device)
     if to_train:
         dense.check_weights(work, dataset)
     profile = platform.profile(
-        Subject(table, work.build),
+        Subject(work.structure, work.build),
         samples=protocol.profile_samples,
         test_samples=protocol.profile_test_samples,
         batch=protocol.inference_batch,
         may_read=may_read,
     )
-    fit = energy.fit(profile, table, request.energy_model)
-    return Setup(request, work, protocol, dataset, platform, table, profile, fit, place)
+    fit = energy.fit(profile, work.structure, request.energy_model)
+    return Setup(request, work, protocol, dataset, platform, work.structure, profile, fit, place)
 
 
 def _dataset(request: Request, work: Workload, *, to_train: bool) -> Dataset:

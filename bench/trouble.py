@@ -53,7 +53,8 @@ def of(error: BaseException) -> Trouble | None:
         if isinstance(cause, MachineTrouble):
             return cause.trouble
         if (kind := _kind(cause)) is not None:
-            return Trouble(kind, " ".join(f"{type(cause).__name__}: {cause}".split())[:300])
+            words = f"{cause}".split()
+            return Trouble(kind, " ".join([type(cause).__name__ + ":" * bool(words), *words])[:300])
     return None
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from shared import data, networks
 from shared.data import Dataset
 from shared.errors import BadInput
+from shared.networks import Structure, structure
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,12 @@ class Workload:
     def build(self, widths: tuple[int, ...] | None = None) -> nn.Module:
         """The network with fresh weights, dense or at `widths`."""
         return networks.build(self.network, widths=widths, **dict(self.arguments))
+
+    @cached_property
+    def structure(self) -> Structure:
+        """Units and operations of the dense network."""
+        with torch.device("meta"):
+            return structure(self.build())
 
     def load_data(self, folder: Path | None = None) -> Dataset:
         """The data set, its images sized and scaled as the network wants them; `folder` as in shared.data.load."""

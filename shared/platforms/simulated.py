@@ -81,9 +81,7 @@ class SimulatedPlatform(Platform):
         self, subject: Subject, *, samples: int, test_samples: int, batch: int | None = None, may_read: bool = True
     ) -> Profile:
         """See `profile` below; a worker computes what the cache doesn't hold."""
-        structure = subject.structure
-        batch = batch or self.inference_batch(structure.operations, structure.position_bounds)
-        return profile(self, structure, batch, samples=samples, test_samples=test_samples)
+        return profile(self, subject.structure, batch, samples=samples, test_samples=test_samples)
 
     def read_beside(
         self,
@@ -127,7 +125,7 @@ class SimulatedPlatform(Platform):
 def profile(
     platform: SimulatedPlatform,
     structure: Structure,
-    batch: int,
+    batch: int | None,
     *,
     samples: int = 10_000,
     test_samples: int = 2_000,
@@ -135,6 +133,7 @@ def profile(
 ) -> Profile:
     """Read `samples` uniform width vectors, or take them from the cache; a damaged cache file is made anew.
 
+    batch: images per inference; the platform's choice when None, which the cache knows as well.
     Raises BadInput unless 0 < test_samples < samples.
     """
     if not 0 < test_samples < samples:
@@ -144,20 +143,25 @@ def profile(
     path = cache_dir() / "profiles" / f"{key}.npz"
     arrays = _cached(path, samples, len(structure.units))
     if arrays is None:
+        batch = batch or platform.inference_batch(structure.operations, structure.position_bounds)
         widths = uniform_rows(structure, samples, seed)
-        amounts = platform.measure(structure.operations, structure.positions(widths), batch)
         dense = [structure.position_bounds]
         trials = [platform.measure(structure.operations, dense, batch, trial=k) for k in range(DENSE_TRIALS)]
-        arrays = {"widths": widths.astype(np.int32), "amounts": amounts, "dense_reading": np.asarray(np.mean(trials))}
+        arrays = {
+            "widths": widths.astype(np.int32),
+            "amounts": platform.measure(structure.operations, structure.positions(widths), batch),
+            "dense_reading": np.asarray(np.mean(trials)),
+            "batch": np.asarray(batch),
+        }
         buffer = io.BytesIO()
-        np.savez(buffer, widths=arrays["widths"], amounts=amounts, dense_reading=arrays["dense_reading"])
+        np.savez(buffer, **arrays)  # type: ignore[arg-type]  # its stub takes the first name for a flag
         atomic_write(path, buffer.getvalue())
     return Profile(
         arrays["widths"],
         arrays["amounts"],
         float(arrays["dense_reading"]),
         test_samples=test_samples,
-        batch=batch,
+        batch=int(arrays["batch"]),
         unit=platform.unit,
         key=key,
     )
@@ -200,9 +204,9 @@ def _cached(path: Path, samples: int, units: int) -> dict[str, np.ndarray] | Non
     """The arrays of a cached profile; None when the file is missing, damaged or of other shapes."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ("widths", "amounts", "dense_reading")}
+            arrays = {name: file[name] for name in ("widths", "amounts", "dense_reading", "batch")}
     except Exception:  # damage shows as a dozen kinds of error, from a missing file to a false checksum
         return None
-    shapes = {"widths": (samples, units), "amounts": (samples,), "dense_reading": ()}
+    shapes = {"widths": (samples, units), "amounts": (samples,), "dense_reading": (), "batch": ()}
     sound = all(arrays[name].shape == shape for name, shape in shapes.items())
     return arrays if sound else None

@@ -1,22 +1,32 @@
-"""What the harness makes of methods that keep the rules, and of those that don't."""
+"""What the stages make of methods that keep the rules, of those that don't, and of a machine in trouble."""
 
 from __future__ import annotations
 
+import errno
 import math
+import os
+import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from bench import harness
-from bench.dense import DenseWeights
-from bench.plan import Budget, Ground, Job
+from bench import stages
+from bench.budgets import Budget
+from bench.describe import describe
+from bench.plan import Job
 from bench.record import Record, to_json
 from bench.rules import Miss, keeps_the_budget
+from bench.setup import Setup
+from bench.stages import Run
 from bench.teacher import live
+from bench.trouble import MachineTrouble
 from methods import registry
 from methods.contract import Infeasible, Method, Outcome, Task, spend_remaining
 from shared.energy.budget import uniform_widths
@@ -201,30 +211,53 @@ class GivesUp(Toy):
         raise Infeasible("can't reach it")
 
 
+class Result(NamedTuple):
+    """What a run has come to: its record and its network's tensors."""
+
+    record: Record
+    weights: dict[str, Tensor] | None
+
+
+Execute = Callable[[type[Method]], Result]
+
+
 @pytest.fixture
-def execute(
-    ground: Ground, weights: DenseWeights, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[type[Method]], harness.Result]:
-    # timed for real in test_store; half of the time of a run this short
-    monkeypatch.setattr(harness, "unit_costs", lambda *_: (0.06, 0.0002))
+def make_run(setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[type[Method]], Run]:
+    """A run of a method at half of the dense joules, in a folder of its own."""
+    # timed for real in test_runner; half of the time of a run this short
+    monkeypatch.setattr(stages, "unit_costs", lambda *_: (0.06, 0.0002))
+    monkeypatch.setattr(stages, "teacher", lambda setup, seed: live(setup.dense.network))
 
-    def run(method: type[Method]) -> harness.Result:
+    def make(method: type[Method]) -> Run:
         monkeypatch.setattr(registry, "get", lambda name: method())
-        joules = 0.5 * ground.dense_reading
-        job = Job("toy", Budget(0.5, joules), seed=0)
-        return harness.execute(job, "key", ground, weights, live(weights.network), lambda *_: None, "command")
+        job = Job("toy", Budget(0.5, 0.5 * setup.reach.dense_reading), seed=0)
+        return Run(job, setup, "key", Path(tempfile.mkdtemp(dir=tmp_path)))
 
-    return run
+    return make
 
 
-def test_a_method_that_keeps_the_rules(execute: Callable[[type[Method]], harness.Result], ground: Ground) -> None:
+@pytest.fixture
+def execute(make_run: Callable[[type[Method]], Run]) -> Execute:
+    """All stages of a run, one after the other."""
+
+    def go(method: type[Method]) -> Result:
+        run = make_run(method)
+        for stage in stages.STAGES:
+            stages.do(stage, [run])
+        assert run.missing() == ()
+        return Result(*describe(run))
+
+    return go
+
+
+def test_a_method_that_keeps_the_rules(execute: Execute, setup: Setup) -> None:
     result = execute(Toy)
     record = result.record
     assert record.status == "ok" and record.reason is None and result.weights is not None
     assert record.measures is not None and record.budget is not None and record.cost is not None
     assert record.measures.estimate <= record.budget.amount
-    assert record.cost.training_iterations == ground.protocol.iterations
-    assert record.cost.fine_tune_iterations == ground.protocol.fine_tune_iterations
+    assert record.cost.training_iterations == setup.protocol.iterations
+    assert record.cost.fine_tune_iterations == setup.protocol.fine_tune_iterations
     assert record.network["widths"] == list(record.measures.widths)
     assert record.measures.parameters == sum(
         tensor.numel()
@@ -259,29 +292,29 @@ def test_a_method_that_keeps_the_rules(execute: Callable[[type[Method]], harness
     ],
 )
 def test_a_broken_rule_is_a_miss_with_its_reason(
-    method: type[Method], reason: str, execute: Callable[[type[Method]], harness.Result], weights: DenseWeights
+    method: type[Method], reason: str, execute: Execute, setup: Setup
 ) -> None:
-    before = {name: tensor.clone() for name, tensor in weights.network.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in setup.dense.network.state_dict().items()}
     result = execute(method)
     assert result.record.status == "miss"
     assert result.record.reason is not None and reason in result.record.reason
     assert result.weights is None and result.record.measures is None
     assert to_json(Record.model_validate_json(to_json(result.record))) == to_json(result.record)
-    for name, tensor in weights.network.state_dict().items():
+    for name, tensor in setup.dense.network.state_dict().items():
         assert torch.equal(tensor, before[name]), name  # the next run starts from the same weights
 
 
-def test_a_method_may_train_a_model_of_its_own(execute: Callable[[type[Method]], harness.Result]) -> None:
+def test_a_method_may_train_a_model_of_its_own(execute: Execute) -> None:
     assert execute(TrainsAnAgent).record.status == "ok"
 
 
 @pytest.mark.parametrize("unit", ["J", "s"])
-def test_a_budget_that_is_not_kept_is_told_in_its_unit(unit: str, ground: Ground, weights: DenseWeights) -> None:
-    ground = replace(ground, fit=replace(ground.fit, model=replace(ground.fit.model, unit=unit)))
-    job = Job("toy", Budget(0.5, 0.5 * ground.dense_reading), seed=0)
-    task = harness.make_task(job, ground, weights, live(weights.network))
+def test_a_budget_that_is_not_kept_is_told_in_its_unit(unit: str, setup: Setup) -> None:
+    setup = replace(setup, fit=replace(setup.fit, model=replace(setup.fit.model, unit=unit)))
+    job = Job("toy", Budget(0.5, 0.5 * setup.reach.dense_reading), seed=0)
+    task = stages.make_task(job, setup, live(setup.dense.network))
     with pytest.raises(Miss, match=rf"^estimated \S+ {unit} per image, above the budget of \S+ {unit}$"):
-        keeps_the_budget(task, weights, Outcome(task.copy_of_dense()))
+        keeps_the_budget(task, setup.dense, Outcome(task.copy_of_dense()))
 
 
 class MeetsADamagedFile(Toy):
@@ -289,7 +322,7 @@ class MeetsADamagedFile(Toy):
         raise BadFile("a whole image in here.png", "half of one", "fetching it again")
 
 
-def test_a_file_that_cannot_be_used_is_no_miss(execute: Callable[[type[Method]], harness.Result]) -> None:
+def test_a_file_that_cannot_be_used_is_no_miss(execute: Execute) -> None:
     """A miss would stay in the table when the file is mended: nothing in a run's key tells of its bytes."""
     with pytest.raises(BadFile, match=r"expected a whole image in here\.png, got half of one; try fetching it again"):
         execute(MeetsADamagedFile)
@@ -301,7 +334,7 @@ class NanInNotes(Toy):
         return Outcome(network, notes={"worst": (math.inf, 1.5)}, trace={"loss": [1.0, math.nan, [-math.inf]]})
 
 
-def test_nan_and_infinity_in_notes_become_null(execute: Callable[[type[Method]], harness.Result]) -> None:
+def test_nan_and_infinity_in_notes_become_null(execute: Execute) -> None:
     record = execute(NanInNotes).record
     assert record.status == "ok"
     assert record.notes == {"worst": [None, 1.5]} and record.trace == {"loss": [1.0, None, [None]]}
@@ -317,35 +350,103 @@ class AlreadyCut(Toy):
         return Outcome(network)
 
 
-def test_a_cut_network_is_judged_as_the_zeroed_one(execute: Callable[[type[Method]], harness.Result]) -> None:
+def test_a_cut_network_is_judged_as_the_zeroed_one(execute: Execute) -> None:
     """Down to the bits, and without any of the module's own settings."""
     zeroed, cut = execute(Toy), execute(AlreadyCut)
     assert cut.record.status == "ok" and cut.record.measures == zeroed.record.measures
     assert cut.record.network == zeroed.record.network
 
 
-def test_a_failure_outside_the_run_is_a_miss_too(ground: Ground, weights: DenseWeights) -> None:
-    job = Job("uniform", Budget(0.5, 0.5 * ground.dense_reading), seed=0)
-    result = harness.failed(job, "key", ground, weights, "died", "command")
-    assert (result.record.status, result.record.reason, result.record.measures) == ("miss", "died", None)
-    assert to_json(Record.model_validate_json(to_json(result.record))) == to_json(result.record)
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (MemoryError(), "memory"),
+        (OSError(errno.ENOSPC, "No space left on device"), "disk"),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), "device"),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "memory"),
+    ],
+)
+def test_trouble_of_the_machine_is_no_miss(
+    error: Exception, kind: str, make_run: Callable[[type[Method]], Run]
+) -> None:
+    """It says nothing about the method: no file is left, so the run is tried again."""
+
+    class Hindered(Toy):
+        def run(self, task: Task) -> Outcome:
+            raise error
+
+    run = make_run(Hindered)
+    with pytest.raises(MachineTrouble) as caught:
+        stages.do("compress", [run])
+    assert caught.value.trouble.kind == kind and run.missing() == stages.STAGES
 
 
-def test_a_method_sees_neither_test_images_nor_the_platform(ground: Ground, weights: DenseWeights) -> None:
-    task = harness.make_task(Job("toy", Budget(0.5, 1.0), 0), ground, weights, live(weights.network))
-    hidden = (ground, ground.platform, ground.dataset, ground.dataset.test)
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), AssertionError()])
+def test_whatever_a_method_raises_is_its_miss(error: BaseException, execute: Execute) -> None:
+    class Raising(Toy):
+        def run(self, task: Task) -> Outcome:
+            raise error
+
+    record = execute(Raising).record
+    assert record.status == "miss" and record.reason is not None and type(error).__name__ in record.reason
+
+
+@pytest.mark.parametrize("notes", [{"a": "\ud800"}, {"\udfff": 1}])
+def test_lone_surrogates_in_notes_are_a_miss(notes: dict[str, Any], execute: Execute) -> None:
+    """No file can hold them."""
+
+    class Odd(Toy):
+        def run(self, task: Task) -> Outcome:
+            return Outcome(super().run(task).network, notes=notes)
+
+    record = execute(Odd).record
+    assert record.status == "miss" and record.reason is not None and "not JSON values" in record.reason
+    assert Record.model_validate_json(to_json(record)) == record
+
+
+def test_a_lone_surrogate_in_an_error_is_escaped(execute: Execute) -> None:
+    class Odd(Toy):
+        def run(self, task: Task) -> Outcome:
+            raise ValueError("\ud800")
+
+    record = execute(Odd).record
+    assert record.reason is not None and record.reason.startswith(r"ValueError: \ud800 (")
+    assert Record.model_validate_json(to_json(record)) == record
+
+
+class Leaks(Toy):
+    """Leaves settings of the whole process changed."""
+
+    def run(self, task: Task) -> Outcome:
+        outcome = super().run(task)
+        torch.set_default_dtype(torch.float64)
+        torch.set_grad_enabled(False)
+        torch.set_flush_denormal(True)
+        torch.set_float32_matmul_precision("medium")
+        torch.set_num_threads(2)
+        warnings.simplefilter("error")
+        os.chdir("/")
+        return outcome
+
+
+def test_what_a_method_leaves_changed_does_not_reach_its_checks(execute: Execute) -> None:
+    place, filters = Path.cwd(), list(warnings.filters)
+    plain, leaky = execute(Toy).record, execute(Leaks).record
+    assert leaky.measures == plain.measures and leaky.status == "ok"
+    assert torch.get_default_dtype() == torch.float32 and torch.is_grad_enabled() and torch.get_num_threads() == 1
+    assert torch.get_float32_matmul_precision() == "highest" and Path.cwd() == place
+    assert warnings.filters == filters
+
+
+def test_a_method_sees_neither_test_images_nor_the_platform(setup: Setup) -> None:
+    task = stages.make_task(Job("toy", Budget(0.5, 1.0), 0), setup, live(setup.dense.network))
+    hidden = (setup, setup.platform, setup.dataset, setup.dataset.test)
     assert not any(value is secret for value in vars(task).values() for secret in hidden)
-    assert task.train.split is ground.dataset.train
+    assert task.train.split is setup.dataset.train
 
 
-def test_same_seed_same_figures(execute: Callable[[type[Method]], harness.Result]) -> None:
+def test_same_seed_same_figures(execute: Execute) -> None:
     first, second = execute(Toy), execute(Toy)
     assert first.record.measures == second.record.measures
     assert first.weights is not None and second.weights is not None
     assert all(torch.equal(first.weights[name], second.weights[name]) for name in first.weights)
-
-
-def test_fine_tuning_rate_decays_to_zero() -> None:
-    assert harness.cosine(0.0) == 1.0
-    assert harness.cosine(0.5) == pytest.approx(0.5)
-    assert harness.cosine(1.0) == pytest.approx(0.0)
