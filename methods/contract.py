@@ -19,12 +19,23 @@ from torch import Tensor, nn
 from shared.checkpoints import Checkpoints, State
 from shared.computing import ON_CPU, Computing
 from shared.data import Batches, Images
-from shared.energy.budget import BudgetTooSmallError, uniform_widths
+from shared.energy.budget import uniform_widths
+from shared.errors import Infeasible
 from shared.ledger import Ledger
 from shared.networks import Structure
 from shared.protocol import Protocol
 from shared.rng import generator
 from shared.training import Teacher, Trainer, score
+
+__all__ = [
+    "EnergyModel",
+    "Infeasible",
+    "Method",
+    "Outcome",
+    "Properties",
+    "Task",
+    "spend_remaining",
+]
 
 
 class EnergyModel(TypingProtocol):
@@ -38,13 +49,6 @@ class EnergyModel(TypingProtocol):
     def __call__(self, positions: Tensor, /) -> Tensor: ...
 
     def gradient(self, positions: Tensor) -> Tensor: ...
-
-
-class Infeasible(Exception):
-    """The method can't reach the budget by its own bounds, or found nothing that does.
-
-    A miss with this reason, not a failure of the plan.
-    """
 
 
 @dataclass(frozen=True)
@@ -102,10 +106,7 @@ class Task:
 
         Raises Infeasible when one channel per unit is above the budget.
         """
-        try:
-            return uniform_widths(self.structure, lambda rows: self.energy(rows[..., 1:-1]), self.budget)
-        except BudgetTooSmallError as error:
-            raise Infeasible(str(error)) from error
+        return uniform_widths(self.structure, lambda rows: self.energy(rows[..., 1:-1]), self.budget)
 
     @property
     def dense_energy(self) -> float:

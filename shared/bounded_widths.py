@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from shared.energy.budget import BudgetTooSmallError, largest_width
+from shared.energy.budget import largest_width
+from shared.errors import Infeasible
 
 WidthEnergy = Callable[[Tensor], Tensor]  # widths (n, units) or (units,) -> estimates (n,) or ()
 
@@ -32,7 +33,7 @@ class BoundedWidths:
     With every later unit at its lower bound the estimate is within the budget after each choice, so the last choice
     ends within it. Early units choose freely, late ones take what is left (as AMC does).
 
-    Raises BudgetTooSmallError when the lower bounds themselves are above the budget.
+    Raises Infeasible when the lower bounds themselves are above the budget.
     """
 
     def __init__(self, energy: WidthEnergy, budget: float, *, lower: Sequence[int], upper: Sequence[int]) -> None:
@@ -46,7 +47,7 @@ class BoundedWidths:
             )
         least = self.energy(self.lower)
         if not least <= self.budget:
-            raise BudgetTooSmallError(
+            raise Infeasible(
                 f"expected a budget of at least {least:.6g} (widths at their lower bounds {self.lower}), "
                 f"got {self.budget:.6g}; try a larger budget"
             )

@@ -1,4 +1,4 @@
-"""The one error class for input that a person can mend."""
+"""Errors that more than one room raises or catches."""
 
 from __future__ import annotations
 
@@ -19,3 +19,10 @@ class BadInput(ValueError):
 
 class BadFile(BadInput):
     """A file of a data set that can't be used, found when it is read: nobody's work on the data is to blame for it."""
+
+
+class Infeasible(Exception):
+    """The budget can't be reached within the bounds of the method that asked, or nothing was found that reaches it.
+
+    The harness records a miss with this message as its reason; the plan goes on.
+    """

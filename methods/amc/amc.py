@@ -14,11 +14,10 @@ from typing import Any, ClassVar, NamedTuple
 from torch import nn
 
 from methods.amc.env import PruningEnv, Strategy
-from methods.contract import Infeasible, Method, Outcome, Properties, Task
+from methods.contract import Method, Outcome, Properties, Task
 from shared.bounded_widths import BoundedWidths, lower_bounds
 from shared.candidates import Candidates, at_widths
 from shared.checkpoints import State
-from shared.energy.budget import BudgetTooSmallError
 from shared.networks import Structure, structure
 from shared.protocol import Protocol
 from shared.reconstruction import calibration_batches
@@ -67,10 +66,8 @@ class AMC(Method):
         """
         protocol = task.protocol
         lower = lower_bounds(task.structure.upper_bounds)
-        try:  # before anything is spent; the stages before the last one have larger budgets
-            BoundedWidths(task.energy, task.budget, lower=lower, upper=task.structure.upper_bounds)
-        except BudgetTooSmallError as error:
-            raise Infeasible(str(error)) from error
+        # Raises Infeasible before anything is spent; the stages before the last one have larger budgets.
+        BoundedWidths(task.energy, task.budget, lower=lower, upper=task.structure.upper_bounds)
 
         stages = _stages(protocol)
         model = task.copy_of_dense()

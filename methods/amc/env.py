@@ -17,9 +17,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
-from methods.contract import Infeasible
 from shared.bounded_widths import BoundedWidths, WidthEnergy, lower_bounds
-from shared.energy.budget import BudgetTooSmallError
 from shared.networks import Operation, Structure
 
 Observation = NDArray[np.float32]
@@ -79,12 +77,9 @@ class PruningEnv(gymnasium.Env[Observation, Observation]):
         self.observation_space = spaces.Box(0.0, 1.0, (len(FEATURES),), np.float32)
         self.action_space = spaces.Box(0.0, 1.0, (1,), np.float32)
         self.upper, self.budget = structure.upper_bounds, budget
-        try:
-            self._bounds = BoundedWidths(
-                energy, budget, lower=lower_bounds(self.upper) if lower is None else lower, upper=self.upper
-            )
-        except BudgetTooSmallError as error:
-            raise Infeasible(str(error)) from error
+        self._bounds = BoundedWidths(
+            energy, budget, lower=lower_bounds(self.upper) if lower is None else lower, upper=self.upper
+        )
         self._reward = reward
         self._dense_energy = self._bounds.energy(self.upper)
         self._table = _static_features(structure, energy)

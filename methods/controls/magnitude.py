@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from methods.contract import Infeasible, Method, Outcome, Task, spend_remaining
-from shared.energy.budget import BudgetTooSmallError
+from methods.contract import Method, Outcome, Task, spend_remaining
 from shared.energy.greedy import greedy_widths
 from shared.networks import compact, importance, zero_channels
 from shared.networks.ranking import weakest_channels
@@ -25,16 +24,13 @@ class Magnitude(Method):
         """Cut once, then train. Raises Infeasible when one channel per unit is above the budget."""
         network = task.copy_of_dense()
         norms = importance(network, task.structure)
-        try:
-            widths = greedy_widths(
-                norms,
-                task.structure.upper_bounds,
-                lambda widths: float(task.energy(widths)),
-                lambda widths: task.energy_model.gradient(task.structure.positions(widths))[1:-1],
-                task.budget,
-            )
-        except BudgetTooSmallError as error:
-            raise Infeasible(str(error)) from error
+        widths = greedy_widths(
+            norms,
+            task.structure.upper_bounds,
+            lambda widths: float(task.energy(widths)),
+            lambda widths: task.energy_model.gradient(task.structure.positions(widths))[1:-1],
+            task.budget,
+        )
         zero_channels(network, task.structure, weakest_channels(norms, widths, task.structure.upper_bounds))
         network = compact(network, task.structure)
         spend_remaining(task, task.trainer(network))

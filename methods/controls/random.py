@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from methods.contract import Infeasible, Method, Outcome, Task, spend_remaining
+from methods.contract import Method, Outcome, Task, spend_remaining
 from shared.bounded_widths import BoundedWidths, lower_bounds
 from shared.candidates import Candidates
-from shared.energy.budget import BudgetTooSmallError
 from shared.networks import Structure
 from shared.protocol import Protocol
 from shared.reconstruction import calibration_batches
@@ -30,10 +29,7 @@ class Random(Method):
         Raises Infeasible when a fifth of every dense width is above the budget.
         """
         protocol, upper = task.protocol, task.structure.upper_bounds
-        try:
-            bounds = BoundedWidths(task.energy, task.budget, lower=lower_bounds(upper), upper=upper)
-        except BudgetTooSmallError as error:
-            raise Infeasible(str(error)) from error
+        bounds = BoundedWidths(task.energy, task.budget, lower=lower_bounds(upper), upper=upper)
         batches = task.calibration_batches(calibration_batches(protocol.batch_size))
         candidates = Candidates(task.copy_of_dense(), task.structure, batches, task.generator("reconstruction"))
         ratios = numpy_generator(task.seed, "random").random((protocol.episodes, len(upper)))

@@ -8,20 +8,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from shared.errors import Infeasible
 from shared.networks.units import Structure
 
 Energy = Callable[[Tensor], Tensor]  # positions (n, p) or (p,) -> estimates (n,) or ()
-
-
-class BudgetTooSmallError(ValueError):
-    """Even one channel per unit is above the budget."""
 
 
 def uniform_widths(structure: Structure, energy_model: Energy, budget: float) -> tuple[int, ...]:
     """The widths max(1, round(c * m)), halves rounded up, for the largest multiplier m <= 1 within the budget.
 
     `energy_model` must not fall when a width grows; it is asked for one row some dozen times.
-    Raises BudgetTooSmallError when one channel per unit is above the budget.
+    Raises Infeasible when one channel per unit is above the budget.
     """
     bounds = torch.tensor(structure.upper_bounds, dtype=torch.float64)
     # m matters only where some c * m passes a half: between two neighbours of this list all widths stay as they are
@@ -38,7 +35,7 @@ def uniform_widths(structure: Structure, energy_model: Energy, budget: float) ->
 
     if not fits(0):
         least = float(energy_model(structure.positions(widths(0))))
-        raise BudgetTooSmallError(
+        raise Infeasible(
             f"expected a budget of at least {least:.6g} (one channel per unit), got {budget:.6g}; try more"
         )
     low, high = 0, len(multipliers)  # fits(low), not fits(high)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from shared.energy.budget import BudgetTooSmallError
+from shared.errors import Infeasible
 
 
 def kept_norms(norms: Tensor) -> Tensor:
@@ -51,10 +51,10 @@ def greedy_widths(
 ) -> tuple[int, ...]:
     """The first widths of `removals` by `norms` whose `energy`, Ê of widths (units,), is within the budget.
 
-    norms: (units, largest bound), zero-padded. Raises BudgetTooSmallError when those of the last removal are above it.
+    norms: (units, largest bound), zero-padded. Raises Infeasible when those of the last removal are above it.
     """
     now = 0.0
     for widths in removals(kept_norms(norms), bounds, savings):
         if (now := energy(torch.tensor(widths))) <= budget:
             return widths
-    raise BudgetTooSmallError(f"one channel per unit takes {now:.6g}, above the budget of {budget:.6g}")
+    raise Infeasible(f"one channel per unit takes {now:.6g}, above the budget of {budget:.6g}")
