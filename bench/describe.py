@@ -145,6 +145,7 @@ def record(
         dense_again=None,
         cost=records.Cost(
             **ledger.as_record(),  # type: ignore[arg-type]
+            measurements=0,
             fine_tune_iterations=fine_tuning.training_iterations,
             method_s=seconds.method,
             fine_tune_s=seconds.fine_tune,

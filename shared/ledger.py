@@ -16,16 +16,14 @@ class Ledger:
 
     `limit` is the protocol's number of training iterations: one optimiser step of the compressed network on one
     batch. Search samples are images that went through a network for a decision of the method's own (search split,
-    calibration); energy queries are rows asked of the fitted energy model; measurements are rows asked of the
-    platform. None of these is limited, all are reported. `observer` is told after every change of the first two, for
-    progress.
+    calibration); energy queries are rows asked of the fitted energy model. Neither is limited, both are reported.
+    `observer` is called after every change of iterations or search samples, for progress.
     """
 
     limit: int
     training_iterations: int = 0
     search_samples: int = 0
     energy_queries: int = 0
-    measurements: int = 0
     observer: Callable[[Ledger], None] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -65,5 +63,4 @@ class Ledger:
             "training_iterations": self.training_iterations,
             "search_samples": self.search_samples,
             "energy_queries": self.energy_queries,
-            "measurements": self.measurements,
         }
