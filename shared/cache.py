@@ -14,12 +14,16 @@ from shared.errors import BadInput
 
 
 def cache_dir() -> Path:
-    """The cache folder: `BENCH_CACHE` where set, else the user's cache folder of the operating system.
+    """The cache folder: `BENCH_CACHE` where set ("~" is the home folder), else the operating system's for this user.
 
     Not created here.
     """
     override = os.environ.get("BENCH_CACHE")
-    return Path(override) if override else Path(platformdirs.user_cache_dir("energy-compression-bench"))
+    return (
+        Path(os.path.expanduser(override))
+        if override
+        else Path(platformdirs.user_cache_dir("energy-compression-bench"))
+    )
 
 
 def checked_cache_dir() -> Path:
