@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 from stable_baselines3 import DDPG
 from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
@@ -117,6 +118,8 @@ class Agent(DDPG):
 
     def search(self) -> None:
         """Play all episodes; the environment keeps what they found."""
+        # Without a logger of the caller's, stable-baselines3 makes a folder for one in the system's temporary folder.
+        self.set_logger(Logger(folder=None, output_formats=[]))
         self.learn(self.episodes * self.steps, log_interval=None)  # type: ignore[arg-type]
 
     def _update_learning_rate(self, optimizers: list[torch.optim.Optimizer] | torch.optim.Optimizer) -> None:
