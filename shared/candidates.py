@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from shared.networks import Slice, Structure, compact, zero_channels
+from shared.networks.pruning import channel_entries, is_channels_last
 from shared.networks.ranking import weakest_channels
-from shared.reconstruction import Reconstruction, channel_entries
+from shared.reconstruction import Reconstruction
 
 
 class Candidates:
@@ -33,11 +34,7 @@ class Candidates:
         self._reconstruction = Reconstruction(model, structure, batches, draw)
         self.skipped = self._reconstruction.skipped
         self._tensors = {name: tensor.detach() for name, tensor in model.state_dict(keep_vars=True).items()}
-        self._channels_last = {
-            name
-            for name, tensor in self._tensors.items()
-            if tensor.ndim == 4 and tensor.stride(1) == 1 and tensor.stride(3) == tensor.shape[1]
-        }
+        self._channels_last = {name for name, tensor in self._tensors.items() if is_channels_last(tensor)}
         self._small = copy.deepcopy(model).eval().requires_grad_(False)
         self._parts: dict[str, list[tuple[int, Slice]]] = {}  # by tensor: (unit, slice) to cut
         for unit in structure.units:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shared.networks import Structure, Unit
+from shared.networks.pruning import channel_entries
 
 CALIBRATION_IMAGES = 3000
 POSITIONS_PER_BATCH = 10  # random places of the output map, the same for all images of a batch (AMC's published code)
@@ -124,11 +125,6 @@ class Reconstruction:
         per_channel = len(solver.factor) // len(self._orders[unit])
         solved = solver.solve(width * per_channel, outputs)
         return solved[:, channel_entries(self._orders[unit][:width].argsort(), per_channel)]
-
-
-def channel_entries(channels: Tensor, repeat: int) -> Tensor:
-    """Where the channels' entries are along a dimension with `repeat` entries per channel, in the channels' order."""
-    return (channels[:, None] * repeat + torch.arange(repeat, device=channels.device)).flatten()
 
 
 def _by_importance(unit: Unit, parameters: dict[str, nn.Parameter]) -> Tensor:

@@ -72,7 +72,7 @@ def zero_channels(
         for part in unit.slices:
             if (parameter := parameters.get(part.tensor)) is not None:
                 parts.append((parameter, part.dim))
-                entries.append(_entries(channels, part))
+                entries.append(channel_entries(channels, part.repeat))
     if not parts:
         return
     together = torch.cat(entries).to(parts[0][0].device, non_blocking=True)  # one copy to the device for all slices
@@ -97,7 +97,7 @@ def compact(model: nn.Module, structure: Structure | None = None) -> nn.Module:
         kept = kept if len(kept) else kept.new_zeros(1)
         kept_widths.append(len(kept))
         for part in unit.slices if len(kept) < unit.upper_bound else ():
-            _cut(small, part, _entries(kept, part))
+            _cut(small, part, channel_entries(kept, part.repeat))
     for module in small.modules():
         _follow_shapes(module)
     config: Any = getattr(model, "config", None)
@@ -106,9 +106,14 @@ def compact(model: nn.Module, structure: Structure | None = None) -> nn.Module:
     return small
 
 
-def _entries(channels: Tensor, part: Slice) -> Tensor:
-    """Where the entries of these channels are along the slice's dimension: int64 (channels * repeat,)."""
-    return (channels[:, None] * part.repeat + torch.arange(part.repeat, device=channels.device)).flatten()
+def channel_entries(channels: Tensor, repeat: int) -> Tensor:
+    """Indices of these channels along a dimension with `repeat` entries per channel: int64 (channels * repeat,)."""
+    return (channels[:, None] * repeat + torch.arange(repeat, device=channels.device)).flatten()
+
+
+def is_channels_last(tensor: Tensor) -> bool:
+    """Whether a tensor (outputs, channels, h, w) is stored with its channels next to each other."""
+    return tensor.ndim == 4 and tensor.stride(1) == 1 and tensor.stride(3) == tensor.shape[1]
 
 
 def _per_channel(reduction: Callable[..., Tensor], tensor: Tensor, part: Slice) -> Tensor:
@@ -123,7 +128,7 @@ def _cut(model: nn.Module, part: Slice, entries: Tensor) -> None:
     owner = model.get_submodule(owner_name)
     tensor = getattr(owner, name)
     smaller = tensor.detach().index_select(part.dim, entries)
-    if tensor.ndim == 4 and tensor.stride(1) == 1 and tensor.stride(3) == tensor.shape[1]:
+    if is_channels_last(tensor):
         smaller = smaller.to(memory_format=torch.channels_last)  # index_select drops it, which makes training slower
     setattr(owner, name, nn.Parameter(smaller, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else smaller)
 
