@@ -35,7 +35,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Step:
-    """One step: where it aims, how many steps are left with it, and the candidates.
+    """One step: where it aims, and the candidates.
 
     candidates: unit -> width, the largest that reaches `target_energy` by this unit alone.
     short_term_iterations: training of each candidate. coarser: it goes further than the published schedule. finer: less
@@ -43,7 +43,6 @@ class Step:
     """
 
     target_energy: float
-    steps_left: int
     candidates: dict[int, int]
     short_term_iterations: int
     coarser: bool = False
@@ -164,7 +163,7 @@ def next_step(schedule: Schedule, at: Place, reachable: Reachable, iterations: i
         candidates = {unit: width for unit, energy in enumerate(reachable) if (width := widest(energy, target))}
         if not candidates:
             break
-        found = Step(target, steps, candidates, iterations // (len(candidates) * steps), coarser=steps < finest)
+        found = Step(target, candidates, iterations // (len(candidates) * steps), coarser=steps < finest)
         if found.short_term_iterations >= minimum:
             break
     return found or _finer_step(at, reachable, iterations, minimum)
@@ -184,7 +183,7 @@ def _finer_step(at: Place, reachable: Reachable, iterations: int, minimum: int) 
     k = max((k for k in range(1, len(most) + 1) if k * steps[k - 1] * minimum <= iterations), default=1)
     target = (at.energy - most[k - 1]) * (1 + 2 * ROUNDING)  # the k-th best has to be within it
     candidates = {unit: width for unit, energies in enumerate(reachable) if (width := widest(energies, target))}
-    return Step(target, steps[k - 1], candidates, iterations // (len(candidates) * steps[k - 1]), finer=True)
+    return Step(target, candidates, iterations // (len(candidates) * steps[k - 1]), finer=True)
 
 
 def widest(energy: dict[int, float], target_energy: float) -> int:

@@ -7,7 +7,7 @@ in the dense network, and the dense estimate is the intercept plus the sum of th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,7 +97,7 @@ class BilinearModel:
         return total / torch.tensor(self.upper_bounds, dtype=torch.float64, device=scaled.device)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; `from_dict` gives an equal model back, bit for bit."""
+        """All that decides an estimate, as plain JSON values and without rounding: records keep a hash of it."""
         return {
             "form": "bilinear",
             "unit": self.unit,
@@ -106,19 +106,6 @@ class BilinearModel:
             "intercept": self.intercept.item(),
             "coefficients": self.coefficients.tolist(),
         }
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> BilinearModel:
-        """A model from `to_dict`'s values; raises BadInput when they don't belong together."""
-        if values.get("form") != "bilinear":
-            raise BadInput("an energy model of form 'bilinear'", values.get("form"), "the dictionary that to_dict made")
-        bounds = _vector(values["upper_bounds"], "upper bounds")
-        pairs = _checked_terms([(int(i), int(j)) for i, j in values["terms"]], bounds.size)
-        weights = _vector([values["intercept"], *values["coefficients"]], "coefficients")
-        if weights.size != len(pairs) + 1 or not bool((weights >= 0).all()):
-            raise BadInput(f"{len(pairs)} coefficients, none negative", weights[1:].tolist(), "a fitted model")
-        tensor = torch.from_numpy(weights)
-        return cls(tensor[0], tensor[1:].clone(), pairs, tuple(bounds.tolist()), str(values["unit"]))
 
     def _scaled(self, positions: Rows) -> torch.Tensor:
         rows = positions if isinstance(positions, torch.Tensor) else torch.from_numpy(_numpy(positions))

@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from shared.cache import content_key
 from shared.errors import BadInput
 from shared.networks import build, names
 from shared.networks.trace import structure
@@ -63,13 +62,6 @@ def load_checkpoint(model: nn.Module, path: Path) -> None:
         if not bool(torch.isfinite(tensor).all()):
             raise BadInput(f"finite numbers in {path}", f"infinity or NaN in {name}", "another checkpoint")
     model.load_state_dict({**own, **found})
-
-
-def fingerprint(model: nn.Module) -> str:
-    """Hash (16 hex digits) of all tensors, with their names, types and shapes; the same on every device and in every
-    memory format.
-    """
-    return content_key(save({name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}))
 
 
 def _state_dict(path: Path) -> dict[str, Tensor]:
