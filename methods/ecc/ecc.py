@@ -35,7 +35,7 @@ MARGIN = 1e-9  # share of the budget: widths that meet it here meet it whatever 
 EPSILON = 1e-9  # the paper's 1e-3 sets its speed as well; here the schedule does, so any positive number will do
 
 
-class Widths(NamedTuple):
+class WidthIterate(NamedTuple):
     """A point of the s step: s, upper bounds, y and slope = dE/ds, all (units,); energies in the budget's unit."""
 
     s: Tensor
@@ -146,12 +146,12 @@ class ECC(Method):
         while float((energies := task.energy(s - shifts))[0]) > target_energy:
             slope = energies[0] - energies[1:]  # dE/ds: E is linear in every single width
             excess = float(energies[0]) - task.budget
-            chosen, z = self.choose(Widths(s, bounds, y, slope, excess, task.budget))
+            chosen, z = self.choose(WidthIterate(s, bounds, y, slope, excess, task.budget))
             s = s - chosen.double()
             y = channel_price(ranked, bound=s, step_size=alpha)
         return s, y, z
 
-    def choose(self, at: Widths) -> tuple[Tensor, float]:
+    def choose(self, at: WidthIterate) -> tuple[Tensor, float]:
         """Which units give up their next channel, bool (units,), and z: the direction of (10)."""
         movable = (at.s > 1) & (at.slope > MARGIN * at.budget)
         # Departure from (10): a channel that would leave budget unused stays while a smaller one can go instead; when

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from methods.contract import Properties
-from methods.ecc.ecc import ECC, Widths
+from methods.ecc.ecc import ECC, WidthIterate
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class UniformGradual(ECC):
     paper: ClassVar[str] = "Control: ECC's schedule and proximal step towards uniform widths"
     properties: ClassVar[Properties | None] = None
 
-    def choose(self, at: Widths) -> tuple[Tensor, float]:
+    def choose(self, at: WidthIterate) -> tuple[Tensor, float]:
         """All units whose width max(1, round(c * m)), halves rounded up, is the first to drop as m falls; no z."""
         turn = torch.where(at.s > 1, (at.s - 0.5) / at.upper_bounds, 0.0)  # the least m that still gives s
         return turn >= turn.max() - 1e-12, 0.0
