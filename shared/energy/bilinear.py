@@ -1,7 +1,7 @@
 """The paper's energy model: a non-negative sum of products of neighbouring widths.
 
 Yang, Zhu, Liu, "ECC: Platform-Independent Energy-Constrained Deep Neural Network Compression via a Bilinear Regression
-Model", CVPR 2019, section 3.2. Widths enter divided by their upper bounds, so a coefficient is the joules of its term
+Model", CVPR 2019, section 3.2. Widths enter divided by their upper bounds, so a coefficient is its term's joules
 in the dense network, and the dense estimate is the intercept plus the sum of the coefficients.
 """
 
@@ -46,10 +46,11 @@ class BilinearModel:
     ) -> BilinearModel:
         """Non-negative least squares of `joules` (n,) on the products of `positions` (n, p).
 
-        `upper_bounds` (p,) are the dense positions, `terms` pairs of positions, by default the chain (0, 1), (1, 2), …
-        The least-squares problem is equation 3 of the paper with its coefficients held non-negative, as its section 3.2
-        demands. Raises BadInput for wrong shapes, positions outside 0..bound, numbers that are not finite, and fewer
-        rows than unknowns.
+        `upper_bounds` (p,) are the dense positions. `terms` are pairs of positions, by default the chain (0, 1),
+        (1, 2), … This is equation 3 of the paper with non-negative coefficients, which its section 3.2 demands.
+
+        Raises BadInput for wrong shapes, positions outside 0..bound, numbers that are not finite, and fewer rows than
+        unknowns.
         """
         bounds = _vector(upper_bounds, "upper bounds")
         if bounds.size < 2 or not bool((bounds > 0).all()):
@@ -73,21 +74,24 @@ class BilinearModel:
         scaled = rows / bounds
         first, second = np.array(pairs).T
         features = np.column_stack([np.ones(rows.shape[0]), scaled[:, first] * scaled[:, second]])
-        # Readings of order one keep the solver's absolute tolerance harmless, whether the unit is J or mJ.
+        # nnls stops at an absolute tolerance: without scaling, readings in mJ and in J would give different fits.
         scale = float(np.abs(targets).max()) or 1.0
         solution, _ = scipy.optimize.nnls(features, targets / scale)
         weights = torch.from_numpy(solution * scale)
         return cls(weights[0], weights[1:].clone(), pairs, tuple(bounds.tolist()), unit)
 
     def __call__(self, positions: Rows) -> torch.Tensor:
-        """Estimate for each row of `positions` (n, p) as float64 (n,), a scalar for one row (p,); differentiable."""
+        """Estimate for each row of `positions` (n, p), float64 (n,), or for one row (p,), a scalar; differentiable."""
         scaled = self._scaled(positions)
         first, second = self._indices(scaled.device)
         products = scaled[..., first] * scaled[..., second]
         return self.intercept.to(scaled.device) + products @ self.coefficients.to(scaled.device)
 
     def gradient(self, positions: Rows) -> torch.Tensor:
-        """The estimate's derivative by every position, same shape as `positions`, in unit per channel (closed form)."""
+        """The estimate's derivative with respect to each position, in `unit` per channel: same shape as `positions`.
+
+        A closed form, so that methods need no autograd for it.
+        """
         scaled = self._scaled(positions).detach()
         first, second = self._indices(scaled.device)
         coefficients = self.coefficients.to(scaled.device)

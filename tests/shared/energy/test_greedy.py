@@ -116,7 +116,7 @@ def test_a_budget_that_is_met_to_the_last_digit_removes_no_more() -> None:
 def test_the_last_channels_and_what_saves_nothing_stay() -> None:
     case = Case([[2, 1], [4, 0], [3, 1, 0]], (2, 2, 3), 0, [1, 0, 0, 0])  # the first unit alone costs
     assert case.greedy(1) == (1, 2, 3)
-    with pytest.raises(Infeasible, match=r"takes 1, above the budget of 0\.5$"):
+    with pytest.raises(Infeasible, match=r"at least 1 \(one channel per unit\), got 0\.5; try more$"):
         case.greedy(0.5)
 
 
