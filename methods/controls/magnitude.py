@@ -1,4 +1,4 @@
-"""Greedy by squared norm per joule, at once: what a search for widths must beat."""
+"""One-shot greedy removal by squared norm per joule: what a search for widths must beat."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from shared.networks.ranking import weakest_channels
 
 
 class Magnitude(Method):
-    """Takes the channel with the least squared norm per joule that it saves until the budget holds, then trains.
+    """Removes the channel with the least squared norm per joule saved, until the budget is met; then trains.
 
-    Norms are those of the dense network. One channel of every unit stays.
+    Norms are those of the dense network. Every unit keeps one channel.
     """
 
     name: ClassVar[str] = "magnitude"

@@ -1,4 +1,4 @@
-"""The control for AMC's agent: the same tries and the same judgement, with widths drawn at random."""
+"""The control for AMC's agent: random search with as many networks, the same reconstruction and the same score."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from shared.rng import numpy_generator
 
 
 class Random(Method):
-    """As many random networks as AMC has episodes, pruned, reconstructed and judged as AMC's; the best one is trained.
+    """Prunes, reconstructs and scores as many random networks as AMC has episodes, and trains the best one.
 
-    Widths come from uniform ratios through AMC's bound, unit after unit, in one stage.
+    A width is a uniform random ratio of the unit's channels, clipped by AMC's action bound. There is one stage.
     """
 
     name: ClassVar[str] = "random"
@@ -24,7 +24,7 @@ class Random(Method):
     paper: ClassVar[str] = "Control: what AMC's agent adds to its tries, its bound and its reconstruction"
 
     def run(self, task: Task) -> Outcome:
-        """Draw, judge, take the best, train; spends the ledger exactly.
+        """Score random networks, then train the best one; spends the ledger exactly.
 
         Raises Infeasible when a fifth of every dense width is above the budget.
         """
@@ -33,8 +33,8 @@ class Random(Method):
         batches = task.calibration_batches(calibration_batches(protocol.batch_size))
         candidates = Candidates(task.copy_of_dense(), task.structure, batches, task.generator("reconstruction"))
         ratios = numpy_generator(task.seed, "random").random((protocol.episodes, len(upper)))
-        kept = task.saved("tries")
-        tries: list[tuple[float, list[int]]] = kept["tries"] if kept else []
+        checkpoint = task.saved("tries")
+        tries: list[tuple[float, list[int]]] = checkpoint["tries"] if checkpoint else []
         for row in ratios[len(tries) :]:
             widths: list[int] = []
             for ratio in row:
@@ -55,6 +55,6 @@ class Random(Method):
         return Outcome(model, notes, {"reward": [reward for reward, _ in tries]})
 
     def search_samples(self, protocol: Protocol, structure: Structure) -> int:
-        """Images of all tries and of the calibration."""
+        """Search images of all tries, and the calibration's images."""
         calibration = calibration_batches(protocol.batch_size) * protocol.batch_size
         return protocol.episodes * protocol.search_images + calibration
