@@ -46,7 +46,7 @@ class Candidates:
     @torch.no_grad()
     def at(self, widths: Sequence[int]) -> nn.Module:
         """The network at `widths` in evaluation mode. The next call changes it; it can't be trained."""
-        channels = [self._reconstruction.kept(unit, width) for unit, width in enumerate(widths)]
+        channels = [self._reconstruction.kept_channels(unit, width) for unit, width in enumerate(widths)]
         for name, parts in self._parts.items():
             module_name, _, leaf = name.rpartition(".")
             module = self._small.get_submodule(module_name)

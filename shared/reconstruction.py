@@ -112,16 +112,16 @@ class Reconstruction:
             order = channel_entries(channels, weight.shape[1] // len(channels))
             self._solvers[name] = _factorise(gram[order][:, order], weight[:, order])
 
-    def kept(self, unit: int, width: int) -> Tensor:
+    def kept_channels(self, unit: int, width: int) -> Tensor:
         """Indices of the `width` most important channels of a unit, ascending; among equals the lower index is kept."""
         return self._orders[unit][:width].sort().values
 
     def weight(self, name: str, unit: int, width: int, outputs: Tensor | None = None) -> Tensor | None:
         """The solved weights of consumer tensor `name` of a unit at `width`: (outputs, columns), float64.
 
-        Columns are those of weight.flatten(1) that belong to the kept channels, in the order of `kept`. outputs:
-        indices of the output channels to return; None returns all. The result is None for a tensor that keeps its
-        weights.
+        Columns are those of weight.flatten(1) that belong to the kept channels, as `kept_channels` orders them.
+        outputs: indices of the output channels to return; None returns all. The result is None for a tensor that keeps
+        its weights.
         """
         solver = self._solvers.get(name)
         if solver is None:
