@@ -124,7 +124,7 @@ class Agent(DDPG):
 
     def search(self) -> None:
         """Play all episodes. The environment's `history` and `best` hold the results."""
-        # Without a logger of the caller's, stable-baselines3 makes a folder for one in the system's temporary folder.
+        # Unless it is given a logger, stable-baselines3 creates one with a folder in the system's temporary folder.
         self.set_logger(Logger(folder=None, output_formats=[]))
         self.learn(self.episodes * self.steps, log_interval=None)  # type: ignore[arg-type]
 

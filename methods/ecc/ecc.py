@@ -26,7 +26,7 @@ PAPER = (
     "Yang, Zhu, Liu: ECC: Platform-Independent Energy-Constrained Deep Neural Network Compression via a Bilinear "
     "Regression Model. CVPR 2019"
 )
-# Warm-up: nothing is removed during this share of the iterations, or during so many at most. Before that, Adam's second
+# Warm-up: nothing is removed during this share of the iterations, at most during so many. Until then Adam's second
 # moments, and with them the metric B, are averages over too few steps.
 WARM_UP_SHARE, WARM_UP_MOST = 0.05, 100
 LANDING_SHARE = 0.8  # of the iterations, by when the budget is met; the rest trains the network at its final widths
@@ -103,9 +103,9 @@ class ECC(Method):
                 a = finite(norms())
                 ranked = descending(a)
 
-                # Departure from (11): y does not ascend by rho_1 (phi - s) per iteration but is set to its
-                # end, the projection of 3.3.3. This is the price of the next channel to be removed: the derivative of
-                # the Lagrangian in the only direction in which s moves, down.
+                # Departure from (11): y does not ascend by rho_1 (phi - s) per iteration but is set to the end of that
+                # ascent, the projection of 3.3.3. This is the price of the next channel to be removed: the derivative
+                # of the Lagrangian in the only direction in which s moves, down.
                 y = channel_price(ranked, bound=s, step_size=alpha)
 
                 # The proximal operator in (7), Algorithm 2. Departure: a pruned channel is dead for good. So its

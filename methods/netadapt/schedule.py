@@ -141,15 +141,16 @@ GEOMETRIC, ADDITIVE = Geometric(), Additive()
 def next_step(schedule: Schedule, at: Place, reachable: Reachable, iterations: int, minimum: int) -> Step | None:
     """The next step from `at`; None when no single unit can save energy.
 
-    iterations: training iterations that remain. minimum: least training of a candidate.
+    iterations: training iterations that remain; this step and the later ones share them equally, as if all had as many
+    candidates. minimum: least training of a candidate. The first rule that applies decides:
+    1. The published step, if every candidate gets `minimum`.
+    2. A coarser step, one of the largest number of equally enlarged steps with which every candidate gets `minimum`.
+    3. The coarsest step with a candidate: still larger ones are more than a single unit can do.
+    4. A finer step, if even the published one has no candidate (see `_finer_step`).
+    The target of the last step is the budget.
 
-    Assume that all remaining steps have as many candidates as this one. If then every candidate can get `minimum`
-    iterations, it is the published step. Otherwise it is one of the largest number of enlarged steps with which every
-    candidate can; or, if steps so large have no candidates, one of the smallest number that has. If even the published
-    step has no candidates, it is a finer one (see `_finer_step`). The target of the last step is the budget.
-
-    Example: 0.9 takes three steps of factor 0.96. With 60 iterations, two candidates in each of three steps can have
-    10 iterations. With 50 they can't, but in two steps of factor sqrt(0.9):
+    Example: a budget of 0.9 takes three steps of factor 0.96. 60 iterations are 10 for each of two candidates in each
+    of three steps. 50 iterations are only 8, but 12 in two steps of factor sqrt(0.9):
 
         >>> at = Place(dense_energy=1.0, energy=1.0, budget=0.9)
         >>> reachable = [{6: 0.80, 7: 0.90, 8: 0.97}, {3: 0.85, 4: 0.95}]
