@@ -1,7 +1,7 @@
 """The contract between the harness and a method: a Task goes in, a compressed network comes out.
 
-A method is one class with `run(task) -> Outcome`. It sees the Task and nothing else: no test split, no true energy of
-the platform, no optimiser step outside the ledger.
+A method is one class with `run(task) -> Outcome`. It sees the Task and nothing else: not the test split, not the
+platform, and it takes no optimiser step that the ledger does not count.
 """
 
 from __future__ import annotations
@@ -19,150 +19,145 @@ from torch import Tensor, nn
 from shared.checkpoints import Checkpoints, State
 from shared.computing import ON_CPU, Computing
 from shared.data import Batches, Images
-from shared.energy.budget import BudgetTooSmallError, uniform_widths
+from shared.energy.budget import uniform_widths
+from shared.errors import Infeasible
 from shared.ledger import Ledger
 from shared.networks import Structure
 from shared.protocol import Protocol
 from shared.rng import generator
 from shared.training import Teacher, Trainer, score
 
+__all__ = [
+    "EnergyModel",
+    "Infeasible",
+    "Method",
+    "Outcome",
+    "Properties",
+    "Task",
+    "spend_remaining",
+]
+
 
 class EnergyModel(TypingProtocol):
-    """Ê: positions (n, p) or (p,), widths with the fixed ends added -> amounts per image (n,) or scalar, float64,
-    differentiable. `unit` is "J", or "s" where the metric is latency.
-    """
+    """Ê, the fitted energy model. Positions are widths with image channels and outputs added at the ends."""
 
     @property
-    def unit(self) -> str: ...
+    def unit(self) -> str:
+        """Of the estimates: "J", or "s" where the metric is latency."""
 
-    def __call__(self, positions: Tensor, /) -> Tensor: ...
+    def __call__(self, positions: Tensor, /) -> Tensor:
+        """Estimate per image of positions (n, p) or (p,): float64 (n,) or (), differentiable."""
 
-    def gradient(self, positions: Tensor) -> Tensor: ...
-
-
-class Infeasible(Exception):
-    """The method can't reach the budget by its own bounds, or found nothing that does.
-
-    A miss with this reason, not a failure of the plan.
-    """
+    def gradient(self, positions: Tensor) -> Tensor:
+        """The estimate's derivative with respect to each position, same shape as `positions`."""
 
 
 @dataclass(frozen=True)
 class Properties:
-    """The rows of the ECC paper's Table 1."""
+    """The rows of the ECC paper's Table 1, which compares methods by properties."""
 
-    direct_metric: bool
-    targets_energy: bool
-    optimization_based: bool
-    platform_free: bool
+    direct_metric: bool  # works on the metric itself and not on a proxy such as the number of parameters
+    targets_energy: bool  # its own paper is about energy
+    optimization_based: bool  # solves one optimisation problem instead of searching
+    platform_free: bool  # needs no knowledge of how the hardware works inside
 
 
 @dataclass(frozen=True)
 class Task:
-    """All that a method sees; its fields can't be swapped.
+    """Everything that a method sees.
 
-    `network` is the dense network, never to be changed: `copy_of_dense()` gives a copy that is the method's own.
-    `budget` is per image in the energy model's unit, for Ê(φ). `train` yields batch i of the run, `search` is held out
-    of training. Network, batches and images are on the device of `computing`; widths, Ê and all random draws are on the
-    CPU. Every image that is looked at for a decision and every row asked of Ê is counted by the methods below.
+    Network, batches and images are on the device of `computing`; widths, Ê and random draws are on the CPU. The helpers
+    below count what they use in the ledger: training iterations, images that a decision is based on, queries of Ê.
     """
 
-    network: nn.Module
-    structure: Structure
-    energy_model: EnergyModel
-    budget: float
-    protocol: Protocol
-    seed: int
-    ledger: Ledger
-    train: Batches
-    search: Images
-    teacher: Teacher
-    checkpoints: Checkpoints = field(default_factory=Checkpoints)
-    computing: Computing = ON_CPU
+    network: nn.Module  # the dense network; must not be changed, see `copy_of_dense`
+    structure: Structure  # of `network`: its units and which tensor slices they own
+    energy_model: EnergyModel  # Ê; `energy` queries and counts it
+    budget: float  # for Ê of the returned widths, per image, in the energy model's unit
+    protocol: Protocol  # counts and hyper-parameters, the same for all methods
+    seed: int  # of the run; draw through `generator`
+    ledger: Ledger  # `ledger.limit` iterations have to be spent
+    train: Batches  # `train.batch(i)` is batch i of the run; `trainer` reads them
+    search: Images  # held out of the training set for the method's own decisions (a validation split)
+    teacher: Teacher  # logits of the dense network, for distillation
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)  # behind `save` and `saved`
+    computing: Computing = ON_CPU  # device and precision of training
 
     def copy_of_dense(self) -> nn.Module:
-        """A copy of the dense network with its weights."""
+        """A copy of the dense network, which the method may change."""
         return copy.deepcopy(self.network)
 
     def trainer(self, model: nn.Module) -> Trainer:
-        """A fresh Adam with the protocol's settings on `model`.
-
-        Each of its steps spends one iteration of the ledger.
-        """
+        """A trainer of `model` with a new Adam and the protocol's settings; each step spends one iteration."""
         return Trainer(model, self.train, self.teacher, self.ledger, self.protocol, computing=self.computing)
 
     def energy(self, widths: Tensor) -> Tensor:
-        """Ê per image in the model's unit, float64, of widths (n, units) or (units,); counts the rows."""
+        """Ê per image of widths (n, units) or (units,): float64 (n,) or (), in the model's unit. Counts the queries."""
         positions = self.structure.positions(widths)
         self.ledger.energy_queries += positions.shape[0] if positions.ndim > 1 else 1
         return self.energy_model(positions)
 
     def uniform_widths(self) -> tuple[int, ...]:
-        """Widths of the largest single multiplier within the budget: where whoever knows nothing better begins.
+        """Widths max(1, round(m * dense width)) for the largest multiplier m within the budget.
 
         Raises Infeasible when one channel per unit is above the budget.
         """
-        try:
-            return uniform_widths(self.structure, lambda rows: self.energy(rows[..., 1:-1]), self.budget)
-        except BudgetTooSmallError as error:
-            raise Infeasible(str(error)) from error
+        return uniform_widths(self.structure, lambda rows: self.energy(rows[..., 1:-1]), self.budget)
 
     @property
     def dense_energy(self) -> float:
-        """E0 = Ê(dense), what NetAdapt and AMC start from."""
+        """E0 = Ê(dense), where the schedules of NetAdapt and AMC start. Counts no query."""
         return float(self.energy_model(self.structure.positions(self.structure.upper_bounds)))
 
     def search_accuracy(self, model: nn.Module) -> float:
-        """Score in 0..1, the one that the data set names (top-1 accuracy, mean IoU), on the protocol's number of search
-        images; counted.
+        """Score of `model`, 0..1, on the protocol's number of search images, which are counted.
+
+        The data set decides which score: top-1 accuracy or mean IoU.
         """
         count = min(self.protocol.search_images, len(self.search))
         self.ledger.count_search_samples(count)
         return score(model, self.search, count)
 
     def calibration_batches(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """`count` training batches for statistics, without a training step; images are counted as search samples."""
+        """The first `count` training batches, for statistics without a training step; counts search samples."""
         for index in range(count):
             images, labels = self.train.batch(index)
             self.ledger.count_search_samples(len(images))
             yield images, labels
 
     def save(self, name: str, state: Callable[[], State]) -> None:
-        """Keep what a stopped run needs to go on from here: JSON values and tensors, nested in dicts and lists.
+        """Checkpoint: save what `state()` returns under `name`, about once a minute, so that a stopped run can resume.
 
-        `state` is called about once a minute, so this may stand in every iteration. Between what `saved` returns and
-        the first call of `save` a run must do the same each time it is started.
+        state: returns JSON values and tensors, nested in dicts and lists. It is called only when a save is due, so
+        `save` may stand in every iteration. What a run does before its first `save` it does again after each restart,
+        and it has to do the same then.
         """
         self.checkpoints.save(name, state, self.ledger)
 
     def saved(self, name: str) -> State | None:
-        """What this run kept last under `name` before it was stopped, else None. The ledger counts on from there."""
+        """The last state that this run saved under `name`, with the ledger's counts restored; None in a new run."""
         return self.checkpoints.load(name, self.ledger)
 
     def generator(self, purpose: str, index: int = 0) -> torch.Generator:
-        """A random generator for this run, a function of (seed, purpose, index)."""
+        """A random generator for this run, determined by (seed, purpose, index)."""
         return generator(self.seed, purpose, index)
 
 
 @dataclass
 class Outcome:
-    """What a method gives back.
+    """What a method returns."""
 
-    `network`: zeroed channels (or already cut) with Ê(φ) <= budget. `notes`: short facts for the record, JSON values.
-    `trace`: columns of the run for plots, name -> list of numbers (or of lists).
-    """
-
-    network: nn.Module
-    notes: dict[str, Any] = field(default_factory=dict)
-    trace: dict[str, list[Any]] = field(default_factory=dict)
+    network: nn.Module  # with the removed channels zeroed or cut out, and Ê of its widths within the budget
+    notes: dict[str, Any] = field(default_factory=dict)  # short facts for the record, JSON values
+    trace: dict[str, list[Any]] = field(default_factory=dict)  # columns for plots: name -> numbers, or lists of them
 
 
 class Method(ABC):
-    """A compression method under one registered name. Instances hold settings alone; all state lives inside `run`."""
+    """A compression method under one registered name. An instance holds settings only; all state is local to `run`."""
 
     name: ClassVar[str]
-    title: ClassVar[str]  # how tables call it
-    paper: ClassVar[str]  # citation, or what the control is for
+    title: ClassVar[str]  # in tables and plots
+    paper: ClassVar[str]  # citation, or the purpose of a control
     compresses: ClassVar[bool] = True  # False: the budget does not bind (the dense control)
     properties: ClassVar[Properties | None] = None  # None for controls
 
@@ -170,16 +165,16 @@ class Method(ABC):
     def run(self, task: Task) -> Outcome:
         """Compress `task.network` to `task.budget`, spending exactly `task.ledger.limit` iterations.
 
-        Raises Infeasible where the budget can't be reached.
+        Raises Infeasible when the budget can't be reached.
         """
 
     def search_samples(self, protocol: Protocol, structure: Structure) -> int:
-        """How many search samples a run will take at most, for the plan's cost; 0 unless the method says otherwise."""
+        """Upper bound of a run's search samples, for the estimate of its cost; 0 unless the method overrides it."""
         return 0
 
 
 def spend_remaining(task: Task, trainer: Trainer, name: str = "training") -> None:
-    """Train on until the ledger is spent; `name` tells trainings of one run apart, so that a stopped run goes on.
+    """Train until the ledger is spent. `name`: of the checkpoint; unique within the run.
 
     Dead channels stay dead, since shared.networks.zero_channels leaves them without gradient.
     """

@@ -1,6 +1,6 @@
-"""Which methods there are: built-ins by import path, third parties through the entry-point group `bench.methods`.
+"""The registered methods: built-ins by import path, third parties through the entry-point group `bench.methods`.
 
-Listing names imports no method, so that help and errors stay quick.
+Listing names imports no method, so that `--help` and error messages stay fast.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BUILT_IN = {
 
 
 def _sources() -> dict[str, str]:
-    """Name -> "module:Class"; a built-in name can't be taken over."""
+    """Name -> "module:Class". A third party can't replace a built-in."""
     return {point.name: point.value for point in entry_points(group=GROUP)} | BUILT_IN
 
 
@@ -40,17 +40,14 @@ def names() -> tuple[str, ...]:
 
 
 def get(name: str) -> Method:
-    """An instance of the method `name`.
-
-    Raises BadInput when there is none of this name, and when a third party's cannot be loaded.
-    """
+    """An instance of the method `name`. Raises BadInput for an unknown name or a third party's broken package."""
     if name not in (sources := _sources()):
         raise BadInput(f"methods out of {', '.join(names())}", repr(name), "python -m bench methods")
     try:
         module, _, attribute = sources[name].partition(":")
         method: Method = getattr(importlib.import_module(module), attribute)()
     except Exception as error:
-        if name in BUILT_IN:  # a defect of ours: the trace says where
+        if name in BUILT_IN:  # our own defect: keep the traceback
             raise
         raise BadInput(
             f"a method at {sources[name]!r} (entry point {name!r} of {GROUP})",

@@ -1,4 +1,4 @@
-"""The user's cache folder: dense weights, profiles and unpacked data, addressed by content."""
+"""The cache folder for dense weights, profiles and unpacked data. File names are hashes of what decides the content."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ from shared.errors import BadInput
 
 
 def cache_dir() -> Path:
-    """The cache folder: `BENCH_CACHE` where set, else the user's cache folder of the operating system.
+    """The cache folder: `BENCH_CACHE` if set ("~" is the home folder), else the operating system's for this user.
 
-    Not created here.
+    The folder may not exist yet.
     """
     override = os.environ.get("BENCH_CACHE")
-    return Path(override) if override else Path(platformdirs.user_cache_dir("energy-compression-bench"))
+    if override:
+        return Path(os.path.expanduser(override))
+    return Path(platformdirs.user_cache_dir("energy-compression-bench"))
 
 
 def checked_cache_dir() -> Path:
-    """The cache folder, made when missing. Raises BadInput when nothing can be written into it."""
+    """The cache folder, created if missing. Raises BadInput when no file can be written there."""
     folder = cache_dir()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -37,7 +39,7 @@ def checked_cache_dir() -> Path:
 
 
 def content_key(*parts: object) -> str:
-    """SHA-256 (first 16 hex digits) over the canonical JSON of `parts`; bytes count by their own digest."""
+    """SHA-256 (first 16 hex digits) of `parts` as canonical JSON, in which bytes are replaced by their own SHA-256."""
 
     def plain(part: object) -> object:
         if isinstance(part, bytes):
@@ -49,7 +51,7 @@ def content_key(*parts: object) -> str:
 
 
 def atomic_write(path: Path, data: bytes) -> None:
-    """Write `data` so that `path` either holds all of it or is as before; makes the parent folders."""
+    """Write `data` to `path`: after a crash it holds all of `data` or its old content. Creates the parent folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -57,7 +59,7 @@ def atomic_write(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
+        os.chmod(temporary, 0o644)  # mkstemp lets nobody but the owner read, and caches may be shared
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What a stopped run needs to go on: states under names, in files that nothing needs pickle to read."""
+"""States from which a stopped run resumes, one safetensors file per name; reading them needs no pickle."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ from shared.ledger import Ledger
 State = dict[str, Any]  # JSON values and tensors, nested in dicts with string keys and in lists
 EVERY_S = 60.0
 _NAME = re.compile(r"[a-z0-9][a-z0-9 -]{0,99}")
-_TENSOR = "tensor:"  # stands in JSON for the tensor of that key
+_TENSOR = "tensor:"  # "tensor:KEY" in the JSON stands for the tensor KEY of the file
 
 
 class Checkpoints:
-    """The states of one run, below `folder`; without a folder nothing is kept.
+    """Saves and loads the states of one run below `folder`; without a folder nothing is saved.
 
-    A state is saved together with the ledger's counts and the seconds that the run has taken, and `load` puts the
-    ledger back to them: what a run has spent does not depend on how often it was stopped. `every_s`: the least time
-    between two savings.
+    A file also holds the ledger's counts and the run's seconds so far. `load` restores both, so that a run's cost does
+    not depend on how often it was stopped. every_s: least time between two saves.
     """
 
     def __init__(self, folder: Path | None = None, every_s: float = EVERY_S) -> None:
@@ -35,40 +34,42 @@ class Checkpoints:
         self.start()
 
     def start(self) -> None:
-        """Begin to count seconds."""
+        """Start the clock of `elapsed_s`."""
         self._started = self._saved = time.monotonic()
 
     @property
     def elapsed_s(self) -> float:
-        """Wall seconds since the start, those before the run was stopped included."""
+        """Wall seconds of the run, including those before it was stopped."""
         return time.monotonic() - self._started
 
     def save(self, name: str, state: Callable[[], State], ledger: Ledger) -> None:
-        """Keep what `state()` returns under `name`, in place of what was there, when it is time again.
+        """Save what `state()` returns under `name`, in place of the last one, once `every_s` has passed since.
 
-        Names are small letters, digits, spaces and hyphens. Raises TypeError for values that can't be kept.
+        name: small letters, digits, spaces and hyphens. Raises TypeError for values that are neither JSON nor tensors.
         """
         if self._folder is None or time.monotonic() - self._saved < self._every_s:
             return
         tensors: dict[str, Tensor] = {}
-        told = {"state": _without_tensors(state(), "", tensors), "ledger": ledger.as_record(), "s": self.elapsed_s}
+        content = {"state": _without_tensors(state(), "", tensors), "ledger": ledger.as_record(), "s": self.elapsed_s}
+        # A copy of each: safetensors refuses tensors that share memory.
         plain = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in tensors.items()}
-        atomic_write(self._path(name), save(plain, metadata={"told": json.dumps(told)}))
+        atomic_write(self._path(name), save(plain, metadata={"told": json.dumps(content)}))
         self._saved = time.monotonic()
 
     def load(self, name: str, ledger: Ledger) -> State | None:
-        """What was kept last under `name`, tensors on the CPU; None when there is nothing that can be read."""
+        """The last state saved under `name`, tensors on the CPU; None when there is no file or it is damaged."""
         if self._folder is None or not (path := self._path(name)).is_file():
             return None
         try:
             with safe_open(path, framework="pt") as file:
-                told = json.loads(file.metadata()["told"])
-                state: State = _with_tensors(told["state"], file.get_tensor)
-        except SafetensorError:  # damaged; without it the run begins anew, with the same outcome
+                content = json.loads(file.metadata()["told"])
+                state: State = _with_tensors(content["state"], file.get_tensor)
+        except SafetensorError:  # damaged: the run starts over, with the same outcome
             return None
-        for count, value in told["ledger"].items():
+        for count, value in content["ledger"].items():
             setattr(ledger, count, value)
-        self._started = min(self._started, time.monotonic() - told["s"])
+        # A run has one clock for all its names: keep the earliest start that any of them implies.
+        self._started = min(self._started, time.monotonic() - content["s"])
         return state
 
     def _path(self, name: str) -> Path:
@@ -79,7 +80,7 @@ class Checkpoints:
 
 
 def _without_tensors(value: Any, key: str, tensors: dict[str, Tensor]) -> Any:
-    """`value` as JSON, its tensors moved to `tensors`."""
+    """`value` as JSON, with its tensors moved into `tensors` and replaced by a text that names their key there."""
     match value:
         case Tensor():
             tensors[key] = value

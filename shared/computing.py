@@ -1,4 +1,4 @@
-"""Where training runs and how: one value from the command line to the trainer.
+"""The device and the precision of training, as --compute and --compile choose them.
 
 Random numbers are drawn on the CPU wherever training runs, so that batches are the same on every device.
 """
@@ -18,7 +18,7 @@ from shared.errors import BadInput
 from shared.meters.nvml_wheels import NEW_WHEEL, missing_code
 
 CPU = torch.device("cpu")
-AMPERE = (8, 0)  # multiplies bfloat16 in hardware, as later devices do
+AMPERE = (8, 0)  # the first compute capability with bfloat16 in hardware
 DRIVER = Path("/sys/module/nvidia/version")
 
 
@@ -26,11 +26,13 @@ DRIVER = Path("/sys/module/nvidia/version")
 class Computing:
     """A device, and the precision of what is computed on it.
 
-    autocast: of the forward passes of training, with float32 weights, loss and optimiser; None is float32 throughout.
-    It is bfloat16 and never float16, whose range needs a scaled loss and steps that are left out when it overflows,
-    while the ledger counts every iteration as a step. Scores, tables of the teacher's logits, least squares and the
-    comparison of zeroed and cut network are float32 without TF32, so that they mean the same on every device.
+    autocast: type of the forward passes of training; weights, loss and optimiser stay float32. None is float32
+    throughout. It is bfloat16 and never float16: float16 needs loss scaling, which skips steps on overflow, while the
+    ledger counts every iteration as a step.
     compiled: training's forward and backward passes go through torch.compile.
+
+    Scores, tables of the teacher's logits, least squares and the comparison of zeroed and cut network are float32
+    without TF32, so that they mean the same on every device.
     """
 
     device: torch.device = CPU
@@ -38,26 +40,26 @@ class Computing:
     compiled: bool = False
 
     def logits(self, network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-        """What `network` answers in the precision of training, given back in float32."""
+        """The logits of `network` in the precision of training, converted to float32."""
         if self.autocast is None:
             return network(images)
         with torch.autocast(self.device.type, self.autocast):
             return network(images).float()
 
     def wait(self) -> None:
-        """Until the device has done what it was given; before a clock is read."""
+        """Block until the device has finished its queued work. Call it before reading a clock."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
     def enter(self) -> None:
-        """Make this process compute so: float32 in full, and this device as CUDA's current one."""
+        """Apply this to the process: TF32 off, and this device as CUDA's current one."""
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
 
     @property
     def told(self) -> str:
-        """What of it decides figures, for records and keys: the chip, not its number."""
+        """All of it that can change results, as text for records and cache keys: a GPU's model, but not its index."""
         cuda = self.device.type == "cuda"
         parts = [f"{torch.cuda.get_device_name(self.device)}, CUDA {torch.version.cuda}" if cuda else self.device.type]
         if self.autocast is not None:
@@ -67,7 +69,7 @@ class Computing:
 
     @property
     def driver(self) -> str | None:
-        """Version of NVIDIA's driver where it computes on one, and the system tells."""
+        """Version of NVIDIA's driver; None on a CPU, or where the operating system doesn't report it."""
         try:
             return DRIVER.read_text().strip() if self.device.type == "cuda" else None
         except OSError:
@@ -78,34 +80,34 @@ ON_CPU = Computing()
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on `device`, without waiting for what a GPU is still at."""
+    """A copy of the tensor on `device`, made without waiting for a GPU's queued work; itself if it is there already."""
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
 
 
 def computing(place: str = "cpu", compiled: bool = False) -> Computing:
-    """The value of --compute, `cpu` or `cuda:N`, tried out. Raises BadInput where that can't be computed on."""
+    """Parse --compute, `cpu` or `cuda:N`, and probe the device. Raises BadInput if it can't compute."""
     if place == "cpu":
-        found = Computing(compiled=compiled)
+        choice = Computing(compiled=compiled)
     elif match := re.fullmatch(r"cuda:(\d{1,3})", place):
-        found = _on_gpu(int(match[1]), compiled)
+        choice = _on_gpu(int(match[1]), compiled)
     else:
         raise BadInput("--compute cpu or cuda:N", repr(place), "--compute cuda:0")
     if compiled:
-        _try_compiling(found.device)
-    return found
+        _try_compiling(choice.device)
+    return choice
 
 
 def _on_gpu(index: int, compiled: bool) -> Computing:
     place, build = f"cuda:{index}", f"torch {torch.__version__}"
     if torch.version.cuda is None:
         raise BadInput(f"a torch with CUDA for --compute {place}", f"{build} without it", NEW_WHEEL)
-    with warnings.catch_warnings(record=True) as said:  # of an old driver
+    with warnings.catch_warnings(record=True) as caught:  # torch warns of a driver that is too old
         warnings.simplefilter("always")
         usable = torch.cuda.is_available()
     if not usable:
-        why = _line(said[-1].message) if said else "which finds no GPU or driver"
+        why = _line(caught[-1].message) if caught else "which finds no GPU or driver"
         raise BadInput(f"a GPU for --compute {place}", f"{build}, {why}", "`nvidia-smi`, or --compute cpu")
     if index >= (count := torch.cuda.device_count()):
         hint = "a lower number, or another CUDA_VISIBLE_DEVICES"
@@ -124,7 +126,7 @@ def _on_gpu(index: int, compiled: bool) -> Computing:
 def _try_compiling(device: torch.device) -> None:
     try:
         torch.compile(nn.functional.gelu)(torch.ones(2, device=device))
-    except Exception as error:  # whatever a compiler that is missing leads to
+    except Exception as error:  # a missing compiler shows as one of many error types
         got = f"{type(error).__name__}: {_line(error)}"
         raise BadInput(f"torch.compile to work on {device}", got, "a C++ compiler, or no --compile") from None
 

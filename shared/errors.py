@@ -1,21 +1,28 @@
-"""The one error class for input that a person can mend."""
+"""Errors that more than one room raises or catches."""
 
 from __future__ import annotations
 
 
 class BadInput(ValueError):
-    """Something a person typed or placed on disk is wrong; the message fits on one line.
+    """Something that a person typed or placed on disk is wrong.
 
-    The message says what was expected, what was got and what to try. The command line prints it and exits with 2.
+    The message is one line: what was expected, what was got, what to try. The command line prints it and exits with 2.
     """
 
     def __init__(self, expected: str, got: object, hint: str) -> None:
         super().__init__(f"expected {expected}, got {got}; try {hint}")
         self.parts = expected, str(got), hint
 
-    def __reduce__(self) -> tuple[type[BadInput], tuple[str, str, str]]:  # it may come from another process
+    def __reduce__(self) -> tuple[type[BadInput], tuple[str, str, str]]:  # pickled on the way from a worker process
         return type(self), self.parts
 
 
 class BadFile(BadInput):
-    """A file of a data set that can't be used, found when it is read: nobody's work on the data is to blame for it."""
+    """A data set's file can't be used, which shows only when it is read. It is never recorded as a method's miss."""
+
+
+class Infeasible(Exception):
+    """No widths within the caller's bounds meet the budget, or a search ended without finding any.
+
+    The harness records it as the method's miss, with the message as the reason, and the plan goes on.
+    """

@@ -1,4 +1,4 @@
-"""The class of this machine, without names of hosts or users."""
+"""What kind of machine this is; never which one: no host or user names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def processor() -> str:
-    """The processor's model as the system tells it."""
+    """The processor's model, such as "Intel(R) Xeon(R) CPU E5-2690"; elsewhere than on Linux what Python reports."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -17,5 +17,5 @@ def processor() -> str:
 
 
 def usable_cores() -> int:
-    """How many cores this process may use, where the system tells, else how many there are."""
+    """Number of cores that this process may run on; all cores where the operating system knows no such limit."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

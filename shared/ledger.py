@@ -1,4 +1,4 @@
-"""What a method may spend, and what it spent."""
+"""Counts what a method consumes; training iterations have a hard limit."""
 
 from __future__ import annotations
 
@@ -7,26 +7,18 @@ from dataclasses import dataclass, field
 
 
 class BudgetExhausted(RuntimeError):
-    """A training iteration was asked for after the last one that the protocol grants."""
+    """A training iteration was requested after the protocol's last one."""
 
 
 @dataclass
 class Ledger:
-    """Counts training iterations (a hard limit) and, beside them, everything else that a method consumes.
+    """The counts of one run. Training iterations are limited; search samples and energy queries are only reported."""
 
-    `limit` is the protocol's number of training iterations: one optimiser step of the compressed network on one
-    batch. Search samples are images that went through a network for a decision of the method's own (search split,
-    calibration); energy queries are rows asked of the fitted energy model; measurements are rows asked of the
-    platform. None of these is limited, all are reported. `observer` is told after every change of the first two, for
-    progress.
-    """
-
-    limit: int
-    training_iterations: int = 0
-    search_samples: int = 0
-    energy_queries: int = 0
-    measurements: int = 0
-    observer: Callable[[Ledger], None] | None = field(default=None, repr=False)
+    limit: int  # training iterations that the protocol grants
+    training_iterations: int = 0  # optimiser steps of the compressed network, each on one batch
+    search_samples: int = 0  # images that went through a network for a decision of the method's own
+    energy_queries: int = 0  # width vectors whose energy the fitted model estimated
+    observer: Callable[[Ledger], None] | None = field(default=None, repr=False)  # called after a change, for progress
 
     def __post_init__(self) -> None:
         if self.limit < 0:
@@ -34,13 +26,13 @@ class Ledger:
 
     @property
     def remaining(self) -> int:
-        """Training iterations that are left."""
+        """Training iterations not yet spent."""
         return self.limit - self.training_iterations
 
     def spend_iteration(self) -> int:
-        """Take one training iteration and return its index, which is also the index of its batch.
+        """Count one training iteration and return its index, from 0, which is also the index of its batch.
 
-        Raises BudgetExhausted when none is left; nothing is counted then.
+        Raises BudgetExhausted, and counts nothing, when no iteration remains.
         """
         if self.remaining <= 0:
             raise BudgetExhausted(
@@ -54,16 +46,15 @@ class Ledger:
         return index
 
     def count_search_samples(self, count: int) -> None:
-        """Add images that went through a network for a decision of the method's own."""
+        """Add `count` images that went through a network for a decision of the method's own."""
         self.search_samples += count
         if self.observer is not None:
             self.observer(self)
 
     def as_record(self) -> dict[str, int | float]:
-        """The counts under the names that records use, without the clock."""
+        """The counts by the names that records use."""
         return {
             "training_iterations": self.training_iterations,
             "search_samples": self.search_samples,
             "energy_queries": self.energy_queries,
-            "measurements": self.measurements,
         }

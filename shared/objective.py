@@ -1,4 +1,4 @@
-"""What a data set asks of a network: the loss that trains it and the score that judges it.
+"""The training loss and the score that belong to a data set's task.
 
 Classification and segmentation share one form: class logits per image or per pixel, cross-entropy, and a score read
 from the confusion matrix of a whole split.
@@ -15,53 +15,52 @@ from torch.nn import functional as F
 
 from shared.computing import sent
 
-UNUSED = -100  # an ignored label that no data set uses, torch's own default
+UNUSED = -100  # torch's default ignore_index; no data set has this label
 
 
 def top1_accuracy(confusion: Tensor, ignored: int) -> float:
-    """Share of right answers in 0..1. confusion: int64 (labels, answers)."""
+    """Share of correct predictions, 0..1. confusion: int64 (labels, predictions)."""
     return int(confusion.diagonal().sum()) / int(confusion.sum())
 
 
 def mean_iou(confusion: Tensor, ignored: int) -> float:
-    """Mean over classes of TP / (TP + FP + FN) in 0..1, from the pixels of a whole split.
+    """Mean over classes of TP / (TP + FP + FN), 0..1, from the pixels of a whole split.
 
-    confusion: int64 (labels, answers) without ignored pixels. The ignored class is no part of the mean, but to answer
-    it where a pixel has a label is a miss of that label. A class that is neither present nor answered has no value and
-    is left out. As ERFNet and the ECC paper (section 4.1) judge Cityscapes, where every class is present.
+    confusion: int64 (labels, predictions) without pixels whose label is ignored. The ignored class has no IoU of its
+    own, but predicting it is a false negative of the pixel's label. A class that is neither present nor predicted is
+    left out of the mean. ERFNet and the ECC paper (section 4.1) score Cityscapes so; every class is present there.
     """
-    hits = confusion.diagonal().double()
-    union = confusion.sum(0) + confusion.sum(1) - hits
+    true_positives = confusion.diagonal().double()
+    union = confusion.sum(0) + confusion.sum(1) - true_positives
     counted = union > 0
     if 0 <= ignored < len(confusion):
         counted[ignored] = False
-    return float((hits[counted] / union[counted]).mean())
+    return float((true_positives[counted] / union[counted]).mean())
 
 
 @dataclass(frozen=True)
 class Objective:
     """Loss and score of one kind of task.
 
-    `score_of` maps a confusion matrix and the ignored label to a number in 0..1. Images or pixels labelled `ignored`
-    neither train nor count. `class_weights` weigh the classes in the loss, one number per logit.
+    Images or pixels labelled `ignored` add nothing to the loss or the score.
     """
 
     score_name: str  # in tables and plots
-    score_of: Callable[[Tensor, int], float]
+    score_of: Callable[[Tensor, int], float]  # (confusion matrix, ignored label) -> score in 0..1
     ignored: int = UNUSED
-    class_weights: tuple[float, ...] | None = None
+    class_weights: tuple[float, ...] | None = None  # of the classes in the loss, one per logit; None: all equal
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross-entropy. logits (batch, classes) and labels (batch,), or both with (h, w) behind."""
+        """Mean cross-entropy of logits (batch, classes) and labels (batch,); both end in (h, w) for pixel labels."""
         weights = None
         if self.class_weights is not None:
             weights = sent(torch.tensor(self.class_weights, dtype=logits.dtype), logits.device)
         return F.cross_entropy(logits, labels, weights, ignore_index=self.ignored)
 
     def confusion(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """How often each label got each answer: int64 (labels, answers), ignored labels left out. Shapes as in `loss`.
+        """Confusion matrix: int64 (labels, predictions), without ignored labels. Shapes as in `loss`.
 
-        Adds up over batches.
+        Matrices of batches add up to that of the split.
         """
         classes = logits.shape[1]
         counted = labels != self.ignored
@@ -69,7 +68,7 @@ class Objective:
         return torch.bincount(pairs, minlength=classes * classes).view(classes, classes)
 
     def score(self, confusion: Tensor) -> float:
-        """The score in 0..1 of a split. Raises ValueError when it has no label that counts."""
+        """The score, 0..1, of a split's confusion matrix. Raises ValueError when all labels are ignored."""
         if not confusion.any():
             raise ValueError(f"expected labels other than the ignored {self.ignored}, got none; try more images")
         return self.score_of(confusion, self.ignored)
@@ -79,5 +78,5 @@ CLASSIFICATION = Objective("top-1 accuracy", top1_accuracy)
 
 
 def segmentation(ignored: int = UNUSED, class_weights: tuple[float, ...] | None = None) -> Objective:
-    """Cross-entropy per pixel, judged by mean IoU. `ignored` may be a class of the network's own or a label beyond."""
+    """Cross-entropy per pixel, scored by mean IoU. `ignored` may be one of the network's classes or another label."""
     return Objective("mean IoU", mean_iou, ignored, class_weights)

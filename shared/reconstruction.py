@@ -2,9 +2,9 @@
 
 AMC (He et al., ECCV 2018) takes the selection and the reconstruction from He, Zhang, Sun, "Channel Pruning for
 Accelerating Very Deep Neural Networks" (ICCV 2017): keep the input channels with the largest weights, then choose the
-weights that give back the layer's former output. With rows X of its input (n, columns) and outputs Y = X W, bias left
-out, the weights of the kept columns S are argmin |Y - X_S W'|^2 = (X_S'X_S)^-1 X_S'Y. X'Y is X'X W, so the Gram matrix
-X'X is all that has to be collected, once per network.
+weights that best reproduce the layer's former output. With rows X of its input (n, columns) and outputs Y = X W (the
+bias cancels), the weights of the kept columns S are argmin |Y - X_S W'|^2 = (X_S'X_S)^-1 X_S'Y. Since X'Y = X'X W, it
+is enough to collect the Gram matrix X'X, once per network.
 """
 
 from __future__ import annotations
@@ -18,24 +18,25 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shared.networks import Structure, Unit
+from shared.networks.pruning import channel_entries
 
 CALIBRATION_IMAGES = 3000
-POSITIONS_PER_BATCH = 10  # random places of the output map, the same for all images of a batch (AMC's published code)
+POSITIONS_PER_BATCH = 10  # random pixels of the output map, the same for all images of a batch (AMC's published code)
 MAXIMUM_COLUMNS = 2304  # 3x3 at 256 channels; wider layers keep their weights
-RIDGE = 1e-8  # of the Gram matrix's mean diagonal: dead inputs must not make it singular
+RIDGE = 1e-8  # times the Gram matrix's mean diagonal; without it, inputs that are always zero make it singular
 
 
 def calibration_batches(batch_size: int) -> int:
-    """How many batches to collect from: AMC's number of images."""
+    """Number of batches with at least `CALIBRATION_IMAGES`, as many as AMC takes."""
     return math.ceil(CALIBRATION_IMAGES / batch_size)
 
 
 def input_rows(layer: nn.Conv2d | nn.Linear, inputs: Tensor, positions: int, draw: torch.Generator) -> Tensor:
-    """What the layer's weight is multiplied with, at random places of its output: (rows, columns).
+    """The input patches that the layer's weight is multiplied with, at random output pixels: (rows, columns).
 
     inputs: (batch, channels, h, w) or (batch, features). columns = weight[0].numel(), in the order of
-    weight.flatten(1). A convolution gives `positions` rows per image (or all places when there are fewer), drawn
-    without repetition and the same for every image; a linear layer gives one.
+    weight.flatten(1). A convolution gives `positions` rows per image, or one per pixel of a smaller output map. The
+    pixels are drawn without replacement and are the same for all images. A linear layer gives one row per image.
     """
     if isinstance(layer, nn.Linear):
         return inputs
@@ -57,27 +58,30 @@ def input_rows(layer: nn.Conv2d | nn.Linear, inputs: Tensor, positions: int, dra
 
 @dataclass(frozen=True)
 class _Solver:
-    """Solves for every number of kept channels, which come in the order of importance, by one factorisation.
+    """Solves the least squares for any number of kept channels with one Cholesky factorisation.
 
-    The first d rows and columns of the Cholesky factor L of X'X are the factor of the first d columns' own Gram matrix.
+    Columns are ordered by falling importance, so the kept ones are the first d. The leading d x d block of the factor L
+    of X'X is the factor of those columns' own Gram matrix.
     """
 
     factor: Tensor  # L (columns, columns), lower triangular, float64
     projected: Tensor  # L' W (columns, outputs), float64
 
     def solve(self, columns: int, outputs: Tensor | None) -> Tensor:
-        """Weights of the first `columns` columns: (outputs, columns)."""
+        """The weights that replace the dense ones where the first `columns` columns are kept: (outputs, columns)."""
         target = self.projected[:columns] if outputs is None else self.projected[:columns, outputs]
         # L_S L_S' W' = X_S'Y = L_S (L'W)_S, one triangular solve
         return torch.linalg.solve_triangular(self.factor[:columns, :columns].T, target, upper=True).T
 
 
 class Reconstruction:
-    """Which channels a unit keeps at a width, and the weights that its consumers then get.
+    """Chooses the channels that a unit keeps at a width, and solves for the weights of the unit's consumers.
 
-    model: the un-pruned network; it is put into evaluation mode and run once over `batches` of (images, labels).
-    Channels rank by the L1 norm of their consumer weights. `skipped` names the consumers that keep their weights: more
-    columns than `maximum_columns`, or transposed convolutions.
+    model: the unpruned network. It is put into evaluation mode and run once over `batches` of (images, labels).
+    draw: generator of the output pixels. Channels rank by the L1 norm of their consumer weights.
+
+    `skipped` names the consumers that keep their weights: those with more than `maximum_columns` columns, and
+    transposed convolutions.
     """
 
     def __init__(
@@ -108,15 +112,16 @@ class Reconstruction:
             order = channel_entries(channels, weight.shape[1] // len(channels))
             self._solvers[name] = _factorise(gram[order][:, order], weight[:, order])
 
-    def kept(self, unit: int, width: int) -> Tensor:
-        """The `width` most important channels of a unit in rising order; among equals the lower index is kept."""
+    def kept_channels(self, unit: int, width: int) -> Tensor:
+        """Indices of the `width` most important channels of a unit, ascending; among equals the lower index is kept."""
         return self._orders[unit][:width].sort().values
 
     def weight(self, name: str, unit: int, width: int, outputs: Tensor | None = None) -> Tensor | None:
-        """The consumer tensor `name` of a unit at `width`: (outputs, columns of the kept channels), float64.
+        """The solved weights of consumer tensor `name` of a unit at `width`: (outputs, columns), float64.
 
-        Columns are those of weight.flatten(1) in the order of `kept`. outputs: the output channels that are asked for.
-        None when the tensor keeps its weights.
+        Columns are those of weight.flatten(1) that belong to the kept channels, as `kept_channels` orders them.
+        outputs: indices of the output channels to return; None returns all. The result is None for a tensor that keeps
+        its weights.
         """
         solver = self._solvers.get(name)
         if solver is None:
@@ -126,13 +131,8 @@ class Reconstruction:
         return solved[:, channel_entries(self._orders[unit][:width].argsort(), per_channel)]
 
 
-def channel_entries(channels: Tensor, repeat: int) -> Tensor:
-    """Where the channels' entries are along a dimension with `repeat` entries per channel, in the channels' order."""
-    return (channels[:, None] * repeat + torch.arange(repeat, device=channels.device)).flatten()
-
-
 def _by_importance(unit: Unit, parameters: dict[str, nn.Parameter]) -> Tensor:
-    """The unit's channels by falling L1 norm of their consumer weights: int64 (channels,)."""
+    """Channel indices of a unit by falling L1 norm of their consumer weights: int64 (channels,)."""
     norms = [
         parameters[part.tensor].detach().abs().transpose(0, part.dim).reshape(unit.upper_bound, -1).sum(1)
         for part in unit.slices
@@ -155,14 +155,14 @@ def _grams(
         for name, layer in layers.items()
     }
 
-    def listen(name: str, layer: nn.Conv2d | nn.Linear) -> torch.utils.hooks.RemovableHandle:
+    def hook(name: str, layer: nn.Conv2d | nn.Linear) -> torch.utils.hooks.RemovableHandle:
         def add(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             rows = input_rows(layer, inputs[0], positions, draw).double()
             grams[name].addmm_(rows.T, rows)
 
         return layer.register_forward_pre_hook(add)
 
-    handles = [listen(name, layer) for name, layer in layers.items()]
+    handles = [hook(name, layer) for name, layer in layers.items()]
     try:
         model.eval()
         for images, _ in batches:
@@ -174,9 +174,10 @@ def _grams(
 
 
 def _factorise(gram: Tensor, weight: Tensor) -> _Solver:
-    """Gram matrix and dense weight (outputs, columns), columns by falling importance -> solver for every width.
+    """A solver from the Gram matrix (columns, columns) and the dense weight (outputs, columns).
 
-    The ridge pulls towards the dense weights, not towards zero: inputs that were never seen alive keep theirs.
+    Columns of both are ordered by falling importance. The ridge enters both sides of the normal equations, so it pulls
+    towards the dense weights and not towards zero: columns whose input was always zero keep their weights.
     """
     ridge = RIDGE * float(gram.diagonal().mean()) or 1.0
     factor = torch.linalg.cholesky(gram + ridge * torch.eye(len(gram), dtype=gram.dtype, device=gram.device))

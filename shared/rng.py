@@ -1,7 +1,7 @@
 """Random generators that are a pure function of (seed, purpose, index).
 
-Nothing in the suite draws from a generator whose state depends on what ran before, so a run can stop at any iteration
-and go on with the same outcome, and two methods with one seed see the same batches.
+No generator's state depends on what ran before. So a run that was stopped resumes with the same outcome, and two
+methods with the same seed see the same batches.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 
 
 def derived_seed(seed: int, purpose: str, index: int = 0) -> int:
-    """A 63-bit seed from (seed, purpose, index), well mixed even for neighbouring indices."""
+    """A 63-bit seed from (seed, purpose, index). Neighbouring indices give unrelated seeds."""
     digest = hashlib.blake2b(f"{seed}/{purpose}/{index}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
@@ -33,15 +33,15 @@ def numpy_generator(seed: int, purpose: str, index: int = 0) -> np.random.Genera
 
 @contextlib.contextmanager
 def forked(seed: int, purpose: str, index: int = 0) -> Iterator[None]:
-    """Run code that knows only global generators (dropout, stable-baselines3) in a seeded fork of them.
+    """Seed the global generators of torch, numpy and random inside a `with` block, and restore them after it.
 
-    The states of torch, numpy and random are put back on leaving, also after an error.
+    For code that draws from global generators alone, such as dropout and stable-baselines3.
     """
     value = derived_seed(seed, purpose, index)
     numpy_state, python_state = np.random.get_state(), random.getstate()
-    # of the GPU that this process computes on, if it does: asking for the others' states would take hold of them all
-    used = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=used):
+    # Only the GPU that this process computes on: reading the state of another GPU would allocate memory there.
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
         torch.manual_seed(value)
         np.random.seed(value % 2**32)
         random.seed(value)

@@ -1,4 +1,4 @@
-"""Training and evaluating, the same for every method: loss, step, batch-norm recalibration, score."""
+"""Training and evaluation, the same for every method: loss, training step, batch-norm recalibration, score."""
 
 from __future__ import annotations
 
@@ -16,63 +16,71 @@ from shared.objective import Objective
 from shared.protocol import Protocol
 
 Teacher = Callable[[int, Tensor], Tensor]  # (batch index, images) -> logits of the dense network, (batch, classes, …)
-EVALUATION_BATCH = 500  # images, fewer where they are large
-EVALUATION_PIXELS = 4 * 2**20  # of a batch
+EVALUATION_BATCH = 500  # images at once, where EVALUATION_PIXELS allows
+EVALUATION_PIXELS = 4 * 2**20  # at most in a batch: large images would fill the memory
 
 
 def distillation_loss(logits: Tensor, teacher: Tensor, labels: Tensor, share: float, objective: Objective) -> Tensor:
-    """share · mean squared difference of raw logits + (1 - share) · loss of the task.
+    """share · mean squared difference of the logits + (1 - share) · loss of the task.
 
-    logits and teacher (batch, classes), labels (batch,), all three with (h, w) behind where pixels have labels. The
-    distillation term is that of Ba and Caruana (2014), mean over batch, classes and pixels (ignored ones too), no
-    temperature, as the published code of ECC (CVPR 2019) weighs it.
+    logits and teacher: (batch, classes), labels: (batch,); with labels per pixel each has (h, w) appended. The first
+    term is the distillation of Ba and Caruana (2014): mean over batch, classes and pixels (ignored ones too), without a
+    temperature. The published code of ECC (CVPR 2019) adds the two terms like this.
     """
     return share * F.mse_loss(logits, teacher) + (1.0 - share) * objective.loss(logits, labels)
 
 
 def make_optimizer(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.Adam:
-    """Adam with default betas and coupled weight decay on all parameters (ECC paper, section 4.1), one fused kernel
-    per step.
+    """Adam with default betas and coupled weight decay on all parameters (ECC paper, section 4.1).
+
+    It runs as one fused kernel per step.
     """
     return torch.optim.Adam(model.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
 
 
 def train_mode(model: nn.Module) -> None:
-    """Training mode with dropout off: batch norm uses the batch, and the student sees what the teacher saw."""
+    """Training mode but with dropout off: batch norm uses the batch's statistics, and no activations are dropped.
+
+    The teacher's logits are without dropout, so the student's have to be as well.
+    """
     if not model.training:
         model.train()
-    for module in model.modules():  # also in a model that comes in training mode
+    for module in model.modules():  # even if `model` was in training mode already: dropout may be on in it
         if isinstance(module, nn.modules.dropout._DropoutNd):
             module.training = False
 
 
 def training_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> State:
-    """Weights, statistics and moments, for a checkpoint."""
+    """Weights, batch-norm statistics and the optimiser's moments, for a checkpoint."""
     moments = {name: dict(optimizer.state.get(parameter, {})) for name, parameter in model.named_parameters()}
     return {"model": dict(model.state_dict()), "moments": moments}
 
 
 def restore_training(model: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> None:
-    """Put back what `training_state` gave, on the model's device; it has the same tensors by name and shape."""
+    """Load a `training_state` of the same tensors, by name and shape, onto the model's device."""
     model.load_state_dict(state["model"])
     for name, parameter in model.named_parameters():
-        for key, kept in state["moments"][name].items():
-            # in the parameter's own memory format, which the fused kernel takes for granted
-            like = parameter if kept.shape == parameter.shape else kept
-            entry = torch.empty_like(like, device=parameter.device)  # the count of steps too, as the fused kernel wants
-            optimizer.state[parameter][key] = entry.copy_(kept)
+        for key, saved in state["moments"][name].items():
+            # The fused kernel assumes that moments have the parameter's memory format, and all be on its device, the
+            # count of steps as well.
+            like = parameter if saved.shape == parameter.shape else saved
+            entry = torch.empty_like(like, device=parameter.device)
+            optimizer.state[parameter][key] = entry.copy_(saved)
 
 
 class Trainer:
-    """A model with its optimiser; `step()` is one training iteration, paid from the ledger.
+    """A model with its optimiser; each `step()` is one training iteration and is counted in the ledger.
 
-    Model, batches and the teacher's logits are on the device of `computing`.
+    The ledger's count is the index of the batch, so every method sees the same batches in the same order. Model,
+    batches and the teacher's logits are on the device of `computing`.
 
-    The ledger's count is the index of the batch, so every method sees the same batches in the same order. `schedule`
-    maps the share of the ledger that is spent (0..1) to a factor on the learning rate; None keeps it constant.
+    first_batch: index of the batch at the ledger's count 0. schedule: maps the spent share of the ledger (0..1) to a
+    factor on the learning rate; None keeps it constant.
     """
 
-    paying: Trainer | None = None  # of the whole process: whose optimiser takes the step that the ledger has counted
+    # The trainer, if any, whose optimiser is inside a step that the ledger has counted; one for the whole process.
+    # The harness hooks every optimiser of the process and tells by this the steps that no ledger has counted.
+    paying: Trainer | None = None
 
     def __init__(
         self,
@@ -93,7 +101,7 @@ class Trainer:
         self._first_batch, self._schedule = first_batch, schedule
 
     def step(self) -> Tensor:
-        """One optimiser step on the next batch; returns the loss (0-dim, detached, not synchronised).
+        """Take one optimiser step on the next batch and return the loss (0-dim, detached, not synchronised).
 
         Raises BudgetExhausted when the ledger has no iteration left.
         """
@@ -121,37 +129,39 @@ class Trainer:
         return loss.detach()
 
     def state(self) -> State:
-        """Weights, statistics and moments, for a checkpoint."""
+        """Weights, batch-norm statistics and the optimiser's moments, for a checkpoint."""
         return training_state(self.model, self.optimizer)
 
     def restore(self, state: State) -> None:
-        """Go on from what `state()` gave; the model has the same tensors by name and shape."""
+        """Load what `state()` returned; the model must have the same tensors, by name and shape."""
         restore_training(self.model, self.optimizer, state)
 
 
 def evaluation_batch(split: Images) -> int:
-    """How many images of `split` go through a network at once where nothing is trained."""
+    """Number of images of `split` per batch in evaluation."""
     _, height, width = split.image_shape
     return max(1, min(EVALUATION_BATCH, EVALUATION_PIXELS // (height * width)))
 
 
 @torch.no_grad()
 def score(model: nn.Module, split: Images, limit: int | None = None) -> float:
-    """Score in 0..1, the one that the data set names, of `model` in evaluation mode on the first `limit` images."""
+    """Score of `model`, 0..1, in evaluation mode on the first `limit` images (None: all) of `split`.
+
+    The data set's objective says which score: top-1 accuracy or mean IoU.
+    """
     model.eval()
     batches = split.batches(evaluation_batch(split), limit)
-    none = torch.zeros((), dtype=torch.int64)  # a float would round the counts of many pixels
+    none = torch.zeros((), dtype=torch.int64)  # float32 can't count beyond 2^24 pixels
     confusion = sum((split.objective.confusion(model(images), labels) for images, labels in batches), none)
     return split.objective.score(confusion)
 
 
 @torch.no_grad()
 def recalibrate_batch_norm(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> int:
-    """Replace batch norm's running statistics by their plain average over `batches`; returns the number of images
-    seen.
+    """Replace batch norm's running statistics by their plain mean over `batches`; return the number of images.
 
-    Running statistics lag behind the last removals; averaging anew is what makes accuracy before fine-tuning
-    comparable between methods.
+    Running statistics lag behind the last removals. Recalibration makes the accuracy before fine-tuning comparable
+    between methods.
     """
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
@@ -159,12 +169,12 @@ def recalibrate_batch_norm(model: nn.Module, batches: Iterable[tuple[Tensor, Ten
         norm.reset_running_stats()
         norm.momentum = None  # cumulative average
     train_mode(model)
-    seen = 0
+    count = 0
     for images, _ in batches:
         if norms:
             model(images)
-        seen += len(images)
+        count += len(images)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     model.eval()
-    return seen
+    return count

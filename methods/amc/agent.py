@@ -1,4 +1,4 @@
-"""AMC's agent: stable-baselines3's DDPG with the five things that AMC does differently.
+"""AMC's agent: stable-baselines3's DDPG with the five changes that AMC makes to it.
 
 He et al., "AMC: AutoML for Model Compression and Acceleration on Mobile Devices", ECCV 2018, section 3; settings of its
 published code, mit-han-lab/amc. DDPG: Lillicrap et al., arXiv 1509.02971.
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 from stable_baselines3 import DDPG
 from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
@@ -21,41 +22,42 @@ from stable_baselines3.common.vec_env import VecNormalize
 from methods.amc.env import PruningEnv
 
 ACTOR_LEARNING_RATE, CRITIC_LEARNING_RATE = 1e-4, 1e-3
-HIDDEN = (300, 300)
-BATCH_SIZE = 64
-TAU = 0.01  # share of the new weights that enters the target networks per update
-REMEMBERED_EPISODES = 100
-FIRST_SIGMA, LAST_SIGMA = 0.5, 0.02
-BASELINE_RATE = 0.5
+HIDDEN = (300, 300)  # hidden layers of actor and critic
+BATCH_SIZE = 64  # transitions per update
+TAU = 0.01  # Polyak update: target network = 0.99 * itself + 0.01 * the trained one
+REPLAY_BUFFER_EPISODES = 100  # capacity of the replay buffer
+FIRST_SIGMA, LAST_SIGMA = 0.5, 0.02  # exploration noise, when learning starts and in the last episode
+BASELINE_RATE = 0.5  # weight of the newest batch in the reward baseline, a moving average
 
 
 def warm_up_episodes(episodes: int) -> int:
-    """Episodes of uniform random actions before learning: a quarter and one more, AMC's 101 of 400."""
+    """Warm-up: episodes of uniform random actions before learning, a quarter of all plus one, as AMC's 101 of 400."""
     return min(episodes, episodes // 4 + 1)
 
 
 def sigma(learning_episode: int, learning_episodes: int) -> float:
-    """Width of the exploration noise in learning episode 1, 2, …: exponential, `LAST_SIGMA` in the last one.
+    """Standard deviation of the exploration noise in learning episode 1, 2, …: decays exponentially to `LAST_SIGMA`.
 
-    AMC's published code shrinks it by 0.95 per episode, whatever their number; here exploration ends with the search.
+    AMC's published code multiplies it by 0.95 per episode, however many there are. Here it decays until the last one.
     """
     return float(FIRST_SIGMA * (LAST_SIGMA / FIRST_SIGMA) ** (learning_episode / learning_episodes))
 
 
 def truncated_normal(mean: float, deviation: float, uniform: float) -> float:
-    """The normal distribution restricted to 0..1 at its quantile `uniform`; mean within 0..1.
+    """Quantile `uniform` of the normal distribution truncated to 0..1; mean within 0..1.
 
-    Restricting redraws what falls outside; clipping would pile it up on 0 and 1.
+    Truncation amounts to redrawing values outside. Clipping would put their whole probability on 0 and 1.
     """
-    # the mean lies inside, so neither tail swallows the other's digits
+    # Differences of ndtr are accurate here: the mean is within the bounds, so they don't lie in the same tail.
     low, high = ndtr((0.0 - mean) / deviation), ndtr((1.0 - mean) / deviation)
     return float(np.clip(mean + deviation * ndtri(low + uniform * (high - low)), 0.0, 1.0))
 
 
 class EpisodeRewardBuffer(ReplayBuffer):
-    """Every transition of an episode gets its final reward, and sampled rewards are relative to a moving baseline.
+    """A replay buffer that gives every transition the final reward of its episode and subtracts a baseline.
 
-    The baseline is the exponential mean of sampled batches' mean rewards. episode_steps: length of every episode.
+    The baseline is the exponential moving average of the mean rewards of sampled batches. It is subtracted from samples
+    only; the buffer keeps the rewards. episode_steps: length of every episode.
     """
 
     def __init__(self, *arguments: Any, episode_steps: int, **options: Any) -> None:
@@ -74,7 +76,7 @@ class EpisodeRewardBuffer(ReplayBuffer):
     ) -> None:
         super().add(obs, next_obs, action, reward, done, infos)
         if done.any():
-            # where the buffer has begun anew these are negative, which counts from its end
+            # Just after the buffer wrapped around, some indices are negative and so count from its end, as they should.
             self.rewards[self.pos - 1 - np.arange(self.episode_steps)] = reward
 
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> ReplayBufferSamples:
@@ -85,10 +87,15 @@ class EpisodeRewardBuffer(ReplayBuffer):
 
 
 class Agent(DDPG):
-    """DDPG as AMC sets it: two learning rates, truncated-normal exploration in the action's own range, pure warm-up,
-    final rewards on every transition and a moving baseline (the last two through `EpisodeRewardBuffer`).
+    """DDPG with AMC's five changes.
 
-    Builds and learns with global generators, so both belong into one seeded fork of them.
+    1. Actor and critic have different learning rates.
+    2. Exploration noise is a truncated normal distribution around the actor's choice, within the action's range.
+    3. Warm-up actions are uniform, without noise added.
+    4. Every transition gets its episode's final reward (`EpisodeRewardBuffer`).
+    5. Rewards are relative to a moving baseline (the same).
+
+    stable-baselines3 draws from global generators: construct the agent and run `search` within one `rng.forked`.
     """
 
     replay_buffer: EpisodeRewardBuffer
@@ -99,28 +106,30 @@ class Agent(DDPG):
         super().__init__(
             "MlpPolicy",
             env,
-            learning_rate=CRITIC_LEARNING_RATE,  # see _update_learning_rate
-            buffer_size=REMEMBERED_EPISODES * self.steps,
+            learning_rate=CRITIC_LEARNING_RATE,  # replaced by two rates, see _update_learning_rate
+            buffer_size=REPLAY_BUFFER_EPISODES * self.steps,
             learning_starts=self.warm_up * self.steps,
             batch_size=BATCH_SIZE,
             tau=TAU,
-            gamma=1.0,
+            gamma=1.0,  # no discount, as in AMC
             train_freq=(1, "episode"),
             gradient_steps=-1,  # as many updates as the episode had steps
-            action_noise=None,
+            action_noise=None,  # see _sample_action
             replay_buffer_class=EpisodeRewardBuffer,
             replay_buffer_kwargs={"episode_steps": self.steps},
-            # fused: a third less time per update, same formula
+            # The fused kernel is the same formula in a third less time per update.
             policy_kwargs={"net_arch": list(hidden), "optimizer_kwargs": {"fused": True}},
             device="cpu",
         )
 
     def search(self) -> None:
-        """Play all episodes; the environment keeps what they found."""
+        """Play all episodes. The environment's `history` and `best` hold the results."""
+        # Unless it is given a logger, stable-baselines3 creates one with a folder in the system's temporary folder.
+        self.set_logger(Logger(folder=None, output_formats=[]))
         self.learn(self.episodes * self.steps, log_interval=None)  # type: ignore[arg-type]
 
     def _update_learning_rate(self, optimizers: list[torch.optim.Optimizer] | torch.optim.Optimizer) -> None:
-        # DDPG.train hands over (actor, critic) before every round and would give both the same rate
+        # DDPG.train calls this with (actor, critic) before every round of updates, to set both to one rate.
         assert isinstance(optimizers, list)
         for optimizer, rate in zip(optimizers, (ACTOR_LEARNING_RATE, CRITIC_LEARNING_RATE), strict=True):
             for group in optimizer.param_groups:
@@ -139,5 +148,6 @@ class Agent(DDPG):
             deviation = sigma(learning_episode, self.episodes - self.warm_up)
             share = truncated_normal(float(np.clip(mean.item(), 0.0, 1.0)), deviation, uniform)
         action = np.full((1, 1), share, dtype=np.float32)
-        # the buffer holds the agent's own choice, as AMC's does; the environment's bound shows in the next observation
+        # The buffer gets the agent's own choice, as in AMC; the environment may clip it. The next observation has the
+        # width that resulted.
         return action, self.policy.scale_action(action)

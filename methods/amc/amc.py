@@ -1,8 +1,8 @@
 """AMC: channel pruning by reinforcement learning, under an energy budget and in stages.
 
 He, Lin, Liu, Wang, Li, Han, "AMC: AutoML for Model Compression and Acceleration on Mobile Devices", ECCV 2018. The
-ECC paper (CVPR 2019, section 4.1) compares with it under an energy model: 400 episodes and four rounds of pruning and
-training that share the iterations. Where it gives no detail the choice is named at its line.
+ECC paper (CVPR 2019, section 4.1) compares with it under an energy model: 400 episodes, and four rounds of pruning and
+training that share the iterations. A comment marks each choice on which that paper gives no detail.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from typing import Any, ClassVar, NamedTuple
 from torch import nn
 
 from methods.amc.env import PruningEnv, Strategy
-from methods.contract import Infeasible, Method, Outcome, Properties, Task
+from methods.contract import Method, Outcome, Properties, Task
 from shared.bounded_widths import BoundedWidths, lower_bounds
 from shared.candidates import Candidates, at_widths
 from shared.checkpoints import State
-from shared.energy.budget import BudgetTooSmallError
 from shared.networks import Structure, structure
 from shared.protocol import Protocol
 from shared.reconstruction import calibration_batches
@@ -27,26 +26,26 @@ from shared.training import Trainer
 
 
 class Search(NamedTuple):
-    """What a stage's episodes found. skipped: layers that are not reconstructed."""
+    """The result of a stage's episodes."""
 
-    budget: float
+    budget: float  # of the stage
     best: Strategy
-    history: Sequence[Strategy]
-    skipped: Sequence[str]
+    history: Sequence[Strategy]  # one per episode
+    skipped: Sequence[str]  # layers that are not reconstructed
 
     @classmethod
-    def restored(cls, kept: list[Any]) -> Search:
-        """From a checkpoint, which has lists for tuples."""
-        budget, best, history, skipped = kept
-        found = [Strategy(reward, tuple(widths), energy) for reward, widths, energy in [best, *history]]
-        return cls(budget, found[0], found[1:], skipped)
+    def restored(cls, values: list[Any]) -> Search:
+        """The search that a checkpoint holds, where tuples have become lists."""
+        budget, best, history, skipped = values
+        strategies = [Strategy(reward, tuple(widths), energy) for reward, widths, energy in [best, *history]]
+        return cls(budget, strategies[0], strategies[1:], skipped)
 
 
 @dataclass(frozen=True)
 class AMC(Method):
-    """DDPG chooses the widths, least squares repairs the consumers, training follows; once per stage.
+    """In each stage DDPG searches for widths, least squares reconstructs the consumers, and training follows.
 
-    hidden: sizes of the agent's layers.
+    hidden: sizes of the hidden layers of actor and critic.
     """
 
     hidden: tuple[int, ...] = (300, 300)
@@ -67,44 +66,43 @@ class AMC(Method):
         """
         protocol = task.protocol
         lower = lower_bounds(task.structure.upper_bounds)
-        try:  # before anything is spent; the stages before the last one have larger budgets
-            BoundedWidths(task.energy, task.budget, lower=lower, upper=task.structure.upper_bounds)
-        except BudgetTooSmallError as error:
-            raise Infeasible(str(error)) from error
+        # Raises Infeasible before anything is spent; the stages before the last one have larger budgets.
+        BoundedWidths(task.energy, task.budget, lower=lower, upper=task.structure.upper_bounds)
 
         stages = _stages(protocol)
         model = task.copy_of_dense()
         searches: list[Search] = []
-        if kept := task.saved("stages"):  # a run that was stopped, after the last of these searches
-            searches = [Search.restored(search) for search in kept["searches"]]
+        if checkpoint := task.saved("stages"):  # the run was stopped in the training after the last of these searches
+            searches = [Search.restored(search) for search in checkpoint["searches"]]
             model = at_widths(task.network, task.structure, searches[-1].best.widths)
             trainer = task.trainer(model)
-            trainer.restore(kept["trainer"])
+            trainer.restore(checkpoint["trainer"])
             _train(task, trainer, searches, stages)
         for stage in range(len(searches), stages):
             candidates = self._candidates(task, model, stage)
             searches.append(self._search(task, candidates, stage, stages))
-            # The best strategy seen, not the last policy's. Whatever it leaves of the budget stays unused.
+            # The best strategy of all episodes, not the last policy's. What it leaves of the budget stays unused.
             model = candidates.cut(searches[-1].best.widths)
             _train(task, task.trainer(model), searches, stages)
         return Outcome(model, _notes(task, searches), _trace(searches))
 
     def search_samples(self, protocol: Protocol, structure: Structure) -> int:
-        """Images of all episodes and of every stage's calibration."""
+        """Search images of all episodes, and the calibration's images of every stage."""
         calibration = calibration_batches(protocol.batch_size) * protocol.batch_size
         return protocol.episodes * protocol.search_images + _stages(protocol) * calibration
 
     def _candidates(self, task: Task, model: nn.Module, stage: int) -> Candidates:
-        """Calibrated on the network that the stage starts from."""
-        table = structure(model) if stage else task.structure
+        """Pruned versions of the network that the stage starts from."""
+        units = structure(model) if stage else task.structure
         batches = task.calibration_batches(calibration_batches(task.protocol.batch_size))
-        return Candidates(model, table, batches, task.generator("reconstruction", stage))
+        return Candidates(model, units, batches, task.generator("reconstruction", stage))
 
     def _search(self, task: Task, candidates: Candidates, stage: int, stages: int) -> Search:
-        """Play the stage's episodes."""
-        from methods.amc.agent import Agent  # stable-baselines3 takes its time to import
+        """Run the stage's search."""
+        from methods.amc.agent import Agent  # here, since stable-baselines3 is slow to import
 
-        # The ECC paper does not tell the stages' budgets; equal factors, as the AMC paper's densities suggest.
+        # The ECC paper does not give the stages' budgets. Here each stage lowers the energy by the same factor, as the
+        # AMC paper's densities suggest: to 0.5 in two stages by way of 0.707.
         stages_left = stages - 1 - stage
         budget = task.budget * (task.dense_energy / task.budget) ** (stages_left / stages)
         env = PruningEnv(
@@ -112,7 +110,7 @@ class AMC(Method):
             task.energy,
             budget,
             reward=lambda widths: task.search_accuracy(candidates.at(widths)),
-            lower=lower_bounds(task.structure.upper_bounds),  # of the dense widths in every stage
+            lower=lower_bounds(task.structure.upper_bounds),  # of the dense widths, in every stage
         )
         with forked(task.seed, "amc", stage):
             Agent(env, episodes=_share(task.protocol.episodes, stages, stage), hidden=self.hidden).search()
@@ -120,17 +118,17 @@ class AMC(Method):
 
 
 def _stages(protocol: Protocol) -> int:
-    """No stage without an episode."""
+    """Number of stages: the protocol's, but each has at least one episode."""
     return min(protocol.stages, protocol.episodes)
 
 
 def _share(total: int, stages: int, stage: int) -> int:
-    """An equal share of `total`; the last stage takes the remainder too."""
+    """The stage's share of `total`: an equal one; the last stage gets the remainder as well."""
     return total // stages + (total % stages if stage == stages - 1 else 0)
 
 
 def _train(task: Task, trainer: Trainer, searches: list[Search], stages: int) -> None:
-    """Train to the end of the stage that the last search began; a stopped run goes on in here."""
+    """Train to the end of the last search's stage, from wherever the ledger stands: a stopped run resumes here."""
 
     def state() -> State:
         return {"searches": searches, "trainer": trainer.state()}
@@ -143,7 +141,7 @@ def _train(task: Task, trainer: Trainer, searches: list[Search], stages: int) ->
 
 
 def _notes(task: Task, searches: list[Search]) -> dict[str, object]:
-    """Facts for the record; lists have one entry per stage, but for the layers that the last one skipped."""
+    """Facts for the record. Lists have an entry per stage, except for the layers that the last stage skipped."""
     last = searches[-1]
     return {
         "episodes": [len(search.history) for search in searches],
@@ -158,10 +156,10 @@ def _notes(task: Task, searches: list[Search]) -> dict[str, object]:
 
 
 def _trace(searches: list[Search]) -> dict[str, list[object]]:
-    """One entry per episode."""
-    rows = [(stage, found) for stage, search in enumerate(searches) for found in search.history]
+    """Columns with one entry per episode."""
+    rows = [(stage, strategy) for stage, search in enumerate(searches) for strategy in search.history]
     return {
         "stage": [stage for stage, _ in rows],
-        "reward": [found.reward for _, found in rows],
-        "energy": [found.energy for _, found in rows],
+        "reward": [strategy.reward for _, strategy in rows],
+        "energy": [strategy.energy for _, strategy in rows],
     }

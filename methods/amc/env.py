@@ -1,8 +1,8 @@
 """The Markov decision process of AMC with joules in place of multiply-adds.
 
 He, Lin, Liu, Wang, Li, Han, "AMC: AutoML for Model Compression and Acceleration on Mobile Devices", ECCV 2018,
-section 3. An episode visits the prunable units from the input to the output; an action is the share of the unit's
-channels to keep.
+section 3. An episode visits the prunable units from input to output; an action is the share of a unit's channels to
+keep.
 """
 
 from __future__ import annotations
@@ -17,53 +17,53 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
-from methods.contract import Infeasible
 from shared.bounded_widths import BoundedWidths, WidthEnergy, lower_bounds
-from shared.energy.budget import BudgetTooSmallError
 from shared.networks import Operation, Structure
 
 Observation = NDArray[np.float32]
 
 FEATURES = (
-    *("index", "outputs", "channels", "height", "width", "stride", "kernel"),  # of the layer
-    *("energy", "reduced", "rest", "action"),
+    *("index", "outputs", "channels", "height", "width", "stride", "kernel"),  # of the layer that reads the unit
+    *("energy", "reduced", "rest", "action"),  # see PruningEnv
 )
 _ENERGY, _REDUCED, _REST, _ACTION = 7, 8, 9, 10
 
 
 class Strategy(NamedTuple):
-    """What one episode found."""
+    """The result of one episode."""
 
-    reward: float
-    widths: tuple[int, ...]
-    energy: float
+    reward: float  # of the pruned network: its score
+    widths: tuple[int, ...]  # the chosen ones, one per unit
+    energy: float  # Ê of the widths
 
 
 class PruningEnv(gymnasium.Env[Observation, Observation]):
-    """Chooses the width of every unit in turn; no episode ends above the budget.
+    """Decides the width of one unit per step; no episode ends above the budget.
 
-    structure: units and operations of the network to prune. energy: widths (n, units) or (units,) -> Ê per image,
-    not falling when a width grows. reward: the widths of a finished episode -> a number, the accuracy of the pruned
-    network. lower: smallest widths, by default a fifth of the dense ones, rounded up.
+    structure: units and operations of the network to prune.
+    energy: widths (n, units) or (units,) -> Ê per image. It must not fall when a width grows.
+    reward: widths of a finished episode -> reward, the score of the pruned network.
+    lower: smallest widths, by default a fifth of the dense ones, rounded up.
 
-    Observation: Box(0, 1, (11,)), `FEATURES` of the paper's section 3.1 for the layer that reads the unit. Index,
-    channel counts, map, stride, kernel and the layer's dense energy (the first unit's includes the layer that makes it)
-    are scaled to 0..1 over the units, 0 where all agree. `reduced` is what the widths decided so far save with all
-    others dense, `rest` what the later layers use in the dense network, both as shares of its energy; `action` is the
-    share of channels that the previous unit kept after rounding and bounding, 1 at first.
+    Observation: Box(0, 1, (11,)), the `FEATURES` of the paper's section 3.1 for the layer that reads the unit.
+    - index to kernel, and the layer's dense `energy` (the first unit's includes the layer that produces it), are scaled
+      to 0..1 over the units; 0 where all units agree.
+    - `reduced`: the energy that the widths decided so far save with all others dense, as a share of the dense energy.
+    - `rest`: the energy of all later layers in the dense network, as a share of the dense energy.
+    - `action`: the share of its channels that the previous unit got, after rounding and clipping; 1 at first.
 
-    Action: Box(0, 1, (1,)), the share of the unit's channels to keep. It becomes the nearest whole width, at least the
-    lower bound and at most the largest width with which all later units at their lower bounds meet the budget.
+    Action: Box(0, 1, (1,)), the share of the unit's channels to keep. It becomes the nearest whole width, clipped to
+    the lower bound and to the largest width with which all later units, at their lower bounds, meet the budget.
 
-    Rewards are 0 up to the last step and `reward(widths)` there; episodes terminate and are never truncated. The best
-    strategy stays in `best`, all of them in `history`.
+    Reward: 0 until the last step, `reward(widths)` there. Episodes terminate and are never truncated. `best` is the
+    strategy with the largest reward, `history` has one per episode.
 
     Raises Infeasible when the lower bounds are above the budget.
 
         network = build("mobilenet", width_multiplier=0.25, num_classes=10, in_channels=1, input_size=28)
-        table = structure(network)
-        energy = lambda widths: energy_model(table.positions(widths))
-        env = PruningEnv(table, energy, budget, reward=lambda widths: sum(widths) / sum(table.upper_bounds))
+        units = structure(network)
+        energy = lambda widths: energy_model(units.positions(widths))
+        env = PruningEnv(units, energy, budget, reward=lambda widths: sum(widths) / sum(units.upper_bounds))
         gymnasium.utils.env_checker.check_env(env)
     """
 
@@ -79,15 +79,12 @@ class PruningEnv(gymnasium.Env[Observation, Observation]):
         self.observation_space = spaces.Box(0.0, 1.0, (len(FEATURES),), np.float32)
         self.action_space = spaces.Box(0.0, 1.0, (1,), np.float32)
         self.upper, self.budget = structure.upper_bounds, budget
-        try:
-            self._bounds = BoundedWidths(
-                energy, budget, lower=lower_bounds(self.upper) if lower is None else lower, upper=self.upper
-            )
-        except BudgetTooSmallError as error:
-            raise Infeasible(str(error)) from error
+        self._bounds = BoundedWidths(
+            energy, budget, lower=lower_bounds(self.upper) if lower is None else lower, upper=self.upper
+        )
         self._reward = reward
         self._dense_energy = self._bounds.energy(self.upper)
-        self._table = _static_features(structure, energy)
+        self._features = _static_features(structure, energy)
         self._widths: list[int] = []
         self._finished = True
         self.history: list[Strategy] = []
@@ -95,7 +92,7 @@ class PruningEnv(gymnasium.Env[Observation, Observation]):
     @property
     def best(self) -> Strategy:
         """The strategy with the largest reward so far, the first among equals."""
-        return max(self.history, key=lambda found: found.reward)
+        return max(self.history, key=lambda strategy: strategy.reward)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -106,7 +103,7 @@ class PruningEnv(gymnasium.Env[Observation, Observation]):
         return self._observe(), {}
 
     def step(self, action: Observation) -> tuple[Observation, SupportsFloat, bool, bool, dict[str, Any]]:
-        """Decide the next unit; the last one's step carries the reward and `widths` and `energy` in its info."""
+        """Decide the next unit. The last step returns the reward, and `widths` and `energy` in its info."""
         if self._finished:
             raise gymnasium.error.ResetNeeded("expected a running episode, got a step after its end; try reset() first")
         self._widths.append(self._bounds.width(self._widths, float(np.asarray(action).item())))
@@ -114,15 +111,15 @@ class PruningEnv(gymnasium.Env[Observation, Observation]):
             return self._observe(), 0.0, False, False, {}
         self._finished = True
         widths = tuple(self._widths)
-        found = Strategy(float(self._reward(widths)), widths, self._bounds.energy(widths))
-        self.history.append(found)
-        info = {"widths": widths, "energy": found.energy}
-        return self._observe(), found.reward, True, False, info
+        strategy = Strategy(float(self._reward(widths)), widths, self._bounds.energy(widths))
+        self.history.append(strategy)
+        info = {"widths": widths, "energy": strategy.energy}
+        return self._observe(), strategy.reward, True, False, info
 
     def _observe(self) -> Observation:
-        """Features of the unit to decide, after the last step those of the last unit."""
+        """Features of the unit to decide; after the last step, of the last unit."""
         decided = len(self._widths)
-        row = self._table[min(decided, len(self.upper) - 1)].copy()
+        row = self._features[min(decided, len(self.upper) - 1)].copy()
         if decided:
             now = self._bounds.energy([*self._widths, *self.upper[decided:]])
             row[_REDUCED] = (self._dense_energy - now) / self._dense_energy
@@ -131,12 +128,13 @@ class PruningEnv(gymnasium.Env[Observation, Observation]):
 
 
 def _static_features(structure: Structure, energy: WidthEnergy) -> NDArray[np.float64]:
-    """What the widths don't change, (units, features), with `reduced` and `action` as before the first step."""
+    """The features that decisions don't change, (units, features); `reduced` and `action` as before the first step."""
     units = len(structure.units)
-    # Row u has the first u units at zero: what is left are the layers from unit u's consumer on, and the constant.
-    switched = torch.tensor(structure.upper_bounds, dtype=torch.float64) * torch.ones(units + 1, units).triu()
-    spent = _array(energy(switched))
-    layers, rest = spent[:-1] - spent[1:], spent[1:] - spent[-1]
+    # Row u has the first u units at width 0. Its energy is that of the layers from unit u's consumer on, plus the
+    # constant; the difference to the next row is the energy of one layer.
+    rows = torch.tensor(structure.upper_bounds, dtype=torch.float64) * torch.ones(units + 1, units).triu()
+    remaining = _array(energy(rows))
+    layers, rest = remaining[:-1] - remaining[1:], remaining[1:] - remaining[-1]
     table = np.zeros((units, len(FEATURES)))
     for index, (unit, layer) in enumerate(zip(structure.units, _consumers(structure), strict=True)):
         linear = layer.kind == "linear"
@@ -151,7 +149,7 @@ def _static_features(structure: Structure, energy: WidthEnergy) -> NDArray[np.fl
     table[:, _ENERGY] = layers
     low, high = table.min(0), table.max(0)
     table = (table - low) / np.where(high > low, high - low, 1.0)
-    table[:, _REST] = rest / spent[0]
+    table[:, _REST] = rest / remaining[0]
     table[:, _ACTION] = 1.0
     return table
 

@@ -1,4 +1,4 @@
-"""The dense network after the same training as everyone: what the training alone changes."""
+"""The dense network after the same training as every method: what training alone changes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from methods.contract import Method, Outcome, Task, spend_remaining
 
 
 class Dense(Method):
-    """Trains the dense network and removes nothing; the budget does not bind."""
+    """Trains the dense network and removes nothing; the budget does not apply."""
 
     name: ClassVar[str] = "dense"
     title: ClassVar[str] = "Dense"

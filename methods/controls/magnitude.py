@@ -1,20 +1,19 @@
-"""Greedy by squared norm per joule, at once: what a search for widths must beat."""
+"""One-shot greedy removal by squared norm per joule: what a search for widths must beat."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from methods.contract import Infeasible, Method, Outcome, Task, spend_remaining
-from shared.energy.budget import BudgetTooSmallError
+from methods.contract import Method, Outcome, Task, spend_remaining
 from shared.energy.greedy import greedy_widths
 from shared.networks import compact, importance, zero_channels
 from shared.networks.ranking import weakest_channels
 
 
 class Magnitude(Method):
-    """Takes the channel with the least squared norm per joule that it saves until the budget holds, then trains.
+    """Removes the channel with the least squared norm per joule saved, until the budget is met; then trains.
 
-    Norms are those of the dense network. One channel of every unit stays.
+    Norms are those of the dense network. Every unit keeps one channel.
     """
 
     name: ClassVar[str] = "magnitude"
@@ -25,16 +24,13 @@ class Magnitude(Method):
         """Cut once, then train. Raises Infeasible when one channel per unit is above the budget."""
         network = task.copy_of_dense()
         norms = importance(network, task.structure)
-        try:
-            widths = greedy_widths(
-                norms,
-                task.structure.upper_bounds,
-                lambda widths: float(task.energy(widths)),
-                lambda widths: task.energy_model.gradient(task.structure.positions(widths))[1:-1],
-                task.budget,
-            )
-        except BudgetTooSmallError as error:
-            raise Infeasible(str(error)) from error
+        widths = greedy_widths(
+            norms,
+            task.structure.upper_bounds,
+            lambda widths: float(task.energy(widths)),
+            lambda widths: task.energy_model.gradient(task.structure.positions(widths))[1:-1],
+            task.budget,
+        )
         zero_channels(network, task.structure, weakest_channels(norms, widths, task.structure.upper_bounds))
         network = compact(network, task.structure)
         spend_remaining(task, task.trainer(network))

@@ -1,13 +1,12 @@
-"""The control for AMC's agent: the same tries and the same judgement, with widths drawn at random."""
+"""The control for AMC's agent: random search with as many networks, the same reconstruction and the same score."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from methods.contract import Infeasible, Method, Outcome, Task, spend_remaining
+from methods.contract import Method, Outcome, Task, spend_remaining
 from shared.bounded_widths import BoundedWidths, lower_bounds
 from shared.candidates import Candidates
-from shared.energy.budget import BudgetTooSmallError
 from shared.networks import Structure
 from shared.protocol import Protocol
 from shared.reconstruction import calibration_batches
@@ -15,9 +14,9 @@ from shared.rng import numpy_generator
 
 
 class Random(Method):
-    """As many random networks as AMC has episodes, pruned, reconstructed and judged as AMC's; the best one is trained.
+    """Prunes, reconstructs and scores as many random networks as AMC has episodes, and trains the best one.
 
-    Widths come from uniform ratios through AMC's bound, unit after unit, in one stage.
+    A width is a uniform random ratio of the unit's channels, clipped by AMC's action bound. There is one stage.
     """
 
     name: ClassVar[str] = "random"
@@ -25,20 +24,17 @@ class Random(Method):
     paper: ClassVar[str] = "Control: what AMC's agent adds to its tries, its bound and its reconstruction"
 
     def run(self, task: Task) -> Outcome:
-        """Draw, judge, take the best, train; spends the ledger exactly.
+        """Score random networks, then train the best one; spends the ledger exactly.
 
         Raises Infeasible when a fifth of every dense width is above the budget.
         """
         protocol, upper = task.protocol, task.structure.upper_bounds
-        try:
-            bounds = BoundedWidths(task.energy, task.budget, lower=lower_bounds(upper), upper=upper)
-        except BudgetTooSmallError as error:
-            raise Infeasible(str(error)) from error
+        bounds = BoundedWidths(task.energy, task.budget, lower=lower_bounds(upper), upper=upper)
         batches = task.calibration_batches(calibration_batches(protocol.batch_size))
         candidates = Candidates(task.copy_of_dense(), task.structure, batches, task.generator("reconstruction"))
         ratios = numpy_generator(task.seed, "random").random((protocol.episodes, len(upper)))
-        kept = task.saved("tries")
-        tries: list[tuple[float, list[int]]] = kept["tries"] if kept else []
+        checkpoint = task.saved("tries")
+        tries: list[tuple[float, list[int]]] = checkpoint["tries"] if checkpoint else []
         for row in ratios[len(tries) :]:
             widths: list[int] = []
             for ratio in row:
@@ -59,6 +55,6 @@ class Random(Method):
         return Outcome(model, notes, {"reward": [reward for reward, _ in tries]})
 
     def search_samples(self, protocol: Protocol, structure: Structure) -> int:
-        """Images of all tries and of the calibration."""
+        """Search images of all tries, and the calibration's images."""
         calibration = calibration_batches(protocol.batch_size) * protocol.batch_size
         return protocol.episodes * protocol.search_images + calibration

@@ -1,4 +1,4 @@
-"""One multiplier for all widths, at once: what choosing widths by unit and removing gradually must beat."""
+"""One-shot uniform pruning: what choosing widths by unit, and removing channels gradually, must beat."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from shared.networks.ranking import weakest_channels
 
 
 class Uniform(Method):
-    """Keeps the same share of every unit's channels, the most important ones, then trains the small network."""
+    """Keeps the same share of every unit's channels, the most important ones, then trains the smaller network."""
 
     name: ClassVar[str] = "uniform"
     title: ClassVar[str] = "Uniform"
     paper: ClassVar[str] = "Control: one width multiplier for all units, at once"
 
     def run(self, task: Task) -> Outcome:
-        """Cut once to the largest multiplier within the budget, then train.
+        """Prune once, to the largest multiplier within the budget, then train.
 
         Raises Infeasible when one channel per unit is above the budget.
         """

@@ -2,8 +2,8 @@
 
 Yang, Zhu, Liu, "ECC: Platform-Independent Energy-Constrained Deep Neural Network Compression via a Bilinear Regression
 Model", CVPR 2019 (arXiv 1812.01803), Algorithms 1 and 2, equations 5 to 12. Names as in the paper: a importances,
-s widths, y and z duals, phi channels kept, alpha and beta step sizes. `methods.ecc.paper` has the literal updates;
-where this file departs from them, the line says so.
+s widths, y and z dual variables, phi numbers of channels kept, alpha and beta step sizes. `methods.ecc.paper` has the
+paper's own updates; comments here mark each departure from them.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ PAPER = (
     "Yang, Zhu, Liu: ECC: Platform-Independent Energy-Constrained Deep Neural Network Compression via a Bilinear "
     "Regression Model. CVPR 2019"
 )
-# Adam's second moments, and with them B, mean little at first: nothing is removed during this share of the iterations,
-# at most during so many.
+# Warm-up: nothing is removed during this share of the iterations, at most during so many. Until then Adam's second
+# moments, and with them the metric B, are averages over too few steps.
 WARM_UP_SHARE, WARM_UP_MOST = 0.05, 100
-LANDING_SHARE = 0.8  # the rest of the iterations trains the network at its final widths
+LANDING_SHARE = 0.8  # of the iterations, by when the budget is met; the rest trains the network at its final widths
 LANDING_TOLERANCE = 0.002  # share of the budget that the last removals may leave unused
-MARGIN = 1e-9  # share of the budget: widths that meet it here meet it whatever the order of summation
-EPSILON = 1e-9  # the paper's 1e-3 sets its speed as well; here the schedule does, so any positive number will do
+MARGIN = 1e-9  # share of the budget that E(s) stays below it, so that sums in another order meet the budget as well
+EPSILON = 1e-9  # any positive number: the paper's 1e-3 also sets the speed of s, which the schedule does here
 
 
-class Widths(NamedTuple):
-    """A point of the s step: s, upper bounds, y and slope = dE/ds, all (units,); energies in the budget's unit."""
+class WidthIterate(NamedTuple):
+    """The iterate that a step of s starts from. Vectors are (units,), energies in the budget's unit."""
 
-    s: Tensor
+    s: Tensor  # widths
     upper_bounds: Tensor
-    y: Tensor
-    slope: Tensor
+    y: Tensor  # dual variable of phi <= s
+    slope: Tensor  # dE/ds, energy per channel
     excess_energy: float  # E(s) - budget
     budget: float
 
 
 @dataclass(frozen=True)
 class ECC(Method):
-    """Trains, prunes and lowers the widths together; reaches the budget at 0.8 of however many iterations there are.
+    """Trains, prunes and lowers the widths together; meets the budget after 0.8 of the iterations, however many.
 
-    rho_1, rho_2: the penalty parameters of section 4.1, any positive numbers: with y and z at their ends the widths do
-    not depend on them.
+    rho_1, rho_2: the penalty parameters of section 4.1, any positive numbers. The widths don't depend on them, since y
+    and z are taken where their ascents end.
     """
 
     rho_1: float = 10.0
@@ -65,9 +65,9 @@ class ECC(Method):
     )
 
     def run(self, task: Task) -> Outcome:
-        """Algorithm 1. Spends the ledger exactly; the network returned has its dead channels zeroed.
+        """Algorithm 1. Spends the ledger exactly. The dead channels of the returned network are zeroed.
 
-        Raises Infeasible when one channel per unit is above the budget, or with fewer than two iterations;
+        Raises Infeasible when one channel per unit is above the budget, or with fewer than two iterations, and
         FloatingPointError when training diverges.
         """
         check_reachable(task)
@@ -85,12 +85,12 @@ class ECC(Method):
             of_s = {"s": s, "y": y, "z": z, "energy": energy, "reached_at": reached_at}
             return {"trainer": trainer.state(), "trace": trace.rows, "alive": alive} | of_s
 
-        if kept := task.saved("iterations"):  # a run that was stopped
-            trainer.restore(kept["trainer"])
+        if checkpoint := task.saved("iterations"):  # the run was stopped
+            trainer.restore(checkpoint["trainer"])
             alive, s, y, z, energy, reached_at = (
-                kept[name] for name in ("alive", "s", "y", "z", "energy", "reached_at")
+                checkpoint[name] for name in ("alive", "s", "y", "z", "energy", "reached_at")
             )
-            trace.rows, phi = kept["trace"], alive.sum(1).double()
+            trace.rows, phi = checkpoint["trace"], alive.sum(1).double()
 
         while task.ledger.remaining:
             # The gradient step inside (7), W - alpha B^-1 grad, with Adam's momentum.
@@ -98,18 +98,18 @@ class ECC(Method):
             iteration = task.ledger.training_iterations
             target = target_energy(iteration, task.ledger.limit, dense_energy, task.budget)
 
-            # Once phi = s and E(s) is on schedule, the operator and the steps below would change nothing.
+            # While phi = s and E(s) is on schedule, the operator and the steps below would change nothing.
             if energy > target or bool((phi > s).any()):
                 a = finite(norms())
                 ranked = descending(a)
 
-                # Departure from (11): y does not climb by rho_1 (phi - s) per iteration but is taken where that ascent
-                # ends, at the projection of 3.3.3. That is the price of the channel next to go: the derivative of the
-                # Lagrangian in the only direction that s takes, down.
+                # Departure from (11): y does not ascend by rho_1 (phi - s) per iteration but is set to the end of that
+                # ascent, the projection of 3.3.3. This is the price of the next channel to be removed: the derivative
+                # of the Lagrangian in the only direction in which s moves, down.
                 y = channel_price(ranked, bound=s, step_size=alpha)
 
-                # The proximal operator in (7), Algorithm 2. Departure: what it prunes is dead for good, with producer,
-                # batch norm and momentum; a mere column would grow back from them.
+                # The proximal operator in (7), Algorithm 2. Departure: a pruned channel is dead for good. So its
+                # producer, batch norm and momentum are zeroed as well; a zeroed column alone would grow back from them.
                 keep = keep_channels(a, bound=s, dual=y, rho=self.rho_1, step_size=alpha)
                 zero_channels(model, task.structure, alive & ~keep, trainer.optimizer)
                 alive &= keep
@@ -134,11 +134,11 @@ class ECC(Method):
     def narrow(
         self, task: Task, s: Tensor, ranked: Tensor, alpha: float, target_energy: float
     ) -> tuple[Tensor, Tensor, float]:
-        """(s, y, z) after the s and dual steps that bring E(s) to the target; ranked: descending importances.
+        """Lower s until E(s) meets the target; return (s, y, z). ranked: descending importances.
 
-        Departure from (10): beta is what the schedule asks for, one whole channel at a time. Each pass stands for a
-        round of Algorithm 1 without its gradient step, after which the operator would keep phi = s channels. Whole
-        channels, because phi <= s means phi <= floor(s): a fraction of a channel would be paid for and not used.
+        Departure from (10): instead of beta, the schedule decides how far s moves, in whole channels. Each pass of the
+        loop is a round of Algorithm 1 without its gradient step, after which the operator would keep phi = s channels.
+        Whole channels, because phi <= s means phi <= floor(s): a fraction of a channel would cost energy unused.
         """
         bounds = torch.tensor(task.structure.upper_bounds, dtype=torch.float64)
         shifts = torch.cat([torch.zeros(1, len(s)), torch.eye(len(s))])  # s itself, then one channel less of each unit
@@ -146,34 +146,34 @@ class ECC(Method):
         while float((energies := task.energy(s - shifts))[0]) > target_energy:
             slope = energies[0] - energies[1:]  # dE/ds: E is linear in every single width
             excess = float(energies[0]) - task.budget
-            chosen, z = self.choose(Widths(s, bounds, y, slope, excess, task.budget))
+            chosen, z = self.choose(WidthIterate(s, bounds, y, slope, excess, task.budget))
             s = s - chosen.double()
             y = channel_price(ranked, bound=s, step_size=alpha)
         return s, y, z
 
-    def choose(self, at: Widths) -> tuple[Tensor, float]:
-        """Which units give up their next channel, bool (units,), and z: the direction of (10)."""
+    def choose(self, at: WidthIterate) -> tuple[Tensor, float]:
+        """The direction of (10): the units that lose their next channel, bool (units,), and z."""
         movable = (at.s > 1) & (at.slope > MARGIN * at.budget)
-        # Departure from (10): a channel that would leave budget unused stays while a smaller one can go instead; when
-        # there is none, the smallest goes. So the schedule lands on the budget without adding channels back.
+        # Departure from (10): a channel whose removal would leave budget unused stays if the removal of another would
+        # not; if all would, the one that saves least goes. So s ends close to the budget without adding channels back.
         fitting = movable & (at.slope <= at.excess_energy + LANDING_TOLERANCE * at.budget)
         if not bool(fitting.any()):
             fitting = movable & (at.slope == at.slope[movable].min())
         rho = {"rho_1": self.rho_1, "rho_2": self.rho_2}
         gradient = width_gradient(at.s, at.s, at.y, at.slope, at.excess_energy, **rho)  # (9), phi = s
-        # Departure from (12): z is the least that 3.3.3 allows, with no ascent to remember. So it is the price of a
-        # joule now, and the gradient is positive for that unit alone whose next channel is the cheapest per joule.
+        # Departure from (12): z is the least that 3.3.3 allows and has no ascent of its own. So it is the present price
+        # of a joule, and the gradient is positive only for the unit whose next channel is the cheapest per joule.
         z = project_z(0.0, gradient, at.slope, fitting, EPSILON)
         cheapest = torch.where(fitting, gradient + z * at.slope, -torch.inf).argmax()
         return torch.arange(len(at.s)) == cheapest, z
 
 
 def target_energy(iteration: int, limit: int, start_energy: float, end_energy: float) -> float:
-    """What E(s) may be after `iteration` (from 1) of `limit` iterations.
+    """The schedule: the largest E(s) allowed after `iteration` (from 1) of `limit` iterations.
 
-    It falls linearly from the end of the warm-up and reaches the budget, less a margin for rounding, one iteration
-    before `LANDING_SHARE` of the limit: the operator follows one iteration later. A budget that the start meets, with
-    equality as well, asks for nothing.
+    From the end of the warm-up it falls linearly to the budget, less a margin for rounding. It arrives one iteration
+    before `LANDING_SHARE` of the limit, since the operator needs one more. With 1,000 iterations, E falls from
+    iteration 50 to 799. If the start meets the budget already, the target is the budget and nothing is removed.
     """
     if start_energy <= end_energy:
         return end_energy
@@ -195,7 +195,7 @@ def check_reachable(task: Task) -> None:
 
 
 def finite(importance: Tensor) -> Tensor:
-    """The importances, if all of them are finite; raises FloatingPointError otherwise."""
+    """`importance`, if all of it is finite. Raises FloatingPointError otherwise."""
     if not bool(importance.isfinite().all()):
         raise FloatingPointError("expected finite weights and moments, got inf or NaN; try a smaller learning rate")
     return importance

@@ -1,4 +1,4 @@
-"""The importances of Algorithm 2: squared norms of all channels in the optimiser's metric, in one pass over weights.
+"""The importances of Algorithm 2: a fast version of shared.networks.importance(metric=…), its oracle in the tests.
 
 Yang, Zhu, Liu, "ECC: Platform-Independent Energy-Constrained Deep Neural Network Compression via a Bilinear Regression
 Model", CVPR 2019, section 3.3.1.
@@ -14,20 +14,20 @@ from torch import Tensor, nn
 
 from shared.networks import Slice, Structure
 
-# Entries of a large tensor that a CPU's thread works on at a time: they, their moments and what is made of them (1 MiB
-# in float32) stay in a core's cache, so weights and moments are read from memory once and nothing is written back.
+# Entries of a large tensor per chunk and CPU thread. A chunk's weights, moments and intermediate results (1 MiB in
+# float32) fit a core's cache, so weights and moments are read from memory once and nothing is written back.
 CHUNK_ENTRIES = 1 << 16
 
 
 class ChannelNorms:
-    """a_i = sum over channel i's consumer columns and depthwise filters of w^2 * B, for all channels of all units.
+    """a_i = sum of w^2 * B over channel i's consumer columns and depthwise filters, for all channels of all units.
 
-    B is the diagonal metric of (6). For Adam it is sqrt(v / (1 - beta_2^t)) + eps: its step is then the gradient step
-    inside (7), along the bias-corrected mean gradient. The published code does not correct v
-    (github.com/hyang1990/energy_constrained_compression), which makes B 3 % of this after one step and 80 % after a
+    B is the diagonal metric of (6), the optimiser's. For Adam it is sqrt(v / (1 - beta_2^t)) + eps, with which Adam's
+    step is the gradient step inside (7), along the bias-corrected mean gradient. The published code does not correct v
+    (github.com/hyang1990/energy_constrained_compression); its B is 3 % of this one after one step and 80 % after a
     thousand. B = 1 for optimisers without second moments, such as SGD.
 
-    Each call works on the device of the weights and sends one vector to the CPU, its only synchronisation.
+    A call works on the weights' device and copies one vector to the CPU, which is its only synchronisation.
     """
 
     def __init__(self, model: nn.Module, structure: Structure, optimizer: torch.optim.Optimizer) -> None:
@@ -36,7 +36,8 @@ class ChannelNorms:
         parts = [
             (unit, part) for unit in structure.units for part in unit.slices if part.role in ("consumer", "depthwise")
         ]
-        # large tensors first, one by one, then the others together: many small operations would cost more than the sums
+        # Large tensors come first and are summed one by one. The small ones are summed together: launching an operation
+        # for each would take longer than the sums.
         chunked = parameters[parts[0][1].tensor].device.type == "cpu"
         parts.sort(key=lambda pair: not chunked or parameters[pair[1].tensor].numel() <= CHUNK_ENTRIES)
         self.shape = (len(structure.units), max(structure.upper_bounds))
@@ -45,7 +46,7 @@ class ChannelNorms:
         self._groups = [groups[id(weight)] for weight in self._weights]
         self._slices = [part for _, part in parts]
         self._large = sum(chunked and weight.numel() > CHUNK_ENTRIES for weight in self._weights)
-        # for every number that is sent: the part it belongs to, and its place in the flattened result
+        # For every sum that is copied to the CPU: its part, and its index in the flattened result.
         self._part_of = torch.repeat_interleave(torch.tensor([unit.upper_bound for unit, _ in parts]))
         self._place = torch.cat([unit.index * self.shape[1] + torch.arange(unit.upper_bound) for unit, _ in parts])
 
@@ -53,17 +54,17 @@ class ChannelNorms:
     def __call__(self) -> Tensor:
         """Importances (units, largest upper bound), zero-padded, float64 on the CPU."""
         moments, corrections = self._moments()
-        # eps times the correction, so that B has Adam's eps once the sums are divided by the correction
+        # eps times the correction, so that B contains Adam's eps after the division by the correction below.
         floors = torch._foreach_mul(corrections.unbind(), [group.get("eps", 0.0) for group in self._groups])
         parts = list(zip(self._weights, moments, floors, self._slices, strict=True))
         sums = [_sums_by_chunks(*part) for part in parts[: self._large]] + _sums_together(parts[self._large :])
-        sent = torch.cat([*sums, corrections]).cpu().double()
-        norms, scales = sent[: len(self._place)], sent[len(self._place) :]
+        numbers = torch.cat([*sums, corrections]).cpu().double()
+        norms, scales = numbers[: len(self._place)], numbers[len(self._place) :]
         flat = torch.zeros(self.shape[0] * self.shape[1], dtype=torch.float64)
         return flat.index_add_(0, self._place, norms / scales[self._part_of]).view(self.shape)
 
     def _moments(self) -> tuple[list[Tensor], Tensor]:
-        """v of every part, and sqrt(1 - beta_2^t) (parts,) on the weights' device."""
+        """The second moment v of every part, and sqrt(1 - beta_2^t), (parts,), on the weights' device."""
         moments, steps, decays = [], [], []
         for weight, group in zip(self._weights, self._groups, strict=True):
             state = self._optimizer.state.get(weight, {})
@@ -101,8 +102,8 @@ def _sums_together(parts: Sequence[tuple[Tensor, Tensor, Tensor, Slice]]) -> lis
 
 
 def _sums_by_chunks(weight: Tensor, moment: Tensor, floor: Tensor, part: Slice) -> Tensor:
-    """The same for one large tensor, chunk by chunk."""
-    # Flattened in the order of memory, which copies nothing whatever the memory format: (outer, channels * inner).
+    """The same sums for one large tensor, chunk by chunk."""
+    # Flattened to (outer, channels * inner) in the order of memory, so that no memory format needs a copy.
     order = sorted(range(weight.ndim), key=weight.stride, reverse=True)
     outer = math.prod(weight.shape[dim] for dim in order[: order.index(part.dim)])
     weights, moments = (tensor.permute(order).reshape(outer, -1) for tensor in (weight, moment))
@@ -118,5 +119,5 @@ def _sums_by_chunks(weight: Tensor, moment: Tensor, floor: Tensor, part: Slice) 
 
 
 def _by_channel(sums: Tensor, channels: int) -> Tensor:
-    """Sums of neighbours that belong to one channel: (channels * neighbours,) -> (channels,)."""
+    """Add up the neighbouring sums of each channel: (channels * neighbours,) -> (channels,)."""
     return sums if len(sums) == channels else sums.view(channels, -1).sum(1)

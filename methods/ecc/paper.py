@@ -1,9 +1,9 @@
-"""ECC as published: the constant step beta, the dual ascents, and a proximal operator that decides anew every time.
+"""ECC as published: constant step beta, dual ascent, and a proximal operator whose zeros are not final.
 
 Yang, Zhu, Liu, "ECC: Platform-Independent Energy-Constrained Deep Neural Network Compression via a Bilinear Regression
 Model", CVPR 2019 (arXiv 1812.01803), Algorithms 1 and 2, equations 5 to 12; "published code" is
 github.com/hyang1990/energy_constrained_compression. Names as in the paper, see `methods.ecc.ecc`. Where paper and
-code differ (the end of the loop, floor(s) in (11), corrected moments in B), the line that chooses says so.
+code differ (the end of the loop, floor(s) in (11), corrected moments in B), a comment names the choice.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from shared.networks import Structure, active_channels, zero_channels
 
 @dataclass(frozen=True)
 class ECCPaper(Method):
-    """Algorithm 1 with constant beta; a miss when that beta does not reach the budget within the iterations.
+    """Algorithm 1 with constant beta. Both rho_1 and rho_2 are the protocol's rho.
 
-    rho_1 and rho_2 are the protocol's rho.
+    A run whose beta does not meet the budget within the iterations is a miss.
     """
 
     name: ClassVar[str] = "ecc-paper"
@@ -37,9 +37,9 @@ class ECCPaper(Method):
     properties: ClassVar[Properties | None] = ECC.properties
 
     def run(self, task: Task) -> Outcome:
-        """Algorithm 1. Spends the ledger exactly; the network returned has its dead channels zeroed.
+        """Algorithm 1. Spends the ledger exactly. The dead channels of the returned network are zeroed.
 
-        Raises Infeasible when the budget can't be reached, or is not within the iterations; FloatingPointError when
+        Raises Infeasible when the budget can't be met, or is not within the iterations, and FloatingPointError when
         training diverges.
         """
         check_reachable(task)
@@ -48,7 +48,7 @@ class ECCPaper(Method):
         norms = ChannelNorms(model, task.structure, trainer.optimizer)
         columns = _columns_only(task.structure)
         alpha, rho = trainer.optimizer.param_groups[0]["lr"], task.protocol.rho
-        alive = exist = active_channels(model, task.structure).cpu()
+        alive = exist = active_channels(model, task.structure).cpu()  # exist: alive in the dense network, may be again
         s = phi = alive.sum(1).double()  # s = phi(W_dense)
         y, z, beta = torch.zeros_like(s), 0.0, 0.0
         trace = Trace(task.ledger.limit)
@@ -57,13 +57,13 @@ class ECCPaper(Method):
             of_s = {"s": s, "y": y, "z": z, "beta": beta}
             return {"trainer": trainer.state(), "trace": trace.rows, "exist": exist, "alive": alive} | of_s
 
-        if kept := task.saved("iterations"):  # a run that was stopped
-            trainer.restore(kept["trainer"])
-            alive, exist, s, y, z, beta = (kept[name] for name in ("alive", "exist", "s", "y", "z", "beta"))
-            trace.rows, phi = kept["trace"], alive.sum(1).double()
+        if checkpoint := task.saved("iterations"):  # the run was stopped
+            trainer.restore(checkpoint["trainer"])
+            alive, exist, s, y, z, beta = (checkpoint[name] for name in ("alive", "exist", "s", "y", "z", "beta"))
+            trace.rows, phi = checkpoint["trace"], alive.sum(1).double()
 
-        # Algorithm 1 goes on while E(s) > budget or phi > s. The published code stops as soon as E(phi) <= budget, and
-        # rightly: s = phi then meets (2b) and (2c).
+        # Algorithm 1 loops while E(s) > budget or phi > s. The published code stops as soon as E(phi) <= budget, which
+        # suffices: s = phi then satisfies (2b) and (2c).
         while task.ledger.remaining and float(task.energy(phi)) > task.budget:
             loss = trainer.step()  # the gradient step inside (7): W - alpha B^-1 grad, with Adam's momentum
             a = finite(norms())
@@ -77,14 +77,15 @@ class ECCPaper(Method):
             phi = alive.sum(1).double()
 
             excess = float(task.energy(s)) - task.budget
-            if excess > 0:  # the projection of z would go on lowering s while phi lags behind; it has no reason to
+            # Within the budget s must not move: the projection of z would lower it further while phi lags behind.
+            if excess > 0:
                 slope = task.energy_model.gradient(task.structure.positions(s))[1:-1]
                 gradient = width_gradient(s, phi, y, slope, excess, rho_1=rho, rho_2=rho)  # (9)
                 z = project_z(z, gradient, slope, s > 1, EPSILON)  # 3.3.3
                 s = width_step(s, gradient + z * slope, s > 1, beta)  # (10)
                 excess = float(task.energy(s)) - task.budget
-            # (11) by floor(s), as in the published code: phi is whole, so phi <= s is phi <= floor(s). By s itself the
-            # unused fraction of a channel would pull y down again, and the price of the next channel would be lost.
+            # (11) with floor(s), as in the published code: phi is whole, so phi <= s means phi <= floor(s). With s,
+            # the unused fraction of a channel would lower y again, and the price of the next channel would be lost.
             y = dual_step(y, phi, s.floor(), rho_1=rho)
             z = z_step(z, excess, rho_2=rho)  # (12)
 
@@ -109,18 +110,19 @@ class ECCPaper(Method):
         return Outcome(model, notes, trace.columns())
 
     def beta(self, task: Task, s: Tensor, ranked: Tensor, alpha: float) -> float:
-        """The step that should reach the budget by `LANDING_SHARE` of the iterations: N / (epsilon * iterations).
+        """The constant step that should meet the budget within `LANDING_SHARE` of the iterations.
 
-        The paper sets beta by hand, per network and budget. Here N counts the channels that go when the importances
-        (ranked) stay as they are. With z projected some unit has a gradient of epsilon, so that s loses at least
-        beta epsilon channels per iteration; changing importances only make it more.
+        The paper sets beta by hand, per network and budget. Here beta = N / (epsilon * iterations), where N is the
+        number of channels that the budget requires to remove if the importances (ranked) stay as they are. The
+        projection of z gives some unit a gradient of epsilon, so that s loses at least beta * epsilon channels per
+        iteration. Changes of the importances only make it more.
         """
         narrowed, _, _ = ECC().narrow(task, s, ranked, alpha, task.budget)
         return float((s - narrowed).sum()) / (EPSILON * LANDING_SHARE * task.ledger.limit)
 
 
 def _columns_only(structure: Structure) -> Structure:
-    """The structure with only those slices of a unit that its proximal operator zeroes."""
+    """The structure with only the slices that the paper's proximal operator zeroes: columns and depthwise filters."""
     return replace(
         structure,
         units=tuple(

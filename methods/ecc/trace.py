@@ -1,4 +1,4 @@
-"""What a run of ECC looked like over time, sampled so that a record stays small."""
+"""Losses, energies and widths of an ECC run over time, subsampled so that records stay small."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ DIGITS = 6  # significant ones, enough for a plot
 
 
 class Trace:
-    """Columns of at most some `ROWS` rows, spread evenly over the training iterations, the last one included.
+    """Collects about `ROWS` rows, evenly spaced over the training iterations; the last iteration is one of them.
 
-    Losses stay on their device until `columns` is asked, so that sampling does not synchronise.
+    Losses stay on their device until `columns` is called, so that adding a row does not synchronise.
     """
 
     def __init__(self, limit: int) -> None:
@@ -22,18 +22,18 @@ class Trace:
         self.rows: list[dict[str, Any]] = []
 
     def due(self, iteration: int) -> bool:
-        """Whether the row of this iteration, counted from 1, is kept."""
+        """Whether to add a row at this iteration, counted from 1."""
         return iteration % self._every == 0 or iteration == self._limit
 
     def add(self, iteration: int, loss: Tensor, **values: Tensor | float) -> None:
-        """Note the loss (a tensor, not read yet) and numbers or vectors (units,) under their names."""
+        """Add a row: the loss, which is not read yet, and numbers or vectors (units,) by name."""
         plain = {name: value.tolist() if isinstance(value, Tensor) else value for name, value in values.items()}
         self.rows.append({"iteration": iteration, "loss": loss, **plain})
 
     def columns(self) -> dict[str, list[Any]]:
-        """Name -> one value per row, rounded: plain JSON numbers or lists of them."""
+        """Name -> values of the rows, rounded: JSON numbers, or lists of them."""
         if self.rows:
-            device = self.rows[-1]["loss"].device  # those of before a stop are on the CPU
+            device = self.rows[-1]["loss"].device  # losses from a checkpoint are on the CPU
             losses = torch.stack([row["loss"].to(device) for row in self.rows]).tolist()
             self.rows = [row | {"loss": loss} for row, loss in zip(self.rows, losses, strict=True)]
         return {name: [_rounded(row[name]) for row in self.rows] for name in (self.rows[0] if self.rows else ())}

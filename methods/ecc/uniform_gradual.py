@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from methods.contract import Properties
-from methods.ecc.ecc import ECC, Widths
+from methods.ecc.ecc import ECC, WidthIterate
 
 
 @dataclass(frozen=True)
 class UniformGradual(ECC):
-    """ECC without its choice of the unit: at every moment the widths are those of one multiplier.
+    """ECC without its choice of units: at every iteration the widths are those of a single multiplier.
 
-    The estimated energy takes the path that it takes in ECC, and at each point of the path the widths are the uniform
-    ones for that energy. What ECC wins over this control it therefore wins by *which widths*, not by *gradually*.
-    (Widths interpolated towards the final uniform ones would end alike but take another path of energy.)
+    The estimated energy falls as in ECC, and at each iteration the widths are the uniform ones for that energy. So what
+    ECC gains over this control it gains by *which widths*, not by *gradually*. (Widths interpolated towards the final
+    uniform ones would end at the same widths, but along another path of energy.)
     """
 
     name: ClassVar[str] = "uniform-gradual"
@@ -26,7 +26,7 @@ class UniformGradual(ECC):
     paper: ClassVar[str] = "Control: ECC's schedule and proximal step towards uniform widths"
     properties: ClassVar[Properties | None] = None
 
-    def choose(self, at: Widths) -> tuple[Tensor, float]:
-        """All units whose width max(1, round(c * m)), halves rounded up, is the first to drop as m falls; no z."""
-        turn = torch.where(at.s > 1, (at.s - 0.5) / at.upper_bounds, 0.0)  # the least m that still gives s
-        return turn >= turn.max() - 1e-12, 0.0
+    def choose(self, at: WidthIterate) -> tuple[Tensor, float]:
+        """The units whose width max(1, round(c * m)), halves rounded up, drops first as m falls; z is not used."""
+        threshold = torch.where(at.s > 1, (at.s - 0.5) / at.upper_bounds, 0.0)  # the least m that still gives s
+        return threshold >= threshold.max() - 1e-12, 0.0

@@ -1,7 +1,8 @@
 """NetAdapt: as the authors of ECC adapted it to energy, and with the settings of its own published code.
 
-Yang et al., "NetAdapt: Platform-Aware Neural Network Adaptation for Mobile Applications", ECCV 2018. `NetAdapt` has the
-schedule, the widths and the judgement of the published code of ECC (CVPR 2019), `NetAdaptOriginal` those of NetAdapt's.
+Yang et al., "NetAdapt: Platform-Aware Neural Network Adaptation for Mobile Applications", ECCV 2018. `NetAdapt`
+has the schedule, widths and selection rule of the published code of ECC (CVPR 2019), `NetAdaptOriginal` those of the
+published code of NetAdapt.
 """
 
 from __future__ import annotations
@@ -22,28 +23,29 @@ from shared.networks import Structure, importance, zero_channels
 from shared.networks.ranking import weakest_channels
 from shared.protocol import Protocol
 
-DROP_GUARD = 1e-6  # of accuracy: among candidates that lose nothing, the one that saves most wins (published code)
+DROP_GUARD = 1e-6  # added to each drop in accuracy, so that of candidates without a drop the one that saves most wins
 
 
 @dataclass(frozen=True)
 class NetAdapt(Method):
-    """Step by step: every unit alone is cut to the step's target, trained for a short term and judged; the best stays.
+    """Greedy adaptation in steps. A step lowers the energy to its target.
 
-    schedule: the steps' targets. width_step: the widths that are tried are multiples of it, or of an eighth of the
-    dense width where that is less. per_joule: the candidate wins that loses the least accuracy per joule that it saves,
-    and not the most accurate one.
+    Each candidate of a step cuts one unit until the target is met; it is trained for a short term and scored on the
+    search split. The best candidate starts the next step.
 
-    Departures, each for the equal comparison. The last step aims at the budget, not below it: the widest candidates
-    that keep within it compete, and what whole widths leave unused is told in the notes. All iterations are spent: a
-    candidate's share is what is left over the candidates and steps to come, the remainder trains the result. Where the
-    published steps would leave a candidate less than the protocol's minimum, the steps are coarser; where no unit alone
-    can do the published step, as in a network of many alike units, they are finer. Candidates that
-    can't reach the target are dropped, as in the code of ECC. Channels go by the importance that all methods share.
+    Departures from the published code, all for the equal comparison:
+    - The last step's target is the budget itself. The notes say how much of it whole widths leave unused.
+    - All iterations are spent. The remaining ones are divided equally among the candidates of this and all later steps;
+      what the search leaves trains the result.
+    - Steps are coarser where candidates would otherwise get less training than the protocol's minimum.
+    - Steps are finer where no single unit can reach the target, as in a network of many similar units.
+    - Channels are ranked by the importance that all methods share.
+    A unit that can't reach the target gives no candidate, as in the published code of ECC.
     """
 
-    schedule: Schedule = GEOMETRIC
-    width_step: int = 1
-    per_joule: bool = False
+    schedule: Schedule = GEOMETRIC  # the targets of the steps
+    width_step: int = 1  # widths are multiples of this, or of an eighth of the dense width where that is less
+    per_joule: bool = False  # True: the least drop in accuracy per joule saved wins; False: the best accuracy
 
     name: ClassVar[str] = "netadapt"
     title: ClassVar[str] = "NetAdapt"
@@ -55,18 +57,19 @@ class NetAdapt(Method):
     def run(self, task: Task) -> Outcome:
         """Adapt a copy of the dense network to the budget; spends the ledger exactly.
 
-        Raises Infeasible when the smallest widths are above the budget, or no unit alone can save anything.
+        Raises Infeasible when the smallest widths are above the budget, or when no single unit can save energy.
         """
         budget, table = task.budget, _table(task)
         bounds = task.structure.upper_bounds
         smallest = width_steps = self.width_steps(bounds)
         if (least := table.energy(task.structure, smallest)) > budget:
             raise Infeasible(
-                f"the smallest widths {smallest} take {least:.6g} {table.unit}, above the budget of {budget:.6g}"
+                f"expected a budget of at least {least:.6g} {table.unit} (the smallest widths {smallest}), "
+                f"got {budget:.6g}; try more"
             )
         search = Search(task.copy_of_dense(), task.structure, task.ledger.remaining)
-        if kept := task.saved("search"):  # a run that was stopped
-            search.restore(kept)
+        if checkpoint := task.saved("search"):  # the run was stopped
+            search.restore(checkpoint)
         elif self.per_joule:
             search.start_accuracy = task.search_accuracy(search.network)
         dense_energy = table.energy(task.structure, bounds)
@@ -77,7 +80,8 @@ class NetAdapt(Method):
             step = next_step(self.schedule, at, reachable, search.iterations, minimum)
             if step is None:
                 raise Infeasible(
-                    f"no unit alone can lower the energy from {energy:.6g} {table.unit} at widths {widths}"
+                    f"expected a unit that alone can lower the energy from {energy:.6g} {table.unit}, got none at "
+                    f"widths {widths}; try a larger budget"
                 )
             saved = {unit: energy - reachable[unit][width] for unit, width in step.candidates.items()}
             self.compete(task, search, step, saved)
@@ -87,21 +91,21 @@ class NetAdapt(Method):
         return Outcome(search.network, self.notes(task, search, dense_energy, long_term), search.trace)
 
     def width_steps(self, dense_widths: tuple[int, ...]) -> tuple[int, ...]:
-        """What divides the widths that are tried, by unit."""
+        """By unit, the number whose multiples are its candidate widths."""
         return tuple(max(1, min(self.width_step, width // 8)) for width in dense_widths)
 
     def compete(self, task: Task, search: Search, step: Step, saved_energy: dict[int, float]) -> None:
-        """Train and judge a step's candidates on their own; `search.best` is the best one, the first among equals."""
+        """Train and score each candidate of a step; `search.best` becomes the best one, the first among equals."""
         bounds, accuracies = search.units.upper_bounds, search.accuracies
         norms, start = importance(search.network, search.units), search.network.state_dict()
-        candidate = copy.deepcopy(search.network)  # loading is quicker than copying
+        candidate = copy.deepcopy(search.network)  # reloaded per candidate, which is faster than a copy each
 
         def value(unit: int) -> float:  # the larger, the better
             drop = search.start_accuracy - accuracies[unit] + DROP_GUARD
             return -drop / saved_energy[unit] if self.per_joule else accuracies[unit]
 
         for unit, width in step.candidates.items():
-            if unit in accuracies:  # judged before the run was stopped
+            if unit in accuracies:  # scored before the run was stopped
                 continue
             candidate.load_state_dict(start)
             widths = [*bounds[:unit], width, *bounds[unit + 1 :]]
@@ -115,20 +119,21 @@ class NetAdapt(Method):
             task.save("search", search.state)
 
     def notes(self, task: Task, search: Search, dense_energy: float, long_term: int) -> dict[str, Any]:
-        """What the schedule came to, for the record."""
+        """Facts about the search, for the record."""
         trace, units = search.trace, search.units
         short_term = trace["short_term_iterations"]
         published = self.schedule.published_steps(Place(dense_energy, dense_energy, task.budget))
-        judged = [sum(accuracy is not None for accuracy in row) for row in trace["accuracy"]]
+        scored = [sum(accuracy is not None for accuracy in row) for row in trace["accuracy"]]
         energy = float(task.energy(torch.tensor(units.upper_bounds)))
         return {
             "steps": len(short_term),
-            "steps_of_the_paper_schedule": int(published) if math.isfinite(published) else None,  # never gets there
-            "coarser_steps": sum(trace["coarser"]),  # than the paper's, which the iterations do not suffice for
-            "finer_steps": sum(trace["finer"]),  # than the paper's, which no unit alone can do
+            # None: the published steps never meet the budget
+            "steps_of_the_paper_schedule": int(published) if math.isfinite(published) else None,
+            "coarser_steps": sum(trace["coarser"]),  # than the paper's, for want of iterations
+            "finer_steps": sum(trace["finer"]),  # than the paper's, which no single unit can do
             **self.schedule.notes(dense_energy, trace["target_energy"], trace["energy"]),
-            "candidates": sum(judged),
-            "candidates_dropped": len(units.units) * len(judged) - sum(judged),  # could not reach their step's target
+            "candidates": sum(scored),
+            "candidates_dropped": len(units.units) * len(scored) - sum(scored),  # could not reach their step's target
             "short_term_iterations_least": min(short_term, default=0),
             "short_term_iterations_most": max(short_term, default=0),
             "surviving_iterations": sum(short_term) + long_term,
@@ -137,8 +142,9 @@ class NetAdapt(Method):
         }
 
     def search_samples(self, protocol: Protocol, structure: Structure) -> int:
-        """Images for the candidates of the published steps to the smallest budget, or for as many as the iterations
-        allow, and for the dense network where candidates are compared with it.
+        """Search images of all candidates, for the published steps to the smallest budget.
+
+        Fewer where the iterations allow fewer candidates. One more score, the dense network's, with `per_joule`.
         """
         bounds = structure.upper_bounds
         smaller = [len(range(step, bound, step)) for step, bound in zip(self.width_steps(bounds), bounds, strict=True)]
@@ -147,22 +153,23 @@ class NetAdapt(Method):
             min(self.schedule.published_steps(Place(1.0, 1.0, min(protocol.budgets))), sum(smaller))
         )
         affordable = protocol.iterations // max(1, protocol.minimum_short_term_iterations)
-        # with less than one step's worth the minimum does not bind
-        judged = min(candidates, affordable) if affordable >= units else candidates
-        return (judged + self.per_joule) * protocol.search_images
+        # If even one step exceeds the iterations, its candidates are trained for less than the minimum.
+        scored = min(candidates, affordable) if affordable >= units else candidates
+        return (scored + self.per_joule) * protocol.search_images
 
 
 @dataclass(frozen=True)
 class NetAdaptOriginal(NetAdapt):
     """NetAdapt with the settings of its own published code.
 
-    The first step saves 0.025 of E(dense), each further one 0.96 of the step before, counted from what was achieved.
-    Widths are multiples of 8. The candidate wins that loses the least accuracy per joule saved.
+    The first step saves 0.025 of E(dense), each further step 0.96 times what the step before should have saved. Widths
+    are multiples of 8. The candidate with the least drop in accuracy per joule saved wins.
 
-    Further departures: units of fewer than 64 channels have multiples of an eighth of them, since 8 would leave the
-    narrow networks of this suite little to choose (it changes nothing where the code's own networks have 64 and more);
-    the code's limit of 10 steps is left out, since the budget has to be met; its number of iterations and its optimiser
-    are the protocol's here.
+    Further departures:
+    - In units of fewer than 64 channels, widths are multiples of an eighth of them. Multiples of 8 would leave the
+      narrow networks of this suite little choice. The units of the code's own networks have 64 and more.
+    - There is no limit of 10 steps, since the budget has to be met.
+    - Iterations and optimiser are the protocol's.
     """
 
     schedule: Schedule = ADDITIVE

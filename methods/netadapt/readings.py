@@ -1,11 +1,11 @@
 """A lookup table from readings of single operations, as NetAdapt's published code builds one for a device.
 
-Departures from that code: all operations are read, also batch norm, ReLU and pooling, since they cost joules; values
-between grid points are interpolated linearly along each axis, which can neither dip below nor rise above the readings.
+Departures from that code: batch norm, ReLU and pooling are read as well, since they cost joules; values between grid
+points are interpolated linearly along each axis, which stays within the neighbouring readings.
 
-What the table says is not what the platform says of the whole network. An operation on its own is launched and waited
-for on its own, so that the idle power of its launch and of its end, hidden behind other operations or paid once in the
-whole network, is paid for each; a runtime that fuses operations saves traffic that no single reading shows.
+The table's sum differs from a reading of the whole network. An operation that is read alone also pays the idle power
+while it is launched and while its end is awaited. In a whole network that time overlaps with other operations, or is
+paid once. And a runtime that fuses operations saves memory traffic that no single reading shows.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ Readings = Callable[[Operation, Floats], Floats]
 def table_from_platform(
     platform: SimulatedPlatform, structure: Structure, batch: int | None = None, points: int = POINTS
 ) -> LookupTable:
-    """The table of `platform` for a network: `table_file.save` keeps it. Each reading is counted in its `queries`.
+    """A table of readings of `platform` for a network. The platform counts each reading in its `queries`.
 
-    batch: images at once, by default what the platform infers the network at.
+    batch: images at once; by default the batch at which the platform runs the network.
     """
     images = batch or platform.inference_batch(structure.operations, structure.position_bounds)
 
@@ -42,12 +42,12 @@ def table_from_platform(
 
 
 def read_entries(structure: Structure, readings: Readings, points: int = POINTS) -> tuple[Entry, ...]:
-    """Entries of a table, one for all operations on the same positions: their readings add up.
+    """Entries of a table. Operations with the same positions share an entry, the sum of their readings.
 
-    Operations that the platform prices alike are read once. Depthwise convolutions, and all that hands channels on, are
-    read on the diagonal, where input and output width are equal.
+    Operations that differ in nothing that the platform prices are read once. Operations whose input and output channels
+    are the same unit, such as depthwise convolutions, are read at equal widths only.
     """
-    known: dict[str, Floats] = {}
+    cache: dict[str, Floats] = {}
     entries: dict[tuple[int, ...], Entry] = {}
     for operation in structure.operations:
         term = (operation.inputs.position, operation.outputs.position)
@@ -61,9 +61,9 @@ def read_entries(structure: Structure, readings: Readings, points: int = POINTS)
             outputs=replace(operation.outputs, position=1),
         )
         key = content_key(priced(alone), widths.tobytes())
-        if key not in known:
-            known[key] = readings(alone, widths.reshape(-1, 2)).reshape(widths.shape[:-1])
-        before = entries.get(positions, Entry(positions, grids, np.zeros(widths.shape[:-1])))
-        names = (*before.operations, operation.name)
-        entries[positions] = replace(before, energy=before.energy + known[key], operations=names)
+        if key not in cache:
+            cache[key] = readings(alone, widths.reshape(-1, 2)).reshape(widths.shape[:-1])
+        entry = entries.get(positions, Entry(positions, grids, np.zeros(widths.shape[:-1])))
+        names = (*entry.operations, operation.name)
+        entries[positions] = replace(entry, energy=entry.energy + cache[key], operations=names)
     return tuple(entries.values())

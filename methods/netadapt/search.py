@@ -1,4 +1,4 @@
-"""The state of a NetAdapt search, all that a stopped one needs to go on after the last candidate that was judged."""
+"""The state of a NetAdapt search; a stopped search resumes after the last candidate that was scored."""
 
 from __future__ import annotations
 
@@ -17,29 +17,24 @@ COLUMNS = ("target_energy", "energy", "unit", "accuracy", "short_term_iterations
 
 
 class Search:
-    """Where a search stands: the network that the present step starts from, and the candidates judged by now.
-
-    iterations: training iterations that were left at the step's start. accuracies: of the judged candidates, by
-    unit. best: the best candidate, trained, its channels zeroed. start_accuracy: of
-    `network`, where candidates are compared with it. trace: columns of the finished steps.
-    """
+    """The present step of a search: the network that it starts from, and the candidates scored so far."""
 
     def __init__(self, dense: nn.Module, structure: Structure, iterations: int) -> None:
-        self.network, self.units = dense, structure
-        self.start_accuracy = 0.0
-        self.trace: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+        self.network, self.units = dense, structure  # that the step starts from
+        self.start_accuracy = 0.0  # of `network`; needed only where candidates are compared by their drop
+        self.trace: dict[str, list[Any]] = {name: [] for name in COLUMNS}  # one entry per finished step
         self._begin(iterations)
 
     def _begin(self, iterations: int) -> None:
-        self.iterations = iterations
-        self.accuracies: dict[int, float] = {}
-        self.best, self.best_unit = copy.deepcopy(self.network), -1
+        self.iterations = iterations  # training iterations that remained when the step began
+        self.accuracies: dict[int, float] = {}  # unit -> score of its candidate
+        self.best, self.best_unit = copy.deepcopy(self.network), -1  # trained, the removed channels zeroed
 
     def advance(self, step: Step, table: LookupTable, iterations: int) -> None:
-        """The best candidate is the network of the next step. iterations: that are left."""
+        """Finish `step`: the best candidate is the network of the next one. iterations: those that remain."""
         self.start_accuracy = self.accuracies[self.best_unit]
-        # the zeroed channels go at once: later candidates train and are judged on a smaller network
-        widths = active_channels(self.best, self.units).sum(dim=1).clamp(min=1).tolist()  # what `compact` makes of it
+        # The zeroed channels are cut out at once, so that later candidates are smaller and train faster.
+        widths = active_channels(self.best, self.units).sum(dim=1).clamp(min=1).tolist()  # as `compact` cuts it
         self.network, self.units = compact(self.best, self.units), self.units.at(widths)
         energy = table.energy(self.units, widths)
         accuracies = [self.accuracies.get(unit) for unit in range(len(widths))]  # None where there was no candidate
@@ -49,7 +44,7 @@ class Search:
         self._begin(iterations)
 
     def state(self) -> State:
-        """For a checkpoint."""
+        """All that `restore` needs, for a checkpoint."""
         return {
             "network": dict(self.network.state_dict()),
             "start_accuracy": self.start_accuracy,
@@ -61,7 +56,7 @@ class Search:
         }
 
     def restore(self, state: State) -> None:
-        """Go on from what `state()` gave; `self` is as it was made."""
+        """Load what `state()` returned into a search that has just been constructed."""
         self.trace, self.start_accuracy = state["trace"], state["start_accuracy"]
         if self.trace["widths"]:
             widths = self.trace["widths"][-1]

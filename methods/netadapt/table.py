@@ -1,8 +1,8 @@
 """NetAdapt's lookup table: energy per group of operations on a grid of (input width, output width).
 
-Yang et al., "NetAdapt: Platform-Aware Neural Network Adaptation for Mobile Applications", ECCV 2018: a network costs
-what its layers' entries add up to. `from_model` fills one from the energy model that all methods share, in
-`methods.netadapt.readings` readings of single operations do, `methods.netadapt.table_file` keeps one on disk.
+Yang et al., "NetAdapt: Platform-Aware Neural Network Adaptation for Mobile Applications", ECCV 2018: a
+network costs the sum of its layers' entries. `from_model` fills a table from the energy model that all methods share,
+`methods.netadapt.readings` from readings of single operations; `methods.netadapt.table_file` writes one to disk.
 """
 
 from __future__ import annotations
@@ -26,26 +26,21 @@ POINTS = 9  # widths per axis
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """Joules of one group of operations by the positions that decide them: input and output width of a convolution, one
-    width for a depthwise one, none for what never changes.
+    """Energy of one group of operations as a function of the positions that it depends on."""
 
-    energy: one axis per position in `positions`, on the rising widths in `grids`. operations: names, none for a term of
-    an energy model.
-    """
-
-    positions: tuple[int, ...]
-    grids: tuple[Floats, ...]
-    energy: Floats
-    operations: tuple[str, ...] = ()
+    positions: tuple[int, ...]  # two for a convolution, one for a depthwise one, none for what never changes
+    grids: tuple[Floats, ...]  # ascending widths, one grid per position
+    energy: Floats  # at the grid points; one axis per position
+    operations: tuple[str, ...] = ()  # names; none for a term of an energy model
 
     def at(self, rows: Floats) -> Floats:
         """Multilinear interpolation at each row of positions (..., p): (...,). Exact for a bilinear function."""
-        places = [_places(grid, rows[..., position]) for position, grid in zip(self.positions, self.grids, strict=True)]
+        cells = [_cell(grid, rows[..., position]) for position, grid in zip(self.positions, self.grids, strict=True)]
         total = np.zeros(rows.shape[:-1])
-        for corner in itertools.product((0, 1), repeat=len(places)):
-            index = tuple(place[side] for place, side in zip(places, corner, strict=True))
+        for corner in itertools.product((0, 1), repeat=len(cells)):
+            index = tuple(cell[side] for cell, side in zip(cells, corner, strict=True))
             weight = np.ones(rows.shape[:-1])
-            for (_, _, share), side in zip(places, corner, strict=True):
+            for (_, _, share), side in zip(cells, corner, strict=True):
                 weight *= share if side else 1 - share
             total += weight * self.energy[index]
         return total
@@ -53,17 +48,13 @@ class Entry:
 
 @dataclass(frozen=True, eq=False)
 class LookupTable:
-    """Sum of interpolated entries: per image, in `unit`; a stand-in for the energy model in NetAdapt's search.
-
-    position_bounds: dense positions, fixed ends included. source: what filled it. platform, batch: of what hardware,
-    and how many images at once; None where the source doesn't say.
-    """
+    """The sum of interpolated entries is the energy per image; takes the energy model's place in NetAdapt's search."""
 
     entries: tuple[Entry, ...]
-    position_bounds: tuple[int, ...]
-    source: str
-    platform: str | None = None
-    batch: int | None = None
+    position_bounds: tuple[int, ...]  # the dense positions: image channels, widths, outputs
+    source: str  # where the numbers are from: "energy model", or that of a platform, such as "simulated"
+    platform: str | None = None  # None where the source doesn't say
+    batch: int | None = None  # images at once in a reading
     unit: str = "J"
 
     @classmethod
@@ -72,8 +63,8 @@ class LookupTable:
     ) -> LookupTable:
         """Tabulate `model`: an entry for the constant and one per term, at most `points` widths per axis.
 
-        What a term adds is the estimate with its two positions alone, over the estimate at no channels at all, which is
-        the constant. Raises ValueError for a model with squares of a position.
+        A term's value is the estimate with all other positions zero, minus the constant, which is the estimate at zero
+        channels everywhere. Raises ValueError for a model with squares of a position.
         """
         empty = np.zeros(len(position_bounds))
         constant = model(empty).numpy()
@@ -91,17 +82,17 @@ class LookupTable:
 
     @property
     def size(self) -> int:
-        """How many amounts it holds."""
+        """Number of tabulated values."""
         return sum(entry.energy.size for entry in self.entries)
 
     def energy(self, structure: Structure, widths: Sequence[int]) -> float:
-        """The total of one network."""
+        """Energy of one network."""
         return float(self(structure.positions(widths)))
 
     def __call__(self, positions: Tensor) -> Tensor:
-        """Joules at each row of positions (n, p) or (p,): float64 (n,) or ().
+        """Energy at each row of positions (n, p) or (p,): float64 (n,) or (), in `unit`.
 
-        Raises ValueError outside the grid; the fixed ends are those of the network.
+        Raises ValueError outside the grid, and for other ends than the network's image channels and outputs.
         """
         rows = positions.detach().cpu().double().numpy()
         bounds = np.array(self.position_bounds)
@@ -117,12 +108,12 @@ class LookupTable:
 def term_grid(
     term: Sequence[int | None], counts: Sequence[int], position_bounds: tuple[int, ...], points: int
 ) -> tuple[tuple[int, ...], tuple[Floats, ...], Floats]:
-    """The positions of `term` that can change, a grid for each, and the widths of the term at each grid point.
+    """The positions of `term` that can change, a grid for each, and the term's widths at each grid point.
 
-    The last has shape (*grid, len(term)). Where a position is an end of the network, or None, the width is the one in
-    `counts`. Both places of a term on one position share one grid: the diagonal.
+    The widths have shape (*grid, len(term)). Where a position is an end of the network, or None, the width is that in
+    `counts`. A term (u, u) has one grid, and its two widths are equal.
     """
-    free = range(1, len(position_bounds) - 1)
+    free = range(1, len(position_bounds) - 1)  # positions of units
     positions = tuple(dict.fromkeys(position for position in term if position is not None and position in free))
     grids = tuple(_grid(position_bounds[position], points) for position in positions)
     shape = tuple(map(len, grids))
@@ -132,12 +123,12 @@ def term_grid(
 
 
 def _grid(bound: int, points: int) -> Floats:
-    """At most `points` whole widths from 1 to `bound`, evenly spaced."""
+    """At most `points` whole widths from 1 to `bound`, as evenly spaced as rounding allows."""
     return np.unique(np.linspace(1, bound, points).round())
 
 
-def _places(grid: Floats, values: Floats) -> tuple[NDArray[np.intp], NDArray[np.intp], Floats]:
-    """The grid points below and above each value, and how far it is from the one to the other (0..1)."""
-    place = np.interp(values, grid, np.arange(len(grid)))
-    low = np.floor(place).astype(np.intp)
-    return low, np.minimum(low + 1, len(grid) - 1), place - low
+def _cell(grid: Floats, values: Floats) -> tuple[NDArray[np.intp], NDArray[np.intp], Floats]:
+    """Indices of the grid points below and above each value, and its distance from the lower one as a share (0..1)."""
+    index = np.interp(values, grid, np.arange(len(grid)))
+    low = np.floor(index).astype(np.intp)
+    return low, np.minimum(low + 1, len(grid) - 1), index - low

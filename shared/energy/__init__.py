@@ -1,4 +1,4 @@
-"""Energy models: joules or seconds as a differentiable function of a network's widths, and profiles to fit them to."""
+"""Energy models (joules or seconds as a differentiable function of a network's widths) and the profiles they fit."""
 
 from shared.energy.bilinear import BilinearModel
 from shared.energy.profiles import EnergyFit, Profile, fit

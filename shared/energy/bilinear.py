@@ -1,13 +1,13 @@
 """The paper's energy model: a non-negative sum of products of neighbouring widths.
 
 Yang, Zhu, Liu, "ECC: Platform-Independent Energy-Constrained Deep Neural Network Compression via a Bilinear Regression
-Model", CVPR 2019, section 3.2. Widths enter divided by their upper bounds, so a coefficient is the joules of its term
+Model", CVPR 2019, section 3.2. Widths enter divided by their upper bounds, so a coefficient is its term's joules
 in the dense network, and the dense estimate is the intercept plus the sum of the coefficients.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,10 +46,11 @@ class BilinearModel:
     ) -> BilinearModel:
         """Non-negative least squares of `joules` (n,) on the products of `positions` (n, p).
 
-        `upper_bounds` (p,) are the dense positions, `terms` pairs of positions, by default the chain (0, 1), (1, 2), …
-        The least-squares problem is equation 3 of the paper with its coefficients held non-negative, as its section 3.2
-        demands. Raises BadInput for wrong shapes, positions outside 0..bound, numbers that are not finite, and fewer
-        rows than unknowns.
+        `upper_bounds` (p,) are the dense positions. `terms` are pairs of positions, by default the chain (0, 1),
+        (1, 2), … This is equation 3 of the paper with non-negative coefficients, which its section 3.2 demands.
+
+        Raises BadInput for wrong shapes, positions outside 0..bound, numbers that are not finite, and fewer rows than
+        unknowns.
         """
         bounds = _vector(upper_bounds, "upper bounds")
         if bounds.size < 2 or not bool((bounds > 0).all()):
@@ -73,21 +74,24 @@ class BilinearModel:
         scaled = rows / bounds
         first, second = np.array(pairs).T
         features = np.column_stack([np.ones(rows.shape[0]), scaled[:, first] * scaled[:, second]])
-        # Readings of order one keep the solver's absolute tolerance harmless, whether the unit is J or mJ.
+        # nnls stops at an absolute tolerance: without scaling, readings in mJ and in J would give different fits.
         scale = float(np.abs(targets).max()) or 1.0
         solution, _ = scipy.optimize.nnls(features, targets / scale)
         weights = torch.from_numpy(solution * scale)
         return cls(weights[0], weights[1:].clone(), pairs, tuple(bounds.tolist()), unit)
 
     def __call__(self, positions: Rows) -> torch.Tensor:
-        """Estimate for each row of `positions` (n, p) as float64 (n,), a scalar for one row (p,); differentiable."""
+        """Estimate for each row of `positions` (n, p), float64 (n,), or for one row (p,), a scalar; differentiable."""
         scaled = self._scaled(positions)
         first, second = self._indices(scaled.device)
         products = scaled[..., first] * scaled[..., second]
         return self.intercept.to(scaled.device) + products @ self.coefficients.to(scaled.device)
 
     def gradient(self, positions: Rows) -> torch.Tensor:
-        """The estimate's derivative by every position, same shape as `positions`, in unit per channel (closed form)."""
+        """The estimate's derivative with respect to each position, in `unit` per channel: same shape as `positions`.
+
+        A closed form, so that methods need no autograd for it.
+        """
         scaled = self._scaled(positions).detach()
         first, second = self._indices(scaled.device)
         coefficients = self.coefficients.to(scaled.device)
@@ -97,7 +101,7 @@ class BilinearModel:
         return total / torch.tensor(self.upper_bounds, dtype=torch.float64, device=scaled.device)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; `from_dict` gives an equal model back, bit for bit."""
+        """All that decides an estimate, as plain JSON values and without rounding: records keep a hash of it."""
         return {
             "form": "bilinear",
             "unit": self.unit,
@@ -106,19 +110,6 @@ class BilinearModel:
             "intercept": self.intercept.item(),
             "coefficients": self.coefficients.tolist(),
         }
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> BilinearModel:
-        """A model from `to_dict`'s values; raises BadInput when they don't belong together."""
-        if values.get("form") != "bilinear":
-            raise BadInput("an energy model of form 'bilinear'", values.get("form"), "the dictionary that to_dict made")
-        bounds = _vector(values["upper_bounds"], "upper bounds")
-        pairs = _checked_terms([(int(i), int(j)) for i, j in values["terms"]], bounds.size)
-        weights = _vector([values["intercept"], *values["coefficients"]], "coefficients")
-        if weights.size != len(pairs) + 1 or not bool((weights >= 0).all()):
-            raise BadInput(f"{len(pairs)} coefficients, none negative", weights[1:].tolist(), "a fitted model")
-        tensor = torch.from_numpy(weights)
-        return cls(tensor[0], tensor[1:].clone(), pairs, tuple(bounds.tolist()), str(values["unit"]))
 
     def _scaled(self, positions: Rows) -> torch.Tensor:
         rows = positions if isinstance(positions, torch.Tensor) else torch.from_numpy(_numpy(positions))

@@ -1,4 +1,4 @@
-"""Widths that an energy budget allows; budgets are in the energy model's unit."""
+"""The largest widths within an energy budget, which is in the energy model's unit."""
 
 from __future__ import annotations
 
@@ -8,40 +8,38 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from shared.errors import Infeasible
 from shared.networks.units import Structure
 
 Energy = Callable[[Tensor], Tensor]  # positions (n, p) or (p,) -> estimates (n,) or ()
 
 
-class BudgetTooSmallError(ValueError):
-    """Even one channel per unit is above the budget."""
-
-
 def uniform_widths(structure: Structure, energy_model: Energy, budget: float) -> tuple[int, ...]:
     """The widths max(1, round(c * m)), halves rounded up, for the largest multiplier m <= 1 within the budget.
 
-    `energy_model` must not fall when a width grows; it is asked for one row some dozen times.
-    Raises BudgetTooSmallError when one channel per unit is above the budget.
+    `energy_model` must not fall when a width grows; it gets one row some dozen times.
+    Raises Infeasible when one channel per unit is above the budget.
     """
     bounds = torch.tensor(structure.upper_bounds, dtype=torch.float64)
-    # m matters only where some c * m passes a half: between two neighbours of this list all widths stay as they are
-    turns = torch.cat([(torch.arange(bound, dtype=torch.float64) + 0.5) / bound for bound in structure.upper_bounds])
-    turns = turns.round(decimals=12).unique()  # 1/6 and 1.5/9 once
-    turns = torch.cat([torch.zeros(1), turns, torch.ones(1)])
-    multipliers = (turns[:-1] + turns[1:]) / 2
+    # A width changes only where c * m passes k + 1/2. Between two neighbouring breakpoints all widths are constant, so
+    # one multiplier from each interval represents them all.
+    halves = [(torch.arange(bound, dtype=torch.float64) + 0.5) / bound for bound in structure.upper_bounds]
+    breakpoints = torch.cat(halves).round(decimals=12).unique()  # 0.5/3 and 1.5/9 differ by rounding alone
+    breakpoints = torch.cat([torch.zeros(1), breakpoints, torch.ones(1)])
+    multipliers = (breakpoints[:-1] + breakpoints[1:]) / 2
 
-    def widths(step: int) -> Tensor:
-        return (bounds * multipliers[step] + 0.5).floor().clamp(min=1.0)
+    def widths(interval: int) -> Tensor:
+        return (bounds * multipliers[interval] + 0.5).floor().clamp(min=1.0)
 
-    def fits(step: int) -> bool:
-        return float(energy_model(structure.positions(widths(step)))) <= budget
+    def fits(interval: int) -> bool:
+        return float(energy_model(structure.positions(widths(interval)))) <= budget
 
     if not fits(0):
         least = float(energy_model(structure.positions(widths(0))))
-        raise BudgetTooSmallError(
+        raise Infeasible(
             f"expected a budget of at least {least:.6g} (one channel per unit), got {budget:.6g}; try more"
         )
-    low, high = 0, len(multipliers)  # fits(low), not fits(high)
+    low, high = 0, len(multipliers)  # bisection: fits(low), not fits(high)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
@@ -49,16 +47,17 @@ def uniform_widths(structure: Structure, energy_model: Energy, budget: float) ->
 
 
 def largest_width(energy_model: Energy, positions: Tensor, index: int, budget: float) -> float:
-    """The real number w at which the estimate meets the budget when position `index` is w and the others stay.
+    """The real number w with which position `index` makes the estimate equal the budget, the others as in `positions`.
 
-    positions: (p,). The bilinear model is linear in each width, so two evaluations give w up to rounding: ask it again
-    where a whole number of channels must not end above the budget. Negative when the others alone are above the budget.
-    Where the estimate does not depend on this position: +inf, or -inf when it is above the budget.
+    positions: (p,). The bilinear model is linear in a single width, so w follows from two evaluations, up to rounding.
+    A caller that needs a whole width within the budget has to check it with the model. w is negative when the other
+    positions alone exceed the budget. Where the estimate does not depend on this position, it is +inf if the estimate
+    is within the budget and else -inf.
     """
     scale = max(1.0, float(positions[index]))
     rows = positions.detach().double().repeat(2, 1)  # (2, p)
     rows[0, index], rows[1, index] = 0.0, scale
-    rest, whole = energy_model(rows).tolist()
-    if whole == rest:
-        return math.inf if rest <= budget else -math.inf
-    return float((budget - rest) / (whole - rest) * scale)
+    without, total = energy_model(rows).tolist()
+    if total == without:
+        return math.inf if without <= budget else -math.inf
+    return float((budget - without) / (total - without) * scale)

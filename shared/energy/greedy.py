@@ -1,4 +1,4 @@
-"""Channels that go one by one, or in groups, the least important per unit of energy first."""
+"""Greedy removal of channels, one by one or in groups: the least importance per energy saved goes first."""
 
 from __future__ import annotations
 
@@ -7,28 +7,31 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from shared.energy.budget import BudgetTooSmallError
+from shared.errors import Infeasible
 
 
 def kept_norms(norms: Tensor) -> Tensor:
-    """The sum of every unit's k largest norms, for k = 0, 1, ...: (units, largest bound + 1), float64 on the CPU.
+    """The sum of the k largest norms of every unit, for k = 0, 1, …: (units, largest bound + 1), float64 on the CPU.
 
     norms: (units, largest bound), zero-padded.
     """
-    descending = norms.cpu().double().sort(dim=1, descending=True).values  # one by one is nothing for a GPU
+    descending = norms.cpu().double().sort(dim=1, descending=True).values  # a removal is too little work for a GPU
     return torch.cat([torch.zeros(len(norms), 1), descending.cumsum(dim=1)], dim=1)
 
 
 def removals(
     worth: Tensor, bounds: tuple[int, ...], savings: Callable[[Tensor], Tensor], multiple: int = 1
 ) -> Iterator[tuple[int, ...]]:
-    """The widths after each removal, the least worth lost per energy saved first; first `bounds` themselves.
+    """Yield `bounds` and then the widths after each removal; a removal takes the least worth per energy saved.
 
-    worth: of each unit's k most important channels, (units, k = 0 to the largest bound). bounds: widths to begin with.
-    savings: what one channel of each unit saves at widths (units,), as many numbers; the estimate is linear in each
-    single width, so its slope. multiple: a unit wider than that loses as many channels at once as bring it to the
-    multiple below. One channel of every unit stays, and units in which a channel saves nothing stay whole. What a
-    channel saves falls with every neighbour that goes, so it is asked anew after each removal.
+    worth: total worth of the k most important channels of each unit, (units, k = 0 to the largest bound).
+    bounds: widths to start from. savings: widths (units,) -> energy that one channel of each unit saves, (units,): the
+    slope, since the estimate is linear in a single width. It is evaluated after each removal, because a channel saves
+    less when its neighbours in the next layer are fewer.
+    multiple: a unit wider than this is cut to the next lower multiple at once. With 8, a unit goes from 20 channels to
+    16, to 8, and then to 7, 6, … 1.
+
+    Every unit keeps one channel. Units in which a channel saves nothing are not cut.
     """
     widths, units = torch.tensor(bounds), torch.arange(len(bounds))
     while True:
@@ -49,12 +52,13 @@ def greedy_widths(
     savings: Callable[[Tensor], Tensor],
     budget: float,
 ) -> tuple[int, ...]:
-    """The first widths of `removals` by `norms` whose `energy`, Ê of widths (units,), is within the budget.
+    """The first widths of `removals` that are within the budget, with sums of norms as worth.
 
-    norms: (units, largest bound), zero-padded. Raises BudgetTooSmallError when those of the last removal are above it.
+    norms: (units, largest bound), zero-padded. energy: widths (units,) -> Ê. Raises Infeasible when the last widths are
+    above the budget.
     """
-    now = 0.0
+    estimate = 0.0
     for widths in removals(kept_norms(norms), bounds, savings):
-        if (now := energy(torch.tensor(widths))) <= budget:
+        if (estimate := energy(torch.tensor(widths))) <= budget:
             return widths
-    raise BudgetTooSmallError(f"one channel per unit takes {now:.6g}, above the budget of {budget:.6g}")
+    raise Infeasible(f"expected a budget of at least {estimate:.6g} (one channel per unit), got {budget:.6g}; try more")

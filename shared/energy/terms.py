@@ -1,4 +1,4 @@
-"""Which products of widths an energy model adds up."""
+"""The products of widths that an energy model is a weighted sum of."""
 
 from __future__ import annotations
 
@@ -11,10 +11,16 @@ KINDS = ("bilinear", "bilinear+linear")
 def terms(structure: Structure, kind: str) -> tuple[tuple[int, int], ...]:
     """Pairs of positions, each a term of the model of `kind`.
 
-    "bilinear": the chain (0, 1), (1, 2), … of Yang, Zhu, Liu, CVPR 2019, section 3.2, whatever the network's layers
-    read. "bilinear+linear": for every unit a term of its own, which batch norm, depthwise layers and layers with one
-    fixed side need, and for every layer that reads one unit and writes another their product. Position 0 never changes,
-    so (0, u) is linear in u; what has no unit at all is in the intercept. Raises BadInput for another kind.
+    "bilinear": the chain (0, 1), (1, 2), … of Yang, Zhu, Liu, CVPR 2019, section 3.2, even where the network's layers
+    are not a chain.
+    "bilinear+linear": a linear term per unit, for batch norm, depthwise layers and layers with one fixed side, and a
+    product per layer that reads one unit and writes another. Position 0 never changes, so (0, u) is linear in u. The
+    intercept stands for all operations without a unit.
+
+    Example: a plain chain of two units has positions 0 (image channels) to 3 (outputs). "bilinear" gives (0, 1),
+    (1, 2), (2, 3); "bilinear+linear" gives (0, 1), (0, 2), (1, 2).
+
+    Raises BadInput for another kind.
     """
     last = len(structure.position_bounds) - 1
     if kind == "bilinear":

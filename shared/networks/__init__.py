@@ -1,7 +1,7 @@
-"""Networks as plain modules, and the table of tensor slices that each prunable unit owns.
+"""Networks as plain modules, their structure (which tensor slices each prunable unit owns), and pruning by it.
 
 `names`, `build`: the zoo. `structure`: units and operations, derived from the module. `active_widths`, `importance`,
-`zero_channels`, `compact`: pruning by that table. Importing this package does not import torch.
+`zero_channels`, `compact`: pruning by the structure. Importing this package does not import torch.
 """
 
 from __future__ import annotations
@@ -51,19 +51,19 @@ def names() -> tuple[str, ...]:
 
 
 def trained_on(name: str) -> dict[str, dict[str, Any]]:
-    """Data set -> arguments of `build` for the dense network `name` that is trained on it."""
+    """Data set -> arguments of `build`, for each data set that the zoo trains the dense network `name` on."""
     network = importlib.import_module(f"{zoo.__name__}.{name}").NETWORK
     return dict(getattr(network, "trained_on", {}))
 
 
 def scaled_pixels(name: str, dataset: str) -> tuple[float, float] | None:
-    """(mean, std) of pixels in 0..1 that network `name` wants on that data set; None for the data set's own."""
+    """(mean, std) that network `name` normalises pixels in 0..1 with on that data set; None: the data set's own."""
     network = importlib.import_module(f"{zoo.__name__}.{name}").NETWORK
     return getattr(network, "scaled_pixels", {}).get(dataset)
 
 
 def published_weights(name: str, dataset: str) -> str | None:
-    """The public file with weights of network `name` trained on that data set, for a person."""
+    """Which public file has weights of network `name` trained on that data set, as text for the user; else None."""
     network = importlib.import_module(f"{zoo.__name__}.{name}").NETWORK
     return getattr(network, "published_weights", {}).get(dataset)
 
@@ -77,11 +77,11 @@ def build(
     width_multiplier: float = 1.0,
     input_size: int | tuple[int, int] | None = None,
 ) -> nn.Module:
-    """A network with fresh weights from torch's global generator, dense unless `widths` says otherwise.
+    """A network with random weights from torch's global generator; dense unless `widths` are given.
 
-    None stands for the network's own default. width_multiplier scales the upper bounds of the widths; input_size is the
-    height of a square image or (height, width). The module carries `input_shape` = (channels, height, width) and
-    `config`, the arguments as JSON types: `build(**config)` gives the same shapes.
+    None stands for the network's own default. width_multiplier scales the upper bounds of the widths. input_size is the
+    height of a square image or (height, width). The module has two attributes more: `input_shape` = (channels, height,
+    width), and `config`, the arguments as JSON types. `build(**config)` gives the same shapes.
 
     Raises BadInput for an unknown name, widths that are too many, too few or outside 1..upper bound, and sizes that the
     network can't take.
@@ -107,8 +107,8 @@ def build(
             raise BadInput(f"an integer from 1 to {bound} as width {unit} of {name}", width, f"widths within {bounds}")
 
     options = {"num_classes": num_classes, "in_channels": in_channels, "input_size": size}
-    given = {option: value for option, value in options.items() if value is not None}
-    model = network(tuple(map(int, chosen)), width_multiplier=float(width_multiplier), **given)
+    arguments = {option: value for option, value in options.items() if value is not None}
+    model = network(tuple(map(int, chosen)), width_multiplier=float(width_multiplier), **arguments)
     model.config = {
         "name": name,
         "widths": None if widths is None else list(map(int, chosen)),
@@ -125,7 +125,7 @@ def _is_count(number: object) -> bool:
 
 
 def __getattr__(attribute: str) -> Any:
-    """Import what needs numpy or torch on first use."""
+    """Import the modules that need numpy or torch on first use."""
     if attribute in __all__:
         for name in ("operations", "units", "trace", "pruning"):
             module = importlib.import_module(f"{__name__}.{name}")

@@ -1,4 +1,8 @@
-"""What layers and functions compute beside their sizes, as fields of an `Operation`: padding, dilation, variant."""
+"""How layers and functions compute (padding, dilation, variant), as fields of an `Operation`.
+
+A board-side runner executes operations from these fields. What they can't express has the variant "other", which is
+priced but never run.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +15,9 @@ INTERPOLATE = ("input", "size", "scale_factor", "mode", "align_corners", "recomp
 
 
 def of_convolution(layer: nn.Conv2d | nn.ConvTranspose2d) -> dict[str, Any]:
-    """Of a convolution of any kind. Padding that isn't zeros, or more on one side than on the other, is "other"."""
+    """Fields of a convolution of any kind. Padding by other values than zero, or uneven padding, is "other"."""
     padding, even = layer.padding, True
-    if isinstance(padding, str):  # "same" or "valid"; same sizes need dilation * (kernel - 1) more pixels
+    if isinstance(padding, str):  # "same" or "valid"; "same" pads dilation * (kernel - 1) pixels in all
         spans = [dilation * (kernel - 1) for dilation, kernel in zip(layer.dilation, layer.kernel_size, strict=True)]
         rows, columns = spans if padding == "same" else (0, 0)
         padding, even = (rows // 2, columns // 2), rows % 2 == columns % 2 == 0
@@ -28,9 +32,9 @@ def of_convolution(layer: nn.Conv2d | nn.ConvTranspose2d) -> dict[str, Any]:
 
 
 def of_pooling(layer: Any, input_size: Size, output_size: Size) -> dict[str, Any]:
-    """Of a pooling layer; without a kernel (a function, a mean, an adaptive layer) it adapts to its output size.
+    """Fields of a pooling layer; one without a kernel (a function, a mean, an adaptive layer) is "adaptive".
 
-    Sizes that are rounded up, averages that leave the padding out and other divisors are "other".
+    Sizes rounded up (ceil_mode), averages that exclude the padding, and divisors of one's own are "other".
     """
     if not hasattr(layer, "kernel_size"):
         (height, rows), (width, columns) = zip(input_size, output_size, strict=True)
@@ -49,17 +53,18 @@ def of_pooling(layer: Any, input_size: Size, output_size: Size) -> dict[str, Any
 
 
 def of_upsampling(layer: Any, options: dict[str, Any], input_size: Size, output_size: Size) -> dict[str, Any]:
-    """Of `nn.Upsample`, or of `F.interpolate` (layer None) with these arguments, positional ones by index.
+    """Fields of `nn.Upsample`, or of `F.interpolate` (layer None) with these arguments, positional ones by index.
 
-    Other modes are "other", and so are scales that don't give whole sizes, which torch keeps to in between.
+    Modes but nearest and bilinear are "other". So are scale factors that give no whole sizes: torch then interpolates
+    with the factor itself and not with the ratio of the sizes.
     """
-    said = vars(layer) if layer is not None else {_named(key): value for key, value in options.items()}
+    arguments = vars(layer) if layer is not None else {_named(key): value for key, value in options.items()}
     variants = {("nearest", False): "plain", ("bilinear", False): "bilinear", ("bilinear", True): "aligned"}
-    variant = variants.get((said.get("mode", "nearest"), bool(said.get("align_corners"))), "other")
-    scale = said.get("scale_factor")
+    variant = variants.get((arguments.get("mode", "nearest"), bool(arguments.get("align_corners"))), "other")
+    scale = arguments.get("scale_factor")
     scaled = [side * factor for side, factor in zip(input_size, _pair(scale or 1), strict=True)]
-    exact = scale is None or said.get("recompute_scale_factor") or scaled == list(output_size)
-    return {"variant": variant if exact and not said.get("antialias") else "other"}
+    exact = scale is None or arguments.get("recompute_scale_factor") or scaled == list(output_size)
+    return {"variant": variant if exact and not arguments.get("antialias") else "other"}
 
 
 def _named(key: str) -> str:

@@ -1,7 +1,7 @@
-"""What a forward pass launches, one `Operation` each: the common language of networks and platforms.
+"""The operations of a forward pass, one `Operation` per kernel launch: what platforms know of a network.
 
 Channel counts are symbolic (`Channels`): they name the position that sets them, so one list of operations serves
-thousands of width vectors at once. Positions are the image channels, the widths of the units, the outputs.
+thousands of width vectors at once. Positions are the image channels, the widths of the units and the outputs.
 """
 
 from __future__ import annotations
@@ -26,25 +26,21 @@ Kind = Literal[
     "cat",
     "upsample",
 ]
-# What a kind leaves open. plain: ReLU, a pooling by its kernel, nearest neighbours. aligned: bilinear between corners.
-# other: something that these fields can't say, such as rounding sizes up; it has a price, but no list can run it.
+# Refines a kind. plain: ReLU, pooling by a kernel, nearest neighbours. aligned: bilinear with align_corners.
+# other: what the fields of Operation can't express, such as sizes rounded up; it is priced, but no runner executes it.
 Variant = Literal["plain", "relu6", "adaptive", "bilinear", "aligned", "other"]
 
 
 @dataclass(frozen=True)
 class Channels:
-    """A number of channels: `positions[:, position] * repeat`, or `count * repeat` when no position sets it.
+    """A number of features: `positions[:, position] * repeat`, or `count * repeat` where no position sets it."""
 
-    position: index into the positions, None when the count never changes. count: the dense count.
-    repeat: features per channel (height * width after a flatten, else 1).
-    """
-
-    position: int | None
-    count: int
-    repeat: int = 1
+    position: int | None  # index into the positions; None where the number of channels never changes
+    count: int  # channels of the dense network
+    repeat: int = 1  # features per channel: height * width after a flatten
 
     def at(self, positions: ArrayLike) -> NDArray[np.float64]:
-        """The number at each row of positions (n, p) or (p,); returns float64 (n,) or ()."""
+        """The number of features at each row of positions (n, p) or (p,): float64 (n,) or ()."""
         rows = np.asarray(positions, dtype=np.float64)
         if self.position is None:
             return np.full(rows.shape[:-1], float(self.count * self.repeat))
@@ -53,23 +49,22 @@ class Channels:
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation of an inference forward pass; sizes are (height, width) in pixels, (1, 1) for linear layers.
+    """One operation of a forward pass in inference; all pairs are (height, width) in pixels.
 
-    Dropout, flatten and identity launch nothing at inference and are not listed. A mean over the map is an adaptive
-    avg_pool; kernel and stride of adaptive poolings are what they come to at this input. Both operands of an add have
-    the channels `inputs`; for a cat, `inputs` is the sum of its operands, which is `outputs`.
+    Dropout, flatten and identity launch nothing in inference and are not listed. A mean over the map is an adaptive
+    avg_pool.
     """
 
-    name: str
+    name: str  # of the module, or of the node in the traced graph
     kind: Kind
-    inputs: Channels
+    inputs: Channels  # of each operand of an add; of all operands of a cat together
     outputs: Channels
-    input_size: tuple[int, int]
+    input_size: tuple[int, int]  # (1, 1) for linear layers
     output_size: tuple[int, int]
-    kernel: tuple[int, int] = (1, 1)
+    kernel: tuple[int, int] = (1, 1)  # of adaptive poolings: what it comes to at this input size, and so the stride
     stride: tuple[int, int] = (1, 1)
     bias: bool = False
-    module: str | None = None  # prefix of its parameters in the state dict; None when it has none
+    module: str | None = None  # prefix of its parameters in the state dict; None without parameters
     padding: tuple[int, int] = (0, 0)
     dilation: tuple[int, int] = (1, 1)
     output_padding: tuple[int, int] = (0, 0)  # of transposed convolutions
@@ -77,7 +72,7 @@ class Operation:
 
     def macs(self, positions: ArrayLike) -> NDArray[np.float64]:
         """Multiply-adds per image at each row of positions (n, p): convolutions and linear layers, 0 for all else."""
-        # a transposed convolution visits every input pixel once per tap, the others every output pixel
+        # A transposed convolution multiplies every input pixel with every tap; the others work per output pixel.
         pixels = math.prod(self.input_size if self.kind == "transposed_conv" else self.output_size)
         return pixels * self._weights(positions)
 
@@ -87,7 +82,7 @@ class Operation:
         return self._weights(positions) + (self.kind == "batch_norm") * outputs + self.bias * outputs
 
     def _weights(self, positions: ArrayLike) -> NDArray[np.float64]:
-        """Entries of the convolution's or linear layer's weight tensor."""
+        """Number of entries of the convolution's or linear layer's weight tensor."""
         taps, outputs = math.prod(self.kernel), self.outputs.at(positions)
         if self.kind in ("conv", "transposed_conv", "linear"):
             return taps * self.inputs.at(positions) * outputs
@@ -95,11 +90,11 @@ class Operation:
 
 
 def priced(operation: Operation) -> dict[str, Any]:
-    """The fields that simulated platforms price, as JSON types: all but paddings, dilation and variant.
+    """The fields that decide an operation's price on simulated platforms, as JSON types.
 
-    At the same sizes, kernel and stride those change neither multiply-adds nor the bytes that the simulator counts.
-    What is kept by content (profiles, tables, dense weights, the noise of readings) names operations by these fields
-    alone, so that it outlives what lists of operations learn to say. Hardware may price all fields.
+    They are all but paddings, dilation and variant: with equal sizes, kernel and stride, those change neither the
+    multiply-adds nor the bytes that the simulator counts. The keys of profiles, tables, dense weights and noise hash
+    these fields alone, so that a new field of Operation invalidates none of them. On hardware every field may matter.
     """
     unpriced = ("padding", "dilation", "output_padding", "variant")
     return {name: value for name, value in asdict(operation).items() if name not in unpriced}

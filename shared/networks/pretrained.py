@@ -1,8 +1,8 @@
-"""Weights from elsewhere: a checkpoint file, read without running anything in it, checked, then put into a network.
+"""Loads a checkpoint file into a network: reads it without executing anything in it, checks it, then copies it.
 
-The files that the zoo's networks name as `published_weights` are taken as they are. torchvision has no MobileNet v1;
-that of ECC's published code, converted from TensorFlow, loses its background class and has its kernels turned, by which
-the network here computes the same (see shared.networks.zoo.mobilenet).
+The files that the zoo's networks name as `published_weights` load as they are. torchvision has no MobileNet v1. The one
+of ECC's published code, converted from TensorFlow, is changed as it is loaded: it loses its background class, and its
+kernels are turned, so that the network here computes the same (see shared.networks.zoo.mobilenet).
 """
 
 from __future__ import annotations
@@ -18,36 +18,35 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from shared.cache import content_key
 from shared.errors import BadInput
 from shared.networks import build, names
 from shared.networks.trace import structure
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys under which training scripts keep the state dict
-PREFIXES = ("module.", "_orig_mod.", "model.")  # of DataParallel, torch.compile and Lightning
-OPTIONAL = ".num_batches_tracked"  # missing in files older than torch 0.4.1, read by nothing here
+PREFIXES = ("module.", "_orig_mod.", "model.")  # that DataParallel, torch.compile and Lightning add to names
+OPTIONAL = ".num_batches_tracked"  # missing in files older than torch 0.4.1; no code here reads it
 SAVE = "torch.save(network.state_dict(), FILE), or safetensors"
 
 
 def load_checkpoint(model: nn.Module, path: Path) -> None:
-    """Put the tensors of the checkpoint file `path` into `model`, a network from `build`.
+    """Copy the tensors of the checkpoint file `path` into `model`, a network from `build`.
 
-    The file is safetensors, or a state dict saved by torch, plain or under one of `WRAPPERS`; names may carry
-    `PREFIXES` or be those of the network's published weights. Nothing is changed unless all fits.
+    The file is safetensors, or a state dict saved by torch, plain or under one of the keys `WRAPPERS`. Its names may
+    have `PREFIXES` or be those of the network's published weights. `model` changes only if everything fits.
 
     Raises BadInput for a file that can't be read or would run code, for tensors that are missing, unexpected, not
     finite or of another shape, for another number of classes, and for another network.
     """
     config: Any = model.config
     network, own = str(config["name"]), model.state_dict()
-    found = _as_own(_state_dict(path), model)
-    missing = [name for name in own if name not in found and not name.endswith(OPTIONAL)]
-    unexpected = [name for name in found if name not in own]
+    tensors = _as_own(_state_dict(path), model)
+    missing = [name for name in own if name not in tensors and not name.endswith(OPTIONAL)]
+    unexpected = [name for name in tensors if name not in own]
     if missing or unexpected:
-        if (other := _whose(found)) not in (None, network):
+        if (other := _owner(tensors)) not in (None, network):
             raise BadInput(f"a checkpoint of {network} in {path}", f"one of {other}", f"--network {other}")
         got = " and ".join(
             f"{len(some)} {what} ({_first(some)})"
@@ -55,21 +54,14 @@ def load_checkpoint(model: nn.Module, path: Path) -> None:
             if some
         )
         raise BadInput(f"the tensors of {network} in {path}", got, f"a checkpoint of {network}")
-    _check_shapes(model, found, path)
-    for name, tensor in found.items():
+    _check_shapes(model, tensors, path)
+    for name, tensor in tensors.items():
         if not _is_plain(tensor, own[name]):
             got = f"{name} of {tensor.dtype} on {tensor.device}"
             raise BadInput(f"tensors of real floating numbers in {path}", got, SAVE)
         if not bool(torch.isfinite(tensor).all()):
             raise BadInput(f"finite numbers in {path}", f"infinity or NaN in {name}", "another checkpoint")
-    model.load_state_dict({**own, **found})
-
-
-def fingerprint(model: nn.Module) -> str:
-    """Hash (16 hex digits) of all tensors, with their names, types and shapes; the same on every device and in every
-    memory format.
-    """
-    return content_key(save({name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}))
+    model.load_state_dict({**own, **tensors})
 
 
 def _state_dict(path: Path) -> dict[str, Tensor]:
@@ -83,7 +75,7 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
     if other or not content:
         raise BadInput(f"a state dict in {path}", f"a dict with {_first(other) if other else 'nothing in it'}", SAVE)
     for name, tensor in content.items():
-        if tensor.layout != torch.strided:  # before a network turns or slices it, which such tensors may not know
+        if tensor.layout != torch.strided:  # checked before `from_published`, whose flips and slices fail on them
             raise BadInput(f"dense tensors in {path}", f"{name} of {tensor.layout}", SAVE)
     return dict(content)
 
@@ -99,11 +91,11 @@ def _content(path: Path) -> Any:
             is_safetensors = file.read(9)[8:] == b"{"  # 8 bytes of length, then JSON
         if is_safetensors:
             return load_file(path)
-        with warnings.catch_warnings(action="ignore"):  # about what is refused here in a line of our own
+        with warnings.catch_warnings(action="ignore"):  # what torch warns of, this module refuses in one line
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise BadInput("a checkpoint file", f"{path} ({error.strerror})", "the path of one") from None
-    except Exception as error:  # torch raises whatever a damaged file leads to
+    except Exception as error:  # a damaged file makes torch raise one of many types
         if isinstance(error, pickle.UnpicklingError) and (code := _code(path)) is not None:
             raise BadInput(
                 f"tensors alone in {path}", f"a pickle that asks for {code} (nothing was run)", SAVE
@@ -112,15 +104,15 @@ def _content(path: Path) -> Any:
 
 
 def _code(path: Path) -> str | None:
-    """The first thing beyond tensors that the pickles in a file ask for, as module.name; nothing of it is imported."""
+    """The first name beyond torch and collections that a file's pickles would import, as module.name; imports none."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             content = b"".join(archive.read(name) for name in archive.namelist() if name.endswith("/data.pkl"))
     else:
         content = path.read_bytes()
     pickles, strings = io.BytesIO(content), [""]
-    with contextlib.suppress(Exception):  # whatever bytes that are no pickle lead to
-        while True:  # torch's old form is several pickles, then the tensors' bytes
+    with contextlib.suppress(Exception):  # bytes that are no pickle raise one of many types
+        while True:  # torch's old format is several pickles, then the tensors' bytes
             for opcode, argument, _ in pickletools.genops(pickles):
                 if isinstance(argument, str):
                     strings.append(argument)
@@ -132,7 +124,7 @@ def _code(path: Path) -> str | None:
 
 
 def _as_own(tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Under the names and in the layout that `model` has; what its published files hold beside it is dropped."""
+    """`tensors` with the names and layout of `model`, without what a published file holds besides."""
     for prefix in PREFIXES * 2:  # in any order
         if all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
@@ -140,39 +132,39 @@ def _as_own(tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     return convert(tensors)
 
 
-def _whose(found: Mapping[str, Tensor]) -> str | None:
-    """The network of the zoo whose tensors have these names."""
+def _owner(tensors: Mapping[str, Tensor]) -> str | None:
+    """The network of the zoo whose tensors have these names; None if there is none."""
 
-    def plain(tensors: Mapping[str, Tensor]) -> set[str]:
+    def required(tensors: Mapping[str, Tensor]) -> set[str]:
         return {name for name in tensors if not name.endswith(OPTIONAL)}
 
     for network in names():
         with torch.device("meta"):
             model = build(network)
-        if plain(_as_own(dict(found), model)) == plain(model.state_dict()):
+        if required(_as_own(dict(tensors), model)) == required(model.state_dict()):
             return network
     return None
 
 
-def _check_shapes(model: nn.Module, found: Mapping[str, Tensor], path: Path) -> None:
+def _check_shapes(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     config: Any = model.config
     own, network = model.state_dict(), config["name"]
-    wrong = [name for name, tensor in found.items() if tensor.shape != own[name].shape]
+    wrong = [name for name, tensor in tensors.items() if tensor.shape != own[name].shape]
     if not wrong:
         return
-    table = structure(model)
-    last = next(o for o in reversed(table.operations) if o.kind in ("conv", "transposed_conv", "linear"))
+    layers = structure(model)
+    last = next(o for o in reversed(layers.operations) if o.kind in ("conv", "transposed_conv", "linear"))
     if set(wrong) == {name for name in own if name.startswith(f"{last.module}.")}:
-        classes = len(found[f"{last.module}.bias"])
-        raise BadInput(f"{table.outputs} classes in {path}", classes, "the checkpoint for this data set")
+        classes = len(tensors[f"{last.module}.bias"])
+        raise BadInput(f"{layers.outputs} classes in {path}", classes, "the checkpoint for this data set")
     name = wrong[0]
-    shapes = f"{tuple(found[name].shape)}{f', and {len(wrong) - 1} more' if len(wrong) > 1 else ''}"
+    shapes = f"{tuple(tensors[name].shape)}{f', and {len(wrong) - 1} more' if len(wrong) > 1 else ''}"
     expected = f"{name} of {network} as {tuple(own[name].shape)} in {path}"
     raise BadInput(expected, shapes, f"a checkpoint at width multiplier {config['width_multiplier']}")
 
 
 def _is_plain(tensor: Tensor, own: Tensor) -> bool:
-    """Whether it is numbers in memory, of the kind of the network's own; of which precision is its matter."""
+    """Whether the tensor holds real numbers in memory, floating or integer as the network's own, in any precision."""
     real = not (tensor.is_meta or tensor.is_complex())
     return real and tensor.is_floating_point() == own.is_floating_point()
 

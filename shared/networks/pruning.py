@@ -1,4 +1,4 @@
-"""Reading, zeroing and cutting channels by the table of `Structure`; loops run over units, never over channels."""
+"""Reads, zeroes and cuts channels by the slices in a `Structure`; loops run over units, never over channels."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from shared.networks.units import Slice, Structure
 
 
 def active_channels(model: nn.Module, structure: Structure | None = None) -> Tensor:
-    """Which channels have a non-zero consumer column: bool (units, largest upper bound), False beyond a unit's own.
+    """Mask of the channels with a non-zero consumer column: bool (units, largest upper bound), padded with False.
 
-    Entries are compared with zero one by one, since a norm underflows. Traces the model when `structure` is not given.
+    Entries are compared with zero one by one: the norm of tiny ones would underflow to zero. Traces the model when
+    `structure` is not given.
     """
     tensors = dict(model.named_parameters())
     rows = []
@@ -36,8 +37,8 @@ def active_widths(model: nn.Module) -> tuple[int, ...]:
 def importance(model: nn.Module, structure: Structure, metric: Mapping[str, Tensor] | None = None) -> Tensor:
     """Squared norm of each channel's consumer columns and depthwise filters: (units, largest upper bound), zero-padded.
 
-    metric: positive weights by tensor name, shaped like the tensors; the norm is then the sum of weight * entry^2, the
-    a_i of ECC's Algorithm 2. Producer rows never count.
+    metric: positive factors by tensor name, shaped like the tensors; the result is then the sum of factor * entry^2,
+    the a_i of ECC's Algorithm 2. Producer rows never count.
     """
     tensors = dict(model.named_parameters())
     rows = []
@@ -57,62 +58,67 @@ def importance(model: nn.Module, structure: Structure, metric: Mapping[str, Tens
 def zero_channels(
     model: nn.Module, structure: Structure, dead: Tensor, optimizer: torch.optim.Optimizer | None = None
 ) -> None:
-    """Zero every parameter slice that the dead channels own, and the same entries of the optimizer's state, in place.
+    """Zero all parameter slices of the dead channels, and the same entries of the optimizer's state, in place.
 
-    dead: bool (units, largest upper bound). A dead channel then carries exactly zero in training and evaluation mode
-    and gets exactly zero gradient, so it stays dead through any steps of Adam or SGD with weight decay, without a mask.
-    Running statistics are left alone: a batch norm whose weight and bias are zero doesn't read them.
+    dead: bool (units, largest upper bound). A dead channel's activations and gradients are then exactly zero, in
+    training and in evaluation mode. So it stays dead through any steps of Adam or SGD with weight decay, without a
+    mask. Running statistics are left alone: a batch norm whose weight and bias are zero doesn't use them.
     """
-    dead = dead.cpu()  # the only synchronisation, and none when the mask is on the CPU already
+    dead = dead.cpu()  # the only synchronisation with a GPU, and only for a mask that is on it
     touched = [(unit, row) for unit, row in zip(structure.units, dead, strict=True) if bool(row.any())]
     parameters = dict(model.named_parameters()) if touched else {}
     parts, entries = [], []
-    for unit, row in touched:  # a method kills few channels at a time: touch only those
+    for unit, row in touched:  # few channels die at a time: index those instead of masking all
         channels = row[: unit.upper_bound].nonzero().flatten()
         for part in unit.slices:
             if (parameter := parameters.get(part.tensor)) is not None:
                 parts.append((parameter, part.dim))
-                entries.append(_entries(channels, part))
+                entries.append(channel_entries(channels, part.repeat))
     if not parts:
         return
-    together = torch.cat(entries).to(parts[0][0].device, non_blocking=True)  # one copy to the device for all slices
-    for (parameter, dim), indices in zip(parts, together.split([len(one) for one in entries]), strict=True):
+    indices = torch.cat(entries).to(parts[0][0].device, non_blocking=True)  # one copy to the device for all slices
+    for (parameter, dim), part_indices in zip(parts, indices.split([len(one) for one in entries]), strict=True):
         state = optimizer.state.get(parameter, {}) if optimizer is not None else {}
         for tensor in (parameter, *state.values()):
-            if isinstance(tensor, Tensor) and tensor.shape == parameter.shape:
-                tensor.index_fill_(dim, indices, 0)
+            if isinstance(tensor, Tensor) and tensor.shape == parameter.shape:  # a moment, not the count of steps
+                tensor.index_fill_(dim, part_indices, 0)
 
 
 def compact(model: nn.Module, structure: Structure | None = None) -> nn.Module:
-    """A copy without the channels whose consumer columns are all zero; its outputs are the same in both modes.
+    """A smaller copy without the channels whose consumer columns are all zero; outputs are equal, in both modes.
 
-    A unit without any active channel keeps its first. `config["widths"]`, where the model has one, follows.
+    A unit without any active channel keeps its first. `config["widths"]` of the copy, where there is one, is updated.
     Convolutions keep their memory format. Traces the model when `structure` is not given.
     """
     table = structure or trace.structure(model)
     small = copy.deepcopy(model)
-    kept_widths = []
+    widths = []
     for unit, row in zip(table.units, active_channels(model, table), strict=True):
-        kept = row[: unit.upper_bound].nonzero().flatten()
-        kept = kept if len(kept) else kept.new_zeros(1)
-        kept_widths.append(len(kept))
-        for part in unit.slices if len(kept) < unit.upper_bound else ():
-            _cut(small, part, _entries(kept, part))
+        channels = row[: unit.upper_bound].nonzero().flatten()
+        channels = channels if len(channels) else channels.new_zeros(1)
+        widths.append(len(channels))
+        for part in unit.slices if len(channels) < unit.upper_bound else ():
+            _cut(small, part, channel_entries(channels, part.repeat))
     for module in small.modules():
         _follow_shapes(module)
     config: Any = getattr(model, "config", None)
     if config is not None:
-        small.config = {**config, "widths": kept_widths}  # type: ignore[assignment]
+        small.config = {**config, "widths": widths}  # type: ignore[assignment]
     return small
 
 
-def _entries(channels: Tensor, part: Slice) -> Tensor:
-    """Where the entries of these channels are along the slice's dimension: int64 (channels * repeat,)."""
-    return (channels[:, None] * part.repeat + torch.arange(part.repeat, device=channels.device)).flatten()
+def channel_entries(channels: Tensor, repeat: int) -> Tensor:
+    """Indices of these channels along a dimension with `repeat` entries per channel: int64 (channels * repeat,)."""
+    return (channels[:, None] * repeat + torch.arange(repeat, device=channels.device)).flatten()
+
+
+def is_channels_last(tensor: Tensor) -> bool:
+    """Whether a tensor (outputs, channels, h, w) is stored with its channels next to each other."""
+    return tensor.ndim == 4 and tensor.stride(1) == 1 and tensor.stride(3) == tensor.shape[1]
 
 
 def _per_channel(reduction: Callable[..., Tensor], tensor: Tensor, part: Slice) -> Tensor:
-    """Reduce all entries that belong to one channel of the slice: (channels,)."""
+    """Reduce all entries of each channel of the slice to one: (channels,)."""
     entries = reduction(tensor, dim=[dim for dim in range(tensor.ndim) if dim != part.dim])
     return reduction(entries.view(-1, part.repeat), dim=1)
 
@@ -123,13 +129,13 @@ def _cut(model: nn.Module, part: Slice, entries: Tensor) -> None:
     owner = model.get_submodule(owner_name)
     tensor = getattr(owner, name)
     smaller = tensor.detach().index_select(part.dim, entries)
-    if tensor.ndim == 4 and tensor.stride(1) == 1 and tensor.stride(3) == tensor.shape[1]:
-        smaller = smaller.to(memory_format=torch.channels_last)  # index_select drops it, which makes training slower
+    if is_channels_last(tensor):
+        smaller = smaller.to(memory_format=torch.channels_last)  # index_select loses it, and training would be slower
     setattr(owner, name, nn.Parameter(smaller, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else smaller)
 
 
 def _follow_shapes(module: Any) -> None:
-    """Set a layer's own idea of its sizes from its tensors."""
+    """Set a layer's size attributes, such as `in_channels`, to the shapes of its tensors."""
     match module:
         case nn.Conv2d() if trace.is_depthwise(module):
             module.depthwise = True  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""Which channels go when widths are given and importance decides."""
+"""Which channels to remove when the widths are given."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from torch import Tensor
 
 
 def weakest_channels(importance: Tensor, widths: Sequence[int], upper_bounds: Sequence[int]) -> Tensor:
-    """The channels beyond the `widths` most important of every unit: bool (units, largest upper bound).
+    """Mask of the channels to remove, all but the `widths` most important of every unit: bool (units, largest bound).
 
-    importance: (units, largest upper bound), zero-padded. True is to be removed, False beyond a unit's upper bound.
-    Among equal importances the lower index ranks first and stays.
+    importance: (units, largest upper bound), zero-padded. Among equal importances the lower index ranks first and is
+    kept. Padding beyond a unit's upper bound is False:
+
+        >>> weakest_channels(torch.tensor([[5.0, 1.0, 5.0, 0.0]]), widths=(1,), upper_bounds=(3,)).tolist()
+        [[False, True, True, False]]
     """
     rank = importance.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
     kept, bounds = (torch.tensor(tuple(counts), device=rank.device)[:, None] for counts in (widths, upper_bounds))

@@ -1,9 +1,9 @@
 """Derives a network's `Structure` from one traced forward pass without data.
 
-The model is copied to the meta device and traced by torch.fx. A walk over the graph then propagates shapes and, with
-each activation, the group of channels that it carries: a convolution or linear layer consumes one group and starts
-another, elementwise operations and depthwise convolutions hand it on, an addition unites two. A group is prunable
-unless it touches the network's input, its output or a concatenation.
+The model is copied to the meta device and traced by torch.fx. A walk over the graph propagates shapes and, with each
+activation, the group of channels that it carries. A convolution or linear layer consumes one group and starts another.
+Elementwise operations and depthwise convolutions pass their group on. An addition merges two groups into one. A group
+is prunable unless it contains the network's input, its output or an operand of a concatenation.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from shared.networks.units import Role, Slice, Structure, Unit
 
 
 def structure(model: nn.Module) -> Structure:
-    """The units and operations of a plain module that carries `input_shape` = (channels, height, width).
+    """The units and operations of a plain module with the attribute `input_shape` = (channels, height, width).
 
-    It may be made of Conv2d (ordinary or depthwise), ConvTranspose2d, Linear, BatchNorm2d, ReLU, ReLU6, pooling,
-    flatten, mean over the map, dropout, additions, concatenations of channels, upsampling and flips of the image. Where
-    the class attribute `keeps_residual_trunk` is true, groups that an addition touches are fixed. The model is not
+    Its layers may be Conv2d (ordinary or depthwise), ConvTranspose2d, Linear, BatchNorm2d, ReLU, ReLU6, pooling,
+    flatten, mean over the map, dropout, addition, concatenation of channels, upsampling and flips of the image. Where
+    the class attribute `keeps_residual_trunk` is true, groups with an addition can't be pruned. The model is not
     changed.
 
-    Raises BadInput for any other operation, naming it.
+    Raises BadInput for any other operation, and names it.
     """
     shape: Any = getattr(model, "input_shape", None)
     if shape is None:
@@ -41,13 +41,13 @@ def structure(model: nn.Module) -> Structure:
 
 
 def is_depthwise(conv: nn.Conv2d) -> bool:
-    """Whether each channel has its own filter. At one channel the shapes can't tell, so networks mark such layers."""
+    """Whether each channel has its own filter. Shapes can't tell with one channel, so networks mark such layers."""
     return conv.groups > 1 or getattr(conv, "depthwise", False)
 
 
 def _meta_copy(model: nn.Module) -> nn.Module:
-    """The model in evaluation mode with float32 tensors on the meta device, whatever its own are; no data is copied."""
-    meta: dict[int, Any] = {}
+    """A copy in evaluation mode with float32 tensors on the meta device, whatever the model's are; copies no data."""
+    meta: dict[int, Any] = {}  # deepcopy takes these in place of the originals
     for parameter in model.parameters():
         meta[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)
     for buffer in model.buffers():
@@ -57,22 +57,23 @@ def _meta_copy(model: nn.Module) -> nn.Module:
 
 @dataclass(eq=False)
 class _Group:
-    """Channels that must be kept or removed together, as far as the walk knows by now."""
+    """Channels that must be kept or removed together; a disjoint-set forest, since additions merge groups."""
 
     order: int
     name: str
     count: int
-    fixed: bool = False
+    fixed: bool = False  # can't be pruned
     slices: list[Slice] = field(default_factory=list)
-    parent: _Group | None = None
+    parent: _Group | None = None  # the group that this one was merged into
 
     def root(self) -> _Group:
+        """The group that now stands for this one."""
         return self if self.parent is None else self.parent.root()
 
 
 @dataclass(frozen=True)
 class _Activation:
-    """A tensor of the forward pass, (1, channels, h, w) or (1, features), and the group of its channels."""
+    """A tensor of the forward pass, (1, channels, h, w) or (1, features), with the group of its channels."""
 
     tensor: Tensor
     group: _Group
@@ -88,7 +89,7 @@ class _Activation:
 
 @dataclass(frozen=True)
 class _Call:
-    """One node of the graph: what is called, on which activations, and the tensor it gives."""
+    """A node of the graph: the module or function called, its operands, and the tensor that it returns."""
 
     name: str
     module: Any  # the module called, None for functions and tensor methods
@@ -98,7 +99,7 @@ class _Call:
 
 
 class _Walk(fx.Interpreter):
-    """Runs the graph on meta tensors, each wrapped in an `_Activation`, and notes groups, slices and operations."""
+    """Interprets the graph on meta tensors wrapped in `_Activation`s and collects groups, slices and operations."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model, graph=fx.Tracer().trace(model))
@@ -106,7 +107,7 @@ class _Walk(fx.Interpreter):
         self.keeps_trunk = getattr(model, "keeps_residual_trunk", False)
         self.groups: list[_Group] = []
         self.drafts: list[tuple[_Call, _Activation, dict[str, Any]]] = []
-        self.owners: set[str] = set()
+        self.owners: set[str] = set()  # modules with parameters that were called
 
     def derive(self, input_shape: tuple[int, int, int]) -> Structure:
         result = self.run(torch.empty((1, *input_shape), device="meta"))
@@ -152,8 +153,8 @@ class _Walk(fx.Interpreter):
         key: Any = node.target if module is None else type(module)
         rule = _RULES.get(key) if node.op != "get_attr" else None
         if rule is None:
-            known = ", ".join(sorted({_readable(key) for key in _RULES}))
-            raise BadInput(f"operations that structure() knows at '{node.name}'", _readable(key), f"one of {known}")
+            supported = ", ".join(sorted({_readable(key) for key in _RULES}))
+            raise BadInput(f"operations that structure() knows at '{node.name}'", _readable(key), f"one of {supported}")
 
         operands: list[_Activation] = []
 
@@ -164,7 +165,7 @@ class _Walk(fx.Interpreter):
             return value
 
         args, kwargs = fx.node.map_aggregate(self.fetch_args_kwargs_from_env(node), unwrap)
-        keeps_shape = rule in _KEEPING_SHAPE  # then there is no need to run it, and meta kernels are slow
+        keeps_shape = rule in _KEEPING_SHAPE  # then it needs no run; meta kernels are slow
         output = operands[0].tensor if keeps_shape else getattr(self, node.op)(node.target, args, kwargs)
         name = str(node.target) if module is not None else node.name
         options = {**{str(index): value for index, value in enumerate(args)}, **kwargs}
@@ -176,7 +177,7 @@ class _Walk(fx.Interpreter):
         return group
 
     def _own(self, call: _Call, group: _Group, dim: int, repeat: int, **roles: Role) -> None:
-        """Note that `group` owns slices along `dim` of the module's tensors (argument names), where they exist."""
+        """Add to `group` the slices along `dim` of the module's tensors, named by keyword; a missing bias has none."""
         slices = group.root().slices
         slices += [
             Slice(f"{call.name}.{tensor}", dim, repeat, role)
@@ -190,14 +191,14 @@ class _Walk(fx.Interpreter):
         return output
 
     def _claim(self, call: _Call) -> _Activation:
-        """The only operand of a module with parameters, which may be called once."""
+        """The operand of a module with parameters. Raises BadInput at its second call: a slice has one group."""
         if call.name in self.owners:
             raise BadInput("layers with weights called once", f"'{call.name}' called twice", "a layer per call")
         self.owners.add(call.name)
         return call.operands[0]
 
     def weighted(self, call: _Call) -> _Activation:
-        """A convolution, transposed convolution or linear layer; a transposed weight has its inputs first."""
+        """A convolution, transposed convolution or linear layer: consumes a group and starts another."""
         if isinstance(call.module, nn.Conv2d) and is_depthwise(call.module):
             return self.depthwise(call)
         source, layer = self._claim(call), call.module
@@ -206,7 +207,7 @@ class _Walk(fx.Interpreter):
         self._expect(not isinstance(layer, nn.Linear) or source.tensor.ndim == 2, call, "flat input of a linear layer")
         kinds: dict[type, Kind] = {nn.Conv2d: "conv", nn.ConvTranspose2d: "transposed_conv", nn.Linear: "linear"}
         kind = kinds[type(layer)]
-        input_dim = 0 if kind == "transposed_conv" else 1
+        input_dim = 0 if kind == "transposed_conv" else 1  # its weight is (inputs, outputs, h, w)
         group = self._start(call.name, call.output.shape[1])
         self._own(call, source.group, input_dim, source.repeat, weight="consumer")
         self._own(call, group, 1 - input_dim, 1, weight="producer")
@@ -223,15 +224,17 @@ class _Walk(fx.Interpreter):
 
     def batch_norm(self, call: _Call) -> _Activation:
         source = self._claim(call)
-        self._expect(call.module.affine, call, "batch norm with weight and bias")  # without, dead channels carry -mean
+        # Without weight and bias to zero, a dead channel would output -mean / std.
+        self._expect(call.module.affine, call, "batch norm with weight and bias")
         self._own(call, source.group, 0, 1, weight="norm", bias="norm", running_mean="norm", running_var="norm")
         return self._log("batch_norm", call, source.group, bias=True)
 
     def silent(self, call: _Call) -> _Activation:
+        """Passes the group on and launches nothing in inference."""
         return _Activation(call.output, call.operands[0].group)
 
     def flip(self, call: _Call) -> _Activation:
-        """Of the image's rows and columns: silent, as all that prepares an image is."""
+        """A flip of the image's rows and columns: silent, since preparing an image is not the network's cost."""
         dims = call.options.get("dims", call.options.get("1"))
         sides = {dim % 4 for dim in dims} if isinstance(dims, list | tuple) else set()
         of_image = call.operands[0].group is self.groups[0]

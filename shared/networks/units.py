@@ -1,4 +1,4 @@
-"""The table of a network: which tensor slices each prunable unit owns, and what its forward pass launches."""
+"""The structure of a network: which tensor slices each prunable unit owns, and the operations of a forward pass."""
 
 from __future__ import annotations
 
@@ -21,34 +21,52 @@ Role = Literal["producer", "bias", "norm", "depthwise", "consumer"]
 
 @dataclass(frozen=True)
 class Slice:
-    """The part of one tensor that goes with a unit: channel i owns entries [i * repeat, (i + 1) * repeat) along `dim`.
+    """A unit's part of one tensor: channel i owns entries i * repeat to (i + 1) * repeat - 1 along `dim`.
 
-    tensor: its name in the state dict. repeat: height * width for the columns after a flatten, else 1.
-    role: producer (weight rows that make the channel), bias, norm (batch norm's weight, bias and running statistics),
-    depthwise (the channel's own filter) or consumer (weight columns that read the channel).
+    role: producer (weight rows that compute the channel), bias, norm (batch norm's weight, bias and running
+    statistics), depthwise (the channel's own filter) or consumer (weight columns that read the channel).
     """
 
-    tensor: str
+    tensor: str  # name in the state dict
     dim: int
-    repeat: int
+    repeat: int  # height * width for the columns that read a flattened map, else 1
     role: Role
 
 
 @dataclass(frozen=True)
 class Unit:
-    """Channels that live and die together: one width. `name` is the module that produces them first."""
+    """A group of channels with one width: removing channel i removes entry i of all its slices."""
 
-    index: int
-    name: str
-    upper_bound: int
-    slices: tuple[Slice, ...]
+    index: int  # from 0 in execution order
+    name: str  # of the first module that produces the channels
+    upper_bound: int  # the dense width
+    slices: tuple[Slice, ...]  # of all tensors that have these channels, through every layer that an addition ties
 
 
 @dataclass(frozen=True)
 class Structure:
-    """Units and operations of a network, both in execution order; made by `shared.networks.structure`.
+    """Units and operations of a network, both in execution order. `shared.networks.structure` derives it.
 
-    Position 0 is the image's channels, position u + 1 the width of unit u, the last one the network's outputs.
+    Position 0 is the number of image channels, position u + 1 the width of unit u, the last one the number of outputs.
+
+    Between two convolutions lies one unit. To remove its channel i is to remove row i of the first weight and bias,
+    entry i of the batch norm's four tensors, and column i of the second weight:
+
+        >>> from torch import nn
+        >>> from shared.networks import structure
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 3))
+        >>> network.input_shape = (3, 8, 8)
+        >>> for part in structure(network).units[0].slices:
+        ...     print(part.tensor, "along", part.dim, part.role)
+        0.weight along 0 producer
+        0.bias along 0 bias
+        1.weight along 0 norm
+        1.bias along 0 norm
+        1.running_mean along 0 norm
+        1.running_var along 0 norm
+        3.weight along 1 consumer
+        >>> structure(network).position_bounds
+        (3, 4, 2)
     """
 
     units: tuple[Unit, ...]
@@ -68,19 +86,20 @@ class Structure:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of what simulated platforms price in the operations, at any widths; `priced` says which fields."""
+        """Hash of the operations' fields that simulated platforms price (see `priced`); independent of the widths."""
         return content_key([priced(operation) for operation in self.operations], self.position_bounds)
 
     @cached_property
     def exact_fingerprint(self) -> str:
-        """Hash of all that the operations say, dilation too: what decides the cost of a forward pass on hardware."""
+        """Hash of all fields of the operations: what decides the cost of a forward pass on hardware."""
         return content_key([dataclasses.asdict(operation) for operation in self.operations], self.position_bounds)
 
     @cached_property
     def edges(self) -> tuple[tuple[int | None, int | None, float], ...]:
-        """(in position, out position, constant) of every convolution (not depthwise) and linear layer.
+        """(input position, output position, constant) of every linear layer and every convolution but depthwise ones.
 
-        Its multiply-adds are the constant times the positions; a side that never changes is None and in the constant.
+        A layer's multiply-adds are the constant times its two positions. A side that never changes is None; its number
+        of channels is in the constant.
         """
         ones = np.ones(len(self.position_bounds))
         return tuple(
@@ -90,7 +109,7 @@ class Structure:
         )
 
     def at(self, widths: Sequence[int]) -> Structure:
-        """The structure of this network cut to `widths`, without tracing it anew."""
+        """The structure of this network pruned to `widths`, without another trace."""
         counts = (self.image_channels, *widths, self.outputs)
 
         def cut(channels: Channels) -> Channels:
@@ -109,7 +128,7 @@ class Structure:
         )
 
     def positions(self, widths: ArrayLike | Tensor) -> Tensor:
-        """Widths (..., units) with the fixed ends added: float64 (..., units + 2), differentiable for a tensor."""
+        """Widths (..., units) with image channels and outputs added: float64 (..., units + 2); differentiable."""
         rows = torch.as_tensor(widths, dtype=torch.float64)
         if rows.ndim == 0 or rows.shape[-1] != len(self.units):
             raise ValueError(

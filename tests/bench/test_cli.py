@@ -422,9 +422,7 @@ def test_a_lookup_table_of_a_platform(cache: Path, tmp_path: Path) -> None:
     done = bench("table", str(tmp_path / "table.json"), "--device", "tx2", cache=cache)
     assert done.returncode == 0 and done.stdout.startswith("tx2: simulated"), done.stderr
     assert "readings of single operations" in done.stdout
-    from methods.netadapt import table_file
-
-    assert table_file.load(tmp_path / "table.json").platform == "tx2"
+    assert json.loads((tmp_path / "table.json").read_text())["platform"] == "tx2"
     done = bench("table", "/proc/nowhere/table.json", cache=cache)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
 

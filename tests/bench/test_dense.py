@@ -13,16 +13,16 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from bench import cli, dense, workload
 from bench.plan import Ground
+from shared.cache import content_key
 from shared.checkpoints import Checkpoints
 from shared.data import Dataset, Split
 from shared.errors import BadInput
 from shared.networks import build
-from shared.networks.pretrained import fingerprint
 from shared.rng import forked
 from shared.training import score
 from tests.bench.conftest import head
@@ -151,6 +151,11 @@ def checkpoint(folder: Path, network: str = "mobilenet", **changes: Any) -> tupl
         model = build(network, **arguments | changes).eval()
     torch.save({"state_dict": model.state_dict()}, folder / "other.pth")
     return folder / "other.pth", model
+
+
+def fingerprint(model: nn.Module) -> str:
+    """The hash of all tensors with their names, types and shapes."""
+    return content_key(save({name: tensor.contiguous() for name, tensor in model.state_dict().items()}))
 
 
 def test_a_checkpoint_is_tested_kept_and_found(

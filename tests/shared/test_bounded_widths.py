@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from shared.bounded_widths import BoundedWidths, lower_bounds
 from shared.energy import BilinearModel
-from shared.energy.budget import BudgetTooSmallError
+from shared.errors import Infeasible
 
 
 @st.composite
@@ -126,7 +126,7 @@ def test_lower_bounds_are_the_exact_ceilings() -> None:
 
 
 def test_budget_below_the_lower_bounds_is_refused_with_the_numbers() -> None:
-    with pytest.raises(BudgetTooSmallError, match=r"at least 4 \(.*\(2, 2\).* got 3\.5;"):
+    with pytest.raises(Infeasible, match=r"at least 4 \(.*\(2, 2\).* got 3\.5;"):
         BoundedWidths(lambda widths: widths.sum(-1), 3.5, lower=(2, 2), upper=(9, 9))
     assert BoundedWidths(lambda widths: widths.sum(-1), 4.0, lower=(2, 2), upper=(9, 9)).limit([]) == 2
 

@@ -15,6 +15,9 @@ def test_the_cache_folder_can_be_chosen(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "here"))
     assert cache_dir() == tmp_path / "here"
     assert not cache_dir().exists()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("BENCH_CACHE", "~/there")  # no shell expands it where a Makefile or a service file sets it
+    assert cache_dir() == tmp_path / "there"
     monkeypatch.delenv("BENCH_CACHE")
     assert cache_dir().is_absolute() and cache_dir() != tmp_path / "here"
 

@@ -49,14 +49,14 @@ def test_infinity_and_long_floats_survive(tmp_path: Path) -> None:
 
 
 def test_the_ledger_counts_on_from_the_state(tmp_path: Path) -> None:
-    kept, ledger = Checkpoints(tmp_path, every_s=0), Ledger(9, 4, 30, 20, 10)
+    kept, ledger = Checkpoints(tmp_path, every_s=0), Ledger(9, 4, 30, 20)
     kept.save("one", lambda: {}, ledger)
     ledger.spend_iteration()
     kept.save("two", lambda: {}, ledger)
-    fresh = Ledger(9, 1, 1, 1, 1)
+    fresh = Ledger(9, 1, 1, 1)
     assert kept.load("none", fresh) is None and fresh.training_iterations == 1
-    assert kept.load("two", fresh) == {} and fresh == Ledger(9, 5, 30, 20, 10)
-    assert kept.load("one", fresh) == {} and fresh == Ledger(9, 4, 30, 20, 10)
+    assert kept.load("two", fresh) == {} and fresh == Ledger(9, 5, 30, 20)
+    assert kept.load("one", fresh) == {} and fresh == Ledger(9, 4, 30, 20)
 
 
 def test_a_state_is_made_only_when_it_is_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

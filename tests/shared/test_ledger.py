@@ -45,10 +45,8 @@ def test_the_record_holds_the_counts_and_no_clock() -> None:
     ledger.count_search_samples(7)
     ledger.count_search_samples(8)
     ledger.energy_queries += 3
-    ledger.measurements += 4
     assert ledger.as_record() == {
         "training_iterations": 1,
         "search_samples": 15,
         "energy_queries": 3,
-        "measurements": 4,
     }

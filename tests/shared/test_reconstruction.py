@@ -82,7 +82,7 @@ def test_equals_least_squares_on_the_same_rows(kind: str, width: int, positions:
     name, layer = consumer_of(model)
     table = structure(model)
     fitted = Reconstruction(model, table, data, torch.Generator().manual_seed(5), positions=positions)
-    kept = fitted.kept(0, width)
+    kept = fitted.kept_channels(0, width)
 
     dense = layer.weight.detach().flatten(1)
     per_channel = dense.shape[1] // 6
@@ -128,7 +128,7 @@ def test_all_consumers_of_a_unit_keep_the_same_channels_and_are_fitted_each_on_i
     model = TwoReaders().double()
     data = batches(1)
     fitted = Reconstruction(model, structure(model), data, torch.Generator(), positions=64)
-    kept = fitted.kept(0, 4)
+    kept = fitted.kept_channels(0, 4)
     norms = [layer.weight.detach().abs().sum((0, 2, 3)) for layer in (model.point, model.wide)]
     by_all, *by_one = (set(norm.topk(4).indices.tolist()) for norm in (norms[0] + norms[1], *norms))
     assert set(kept.tolist()) == by_all and by_all not in by_one
@@ -165,7 +165,7 @@ def test_wide_consumers_keep_their_weights_and_are_named() -> None:
     beyond = Reconstruction(model, table, batches(1), torch.Generator(), maximum_columns=53)
     assert at_limit.skipped == () and beyond.skipped == (name,)
     assert beyond.weight(f"{name}.weight", 0, 3) is None
-    assert torch.equal(beyond.kept(0, 3), at_limit.kept(0, 3))
+    assert torch.equal(beyond.kept_channels(0, 3), at_limit.kept_channels(0, 3))
 
 
 @pytest.mark.parametrize("kind", ["1x1", "3x3", "linear"])
@@ -181,7 +181,7 @@ def test_inputs_that_are_never_alive_change_nothing_for_the_others(kind: str, wi
         for statistics in (model[1].running_mean, model[1].running_var):
             statistics[4] = statistics[1]  # type: ignore[index,call-overload]
     fitted = Reconstruction(model, structure(model), data, torch.Generator(), positions=64)
-    kept = fitted.kept(0, width)
+    kept = fitted.kept_channels(0, width)
     assert 2 in kept
     solved = fitted.weight(f"{name}.weight", 0, width)
     assert solved is not None and bool(solved.isfinite().all())
@@ -202,7 +202,7 @@ def test_layer_without_any_live_input_keeps_its_weights() -> None:
         model[1].bias.fill_(-1e3)  # type: ignore[union-attr,operator]
     name, layer = consumer_of(model)
     fitted = Reconstruction(model, structure(model), batches(1), torch.Generator())
-    kept = fitted.kept(0, 4)
+    kept = fitted.kept_channels(0, 4)
     torch.testing.assert_close(fitted.weight(f"{name}.weight", 0, 4), layer.weight.detach().flatten(1)[:, kept])
 
 

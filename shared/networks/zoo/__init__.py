@@ -1,17 +1,21 @@
-"""One file per network: its name is the network's id, and a file placed here is found by itself.
+"""The networks, one file each. The file's name is the network's id; a new file needs no registration.
 
 A file sets NETWORK to an nn.Module class with
 
     upper_bounds(width_multiplier) -> tuple[int, ...]       a static method: the dense widths, in execution order
     __init__(widths, *, num_classes=…, in_channels=…, width_multiplier=…, input_size=(height, width))
 
-whose keyword defaults are the network's own and which sets `input_shape`. A dict `trained_on` says on which data sets
-it is trained and with which arguments other than those that fit the data: the width multiplier, and an `input_size`
-where images are to be resized. A dict `scaled_pixels` says on which data sets pixels in 0..1 are to be
-(pixel - mean) / std by other numbers than the data set's: (mean, std). A dict `published_weights` tells a person which
-public file is trained on a data set; where it differs in names or layout, a method `from_published(tensors)` gives them
-as they are here. Layers are plain torch modules; the table of units is derived from them. A depthwise convolution
-carries `depthwise = True`: at one channel its shape doesn't tell.
+__init__ sets `input_shape`; its keyword defaults are the network's own. Layers are plain torch modules, from which the
+units are derived. A depthwise convolution has the attribute `depthwise = True`: with one channel, shapes can't tell.
+
+Class attributes and a method, all optional; the dicts are by data set:
+
+    trained_on              arguments of `build` beyond those that fit the data: width multiplier, and an `input_size`
+                            if images are to be resized
+    scaled_pixels           (mean, std) to normalise pixels in 0..1 with, if not the data set's own
+    published_weights       which public file has trained weights, as text for the user
+    keeps_residual_trunk    True: channels that an addition touches are not pruned
+    from_published(tensors) those weights with the names and layout of this network, if they differ
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from shared.errors import BadInput
 from shared.networks.zoo import scaled
 
 CHANNELS = (64, 192, 384, 256, 256, 4096, 4096)  # conv1 to conv5, fc6, fc7
-SMALLEST_INPUT = 63  # pixels; below it the last pooling has nothing left
+SMALLEST_INPUT = 63  # pixels; the maps of smaller images vanish before the last pooling
 POOLED = 6  # pixels along each side of the map that is flattened: 36 columns of fc6 per channel
 
 

@@ -1,10 +1,11 @@
 """MobileNet v1 (Howard et al., arXiv 1704.04861), with strides that suit the input.
 
-With ImageNet's strides it computes what TensorFlow's does, whose weights the ECC paper starts from (imagenet_mbnet of
-github.com/hyang1990/energy_constrained_compression). At stride 2 TensorFlow pads an even side to the right and below
-alone. That is this network's even padding seen in a mirror: turned by 180 degrees, kernels and image alike, the two are
-one, layer by layer, and the mean over the last map does not see the turn. So the image is turned, all convolutions stay
-plain, and a file of TensorFlow's weights has its kernels turned as it is loaded.
+With ImageNet's strides it computes the same as TensorFlow's, whose weights the ECC paper starts from (imagenet_mbnet of
+github.com/hyang1990/energy_constrained_compression), although padding differs. At stride 2 with an even side TensorFlow
+pads at the right and at the bottom only, while torch's even padding takes effect at the left and at the top only. If
+image and kernels are turned by 180 degrees, the two agree layer by layer, and the mean over the last map is the same
+either way. So this network turns the image, all convolutions stay plain, and the kernels of a file of TensorFlow's
+weights are turned as it is loaded.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ from torch import Tensor, nn
 
 from shared.networks.zoo import scaled
 
-CHANNELS = (32, 64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024)  # after conv1, after pairs 1 to 13
-STRIDED_LAYERS = (6, 2, 4, 0, 12)  # where ImageNet's version halves the map (conv1 is 0), the most wanted first
+CHANNELS = (32, 64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024)  # of conv1 and of pairs 1 to 13
+# The layers that halve the map in ImageNet's version (0: conv1). A small input takes only the first ones of this list.
+STRIDED_LAYERS = (6, 2, 4, 0, 12)
 SMALLEST_MAP = 4  # pixels along the shorter side of the last map
-# layers of the MobileNet in ECC's published code by their place in block 0 and in every other one; place 0 is padding
+# Layers of ECC's published MobileNet by their place in block 0 and in the other blocks; place 0 is padding.
 PUBLISHED_STEM = {"1": "conv1", "2": "conv1_norm"}
 PUBLISHED_PAIR = {"1": "dw{}", "2": "dw{}_norm", "4": "pw{}", "5": "pw{}_norm"}
 BATCH_NORM_EPS = 1e-3
-# torch's default. TensorFlow's 0.001 leaves the running statistics about a thousand iterations behind pruning.
+# torch's default. With TensorFlow's 0.001 the running statistics would lag a thousand iterations behind pruning.
 BATCH_NORM_MOMENTUM = 0.1
 
 
@@ -99,9 +101,9 @@ class MobileNet(nn.Module):
         return tuple(scaled(channels, width_multiplier) for channels in CHANNELS)
 
     def from_published(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The tensors of the MobileNet in ECC's published code, which are TensorFlow's, as this network has them.
+        """The tensors of ECC's published MobileNet, which are TensorFlow's, with this network's names and layout.
 
-        Kernels are turned, and the background before its classes is left out where there is no place for it.
+        Kernels are turned. The background, class 0, is dropped if this network has one output less.
         """
         renamed = {_own_name(name): tensor for name, tensor in tensors.items()}
         return renamed if renamed.keys() == tensors.keys() else {n: self._own(n, t) for n, t in renamed.items()}

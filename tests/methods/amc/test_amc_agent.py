@@ -1,7 +1,9 @@
 """The agent against AMC's settings table and against oracles of what it changes in DDPG."""
 
 import copy
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -203,6 +205,14 @@ def test_sampled_rewards_are_relative_to_the_moving_mean() -> None:
         baseline = mean if baseline is None else 0.5 * baseline + 0.5 * mean
         assert batch.rewards.flatten().numpy() == pytest.approx(raw[places] - baseline, abs=1e-6)
     assert np.array_equal(store.rewards[:, 0], raw)  # the stored ones stay
+
+
+def test_a_search_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.delenv("SB3_LOGDIR", raising=False)
+    with forked(0, "test"):
+        Agent(environment(), episodes=2, hidden=(8,)).search()
+    assert tempfile.gettempdir() == str(tmp_path) and list(tmp_path.iterdir()) == []
 
 
 def test_agent_learns_more_than_its_warm_up() -> None:

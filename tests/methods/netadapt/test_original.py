@@ -161,7 +161,9 @@ def test_one_multiple_less_is_more_than_the_budget_needs_and_the_notes_tell(tiny
 def test_smallest_widths_above_the_budget_are_infeasible_at_once(tiny_task) -> None:  # type: ignore[no-untyped-def]
     task = tiny_task(0.13)
     assert estimate(task, (1, 1, 1, 1)) < 0.13 < estimate(task, (1, 2, 2, 3))
-    with pytest.raises(Infeasible, match=r"smallest widths \(1, 2, 2, 3\) take 0\.\d+ J, above the budget of 0\.13$"):
+    with pytest.raises(
+        Infeasible, match=r"at least 0\.\d+ J \(the smallest widths \(1, 2, 2, 3\)\), got 0\.13; try more$"
+    ):
         NetAdaptOriginal().run(task)
     assert task.ledger.training_iterations == task.ledger.search_samples == 0
 

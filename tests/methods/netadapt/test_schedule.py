@@ -162,7 +162,6 @@ def test_the_most_steps_that_leave_every_candidate_its_minimum(
     generous = [steps for steps, (_, short_term) in options.items() if short_term >= minimum]
     expected = max(generous) if generous else min(options)
     assert step is not None
-    assert step.steps_left == expected
     assert step.coarser == (expected < finest)
     assert step.short_term_iterations == options[expected][1]
     assert step.target_energy == pytest.approx(options[expected][0], rel=1e-12)
@@ -199,7 +198,7 @@ def test_nothing_to_save_is_no_step() -> None:
 def test_a_budget_by_a_rounding_error_below_takes_one_step(schedule) -> None:  # type: ignore[no-untyped-def]
     step = next_step(schedule, Place(1.0, 1.0, 1.0 - 1e-15), [{3: 0.5, 4: 0.9}, {1: 1.0}], 10, 0)
     assert step is not None and step.target_energy == 1.0 - 1e-15
-    assert step.candidates == {0: 4} and step.steps_left == 1 and not step.coarser
+    assert step.candidates == {0: 4} and not step.coarser
 
 
 def test_widths_are_multiples_and_small_units_stay_whole() -> None:

@@ -160,10 +160,18 @@ def test_outcome_of_fit_is_detached_float64_on_cpu() -> None:
     assert model.unit == "s" and model.coefficients.shape == (2,)
 
 
-def test_dictionary_round_trip_through_json_is_exact() -> None:
+def test_the_dictionary_says_all_without_rounding() -> None:
     model = alexnet_tx2()
-    again = BilinearModel.from_dict(json.loads(json.dumps(model.to_dict())))
-    assert again.to_dict() == model.to_dict()
+    values = json.loads(json.dumps(model.to_dict()))
+    assert values.pop("form") == "bilinear"
+    again = BilinearModel(
+        torch.tensor(values.pop("intercept"), dtype=torch.float64),
+        torch.tensor(values.pop("coefficients"), dtype=torch.float64),
+        tuple(map(tuple, values.pop("terms"))),
+        tuple(values.pop("upper_bounds")),
+        **values,
+    )
+    assert again.unit == model.unit
     rows = uniform_positions(ALEXNET_BOUNDS, 10, seed=4)
     assert torch.equal(again(rows), model(rows))
 
@@ -200,13 +208,9 @@ def test_bad_input_is_named(change: dict, message: str) -> None:
         BilinearModel.fit(**arguments)  # type: ignore[arg-type]
 
 
-def test_estimates_and_dictionaries_check_their_shape() -> None:
+def test_estimates_check_their_shape() -> None:
     model = alexnet_tx2()
     with pytest.raises(BadInput, match=r"\(n, 9\)"):
         model([1, 2, 3])
     with pytest.raises(BadInput, match=r"\(n, 9\)"):
         model.gradient(torch.ones(2, 2, 9))
-    with pytest.raises(BadInput, match="8 coefficients"):
-        BilinearModel.from_dict(model.to_dict() | {"coefficients": [1.0]})
-    with pytest.raises(BadInput, match="form"):
-        BilinearModel.from_dict({"form": "other"})
