@@ -24,11 +24,6 @@ Part = TypeVar("Part")  # what is read in one go: a visit, or the window of a re
 ATTEMPTS, REPEATED = 3, "window repeated"  # a sensor that failed once must not end hours of readings
 
 
-def measure(work: Work, meter: Meter, settings: Settings, clock: Clock) -> Reading:
-    """What one run of `work` costs, see measure_all."""
-    return measure_all({"work": work}, meter, settings, clock)["work"]
-
-
 def measure_all(works: Mapping[str, Work], meter: Meter, settings: Settings, clock: Clock) -> dict[str, Reading]:
     """What one run of each piece of work costs, visited there and back (A B C C B A) so that a drift meets all alike.
 
@@ -44,7 +39,7 @@ def measure_all(works: Mapping[str, Work], meter: Meter, settings: Settings, clo
             visits[name].append(_visited(works[name], meter, settings, clock))
         if min(map(len, visits.values())) < settings.visits:
             continue
-        enough = all(precise(meter, done, settings.target) for done in visits.values())
+        enough = all(precise(meter.source, done, settings.target) for done in visits.values())
         if enough or clock.now_s() - began_s >= settings.limit_s * len(works):
             break
     sensor = meter.facts()  # of now: at rest its clocks are others
@@ -52,7 +47,7 @@ def measure_all(works: Mapping[str, Work], meter: Meter, settings: Settings, clo
     rests = [window for window in idle if window]
     watts = tuple(window.amount / window.seconds for window in rests)
     flags = {flag for window in rests for flag in window.flags}
-    return {name: reading(meter, done, watts, settings, sensor, flags) for name, done in visits.items()}
+    return {name: reading(meter.source, done, watts, settings, sensor, flags) for name, done in visits.items()}
 
 
 def _read(run: Work, meter: Meter) -> Window:

@@ -52,6 +52,17 @@ class Finding:
     detail: str
 
 
+@dataclass(frozen=True)
+class Source:
+    """What a reading says of the meter, or the board, that took it; the fields are those of Meter."""
+
+    name: str
+    scope: str
+    unit: Literal["J", "s"]
+    method: Literal["counter", "integral", "clock"]
+    simulated: bool = False
+
+
 class Meter(ABC):
     """A sensor that is asked for the joules (or seconds) of a stretch of work.
 
@@ -66,6 +77,11 @@ class Meter(ABC):
     method: Literal["counter", "integral", "clock"]
     simulated: bool = False
     period_s: float = 0.0
+
+    @property
+    def source(self) -> Source:
+        """The meter as its readings name it."""
+        return Source(self.name, self.scope, self.unit, self.method, self.simulated)
 
     @abstractmethod
     def start(self) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from shared.meters.meter import MeterError
+from shared.meters.meter import MeterError, Source
 from shared.meters.settings import Settings
 
 CONFIDENCE = 0.98  # a nominal 0.95 falls short of itself for eight visits to a sensor with drop-outs
@@ -109,16 +109,6 @@ class Visit:
     flags: tuple[str, ...]
 
 
-class Source(Protocol):
-    """What a reading says of who has read it, as `Meter` explains it."""
-
-    name: str
-    scope: str
-    unit: Literal["J", "s"]
-    method: Literal["counter", "integral", "clock"]
-    simulated: bool
-
-
 def bootstrap_interval(
     values: ArrayLike, statistic: Literal["mean", "median"] = "mean", *, confidence: float = CONFIDENCE, seed: int = 0
 ) -> tuple[float, float]:
@@ -143,19 +133,19 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def _statistic(meter: Source | Reading) -> Literal["mean", "median"]:
-    return "median" if meter.method == "clock" else "mean"
+def _statistic(source: Source | Reading) -> Literal["mean", "median"]:
+    return "median" if source.method == "clock" else "mean"
 
 
-def precise(meter: Source, visits: list[Visit], target: float) -> bool:
+def precise(source: Source, visits: list[Visit], target: float) -> bool:
     """Whether the interval is narrow enough; without the quantum, which more visits would not shrink."""
     amounts = [visit.amount for visit in visits]
-    low, high = bootstrap_interval(amounts, _statistic(meter))
+    low, high = bootstrap_interval(amounts, _statistic(source))
     return (high - low) / 2 <= target * abs(float(np.mean(amounts)))
 
 
 def reading(
-    meter: Source,
+    source: Source,
     visits: list[Visit],
     idle_watts: Sequence[float],
     settings: Settings,
@@ -168,11 +158,11 @@ def reading(
     """
     amounts = np.array([visit.amount for visit in visits])
     seconds_each = [visit.seconds for visit in visits]
-    median = _statistic(meter) == "median"
+    median = _statistic(source) == "median"
     amount = float(np.median(amounts) if median else amounts.mean())
     seconds = float(np.median(seconds_each) if median else np.mean(seconds_each))
     quantum = float(np.mean([visit.quantum for visit in visits]))
-    low, high = bootstrap_interval(amounts, _statistic(meter))
+    low, high = bootstrap_interval(amounts, _statistic(source))
     told = {flag for visit in visits for flag in visit.flags} | set(flags)
     rest = None
     if idle_watts:
@@ -182,7 +172,7 @@ def reading(
     return Reading(
         amount=amount,
         idle_subtracted=amount - sum(rest) / 2 * seconds if rest else None,
-        unit=meter.unit,
+        unit=source.unit,
         interval=(low - quantum / 2, high + quantum / 2),
         spread=float(amounts.std(ddof=1)),
         quantum=quantum,
@@ -190,12 +180,12 @@ def reading(
         repeats=sum(visit.runs for visit in visits),
         amounts=tuple(amounts.tolist()),
         samples=sum(visit.samples for visit in visits),
-        ended="target" if precise(meter, visits, settings.target) else "limit",
+        ended="target" if precise(source, visits, settings.target) else "limit",
         settings=settings.name,
-        meter=meter.name,
-        scope=meter.scope,
-        method=meter.method,
-        simulated=meter.simulated,
+        meter=source.name,
+        scope=source.scope,
+        method=source.method,
+        simulated=source.simulated,
         idle_watts=rest,
         flags=tuple(sorted(told)),
         sensor=sensor,

@@ -1,9 +1,7 @@
-"""Clocks that meters and measurements run on: the machine's, and one for tests that nobody waits for."""
+"""The clock that meters and measurements run on. Tests pass one that nobody has to wait for."""
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -65,35 +63,3 @@ class MachineClock(Clock):
                 raise failures[0]
 
         return stop
-
-
-class SimulatedClock(Clock):
-    """Time that passes in `sleep` alone, where repeating work happens at its exact moments."""
-
-    def __init__(self, start_s: float = 0.0) -> None:
-        self._now_s = start_s
-        self._order = itertools.count()
-        self._due: list[tuple[float, int, float, Callable[[], None], list[bool]]] = []  # a heap
-
-    def now_s(self) -> float:
-        """See Clock."""
-        return self._now_s
-
-    def sleep(self, seconds: float) -> None:
-        """See Clock."""
-        end_s = self._now_s + seconds
-        while self._due and self._due[0][0] <= end_s:
-            due_s, order, period_s, work, active = heapq.heappop(self._due)
-            if active:
-                self._now_s = max(self._now_s, due_s)
-                work()
-                next_s = max(due_s + period_s, self._now_s)  # `work` may have slept
-                heapq.heappush(self._due, (next_s, order, period_s, work, active))
-        self._now_s = max(self._now_s, end_s)
-
-    def every(self, period_s: float, work: Callable[[], None]) -> Callable[[], None]:
-        """See Clock. What a later `work` raises is raised by `sleep`."""
-        active = [True]
-        work()
-        heapq.heappush(self._due, (self._now_s + period_s, next(self._order), period_s, work, active))
-        return active.clear

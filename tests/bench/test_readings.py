@@ -19,9 +19,10 @@ from bench.teacher import live
 from bench.workload import Workload
 from shared.energy.greedy import removals
 from shared.errors import BadInput
-from shared.meters import ClockMeter, Reading, Settings, SimulatedClock
+from shared.meters import ClockMeter, Reading, Settings
 from shared.networks import importance, structure
 from shared.platforms import Hardware, MeasuredPlatform, Subject
+from tests.shared.meters.simulated import SimulatedClock
 from tests.shared.platforms.played import Played
 
 Truth = Callable[[Sequence[int]], float]

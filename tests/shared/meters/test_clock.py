@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from shared.meters import ClockMeter, MeterError, SimulatedClock
+from shared.meters import ClockMeter, MeterError
+from tests.shared.meters.simulated import SimulatedClock
 
 
 def test_seconds_from_start_to_stop() -> None:

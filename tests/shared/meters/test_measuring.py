@@ -12,24 +12,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from shared.meters import (
-    FULL,
-    SHORT,
-    ClockMeter,
-    Meter,
-    MeterError,
-    Sensor,
-    Settings,
-    SimulatedClock,
-    SimulatedMeter,
-    SteppedPower,
-    Window,
-    measure,
-    measure_all,
-)
+from shared.meters import FULL, SHORT, ClockMeter, Meter, MeterError, Settings, Window, measure_all
 from shared.meters.measuring import ATTEMPTS, REPEATED
 from shared.meters.reading import DRIFTED, bootstrap_interval
 from shared.meters.signal import DROPPED
+from tests.shared.meters.simulated import Sensor, SimulatedClock, SimulatedMeter, SteppedPower, measure
 
 EXACT = Sensor(update_s=0.001, averaged_s=0.001)
 TINY = Settings("tiny", 4, window_s=1.0, runs=8, warmup_s=0.5, cool_down_s=1.0, idle_s=1.0, target=0.01, limit_s=30.0)
