@@ -1,4 +1,4 @@
-"""Meters: what answers for the joules and the seconds of real hardware, and of hardware that is played."""
+"""Meters read the joules or the seconds that work takes on real hardware; a recording may stand in for it."""
 
 from shared.meters.clock import ClockMeter
 from shared.meters.lock import device_lock

@@ -9,27 +9,27 @@ from collections.abc import Callable
 
 
 class Clock(ABC):
-    """Seconds that never go back, waiting, and work that repeats beside the caller's."""
+    """A monotonic clock that can also wait and repeat a function in the background."""
 
     @abstractmethod
     def now_s(self) -> float:
-        """Seconds since some moment, never less than before."""
+        """Seconds since an arbitrary moment; never decreases."""
 
     @abstractmethod
     def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Wait for this long."""
 
     @abstractmethod
     def every(self, period_s: float, work: Callable[[], None]) -> Callable[[], None]:
-        """Call `work` now and then each `period_s`, beside what the caller does, until the result is called.
+        """Call `work` now and then every `period_s` in the background; returns a function that ends this.
 
-        Calls that are late are not made up for. What the first `work` raises is raised here, by every clock. What a
-        later one raises ends the repeating and is raised by the result.
+        Late calls are not made up for. An exception of the first call is raised here. An exception of a later call
+        ends the repetition and is raised by the returned function.
         """
 
 
 class MachineClock(Clock):
-    """The machine's monotonic clock; `every` works in a thread."""
+    """The monotonic clock of this machine; `every` uses a thread."""
 
     def now_s(self) -> float:
         """See Clock."""
@@ -42,7 +42,7 @@ class MachineClock(Clock):
     def every(self, period_s: float, work: Callable[[], None]) -> Callable[[], None]:
         """See Clock."""
         ended, failures = threading.Event(), list[BaseException]()
-        work()
+        work()  # here and not in the thread, so that a fault surfaces at once
 
         def loop() -> None:
             due = time.monotonic() + period_s
@@ -50,7 +50,7 @@ class MachineClock(Clock):
                 while not ended.wait(max(0.0, due - time.monotonic())):
                     work()
                     due = max(due + period_s, time.monotonic())
-            except BaseException as error:  # for the caller, in its own thread
+            except BaseException as error:  # stop() raises it in the caller's thread
                 failures.append(error)
 
         thread = threading.Thread(target=loop, daemon=True)

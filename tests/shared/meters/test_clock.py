@@ -21,7 +21,7 @@ def test_seconds_from_start_to_stop() -> None:
 def test_no_time_is_no_number() -> None:
     meter = ClockMeter(SimulatedClock())
     meter.start()
-    with pytest.raises(MeterError, match="work that takes time"):
+    with pytest.raises(MeterError, match="a window longer than 0 s"):
         meter.stop()
 
 
