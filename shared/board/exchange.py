@@ -167,6 +167,7 @@ def read_measurement(document: dict[str, Any], path: Path) -> BoardMeasurement:
     step_w = None  # resolution of the power
     if rail is not None:
         ohms = rail.shunt_ohms or shunt_ohms(rail.label)
+        # the step depends little on the power: that at the mean power serves for all windows
         step_w = None if ohms is None else quantum_watts(rail.volts, float(watts.mean()) if watts.size else 0.0, ohms)
         watts = np.array([settled_watts(value, step_w or 0.0) for value in watts])
 

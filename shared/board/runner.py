@@ -207,6 +207,7 @@ class Network:
             sources = operation["sources"]
             for source in sources:
                 unread[source] -= 1
+            # never in place on the image (0), which every inference reads again
             in_place = sources[0] > 0 and readers[sources[0]] == 1
             layer = _layer(torch, operation, positions, in_place)
             if isinstance(layer, torch.nn.Module):
@@ -248,6 +249,7 @@ def _layer(torch: Any, operation: Dict[str, Any], positions: List[int], in_place
         return _plain(nn.ConvTranspose2d)(inputs, outputs, kernel, stride, padding, extra, 1, bias, dilation)
     if kind == "linear":
         layer = _plain(nn.Linear)(inputs, outputs, bias)
+        # flatten is no operation of the list: the layer that reads the tensor flattens it
         layer.register_forward_pre_hook(lambda _, given: (given[0].flatten(1),))
         return layer
     if kind == "max_pool":
@@ -304,7 +306,7 @@ def build_callable(
     generator.manual_seed(row)
     images = torch.randn([batch, document["positions"][row][0]] + document["image_size"], generator=generator)
     images = images.to(device)
-    without_gradients = getattr(torch, "inference_mode", torch.no_grad)
+    without_gradients = getattr(torch, "inference_mode", torch.no_grad)  # inference_mode came with torch 1.9
 
     def infer() -> Any:
         with without_gradients():
@@ -407,6 +409,7 @@ def measure(document: Dict[str, Any], rail: Optional[Rail], period_s: float, idl
     sys.stderr.write("\n")
     idle.append(_pause(idle_s))
     if sampler:
+        # at least one sample after the last window, so that power is known at its end
         time.sleep(2 * period_s)
         sampler.stop()
     facts = None  # type: Optional[Dict[str, Any]]

@@ -65,6 +65,7 @@ class Scenes(datasets.Cityscapes):
         except NotADirectoryError as error:
             raise BadInput("nothing but folders of cities", f"the file {error.filename}", "moving it away") from None
         pairs = ((image, target) for image, (target,) in zip(self.images, self.targets, strict=True))
+        # torchvision lists every file in a city's folder, also one that is no image
         self.files = sorted(pair for pair in pairs if pair[0].endswith(SUFFIX))
         if not self.files:
             raise BadInput(f"images in {self.images_dir}", "none", LAYOUT)

@@ -67,6 +67,7 @@ def load(folder: Path | None = None, *, source: Path = SOURCE) -> Dataset:
         raise BadInput(
             "a cache folder that can be written", f"{raw} ({error.strerror})", "BENCH_CACHE=FOLDER"
         ) from None
+    # several workers may load the data set at the same time
     with FileLock(root / "FashionMNIST.lock"):
         for name in SHA256:
             _unpacked(raw, name, source)

@@ -183,7 +183,7 @@ class _Requests:
             index, self.next = self.next, self.next + 1
             self.given.append(index)
             members = batch_members(self.count, self.seed, self.batch_size, index).tolist()
-            first = index * self.batch_size
+            first = index * self.batch_size  # seeds follow the place in the stream, not the worker that reads
             yield [
                 Request(image, derived_seed(self.seed, "augment", first + place)) for place, image in enumerate(members)
             ]

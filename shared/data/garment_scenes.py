@@ -60,6 +60,7 @@ def compose(images: Bytes, labels: NDArray[np.int64], count: int, draw: np.rando
     classes = np.zeros(shape, np.uint8)
     garments = draw.integers(FEWEST, MOST + 1, size=count)
     for layer in range(MOST):
+        # drawn for all scenes at once; a scene with fewer garments ignores the rest
         chosen, kind, mirrored, middle_row, middle_column = (
             draw.integers(bound, size=count) for bound in (len(images), len(SIDES), 2, HEIGHT, WIDTH)
         )

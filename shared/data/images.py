@@ -247,7 +247,7 @@ def batch_members(count: int, seed: int, batch_size: int, index: int) -> Tensor:
     return _epoch_order(count, seed, epoch)[place * batch_size : (place + 1) * batch_size]
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=4)  # all batches of an epoch share its order
 def _epoch_order(count: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(count, generator=generator(seed, "order", epoch))
 

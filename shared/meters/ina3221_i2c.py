@@ -66,37 +66,38 @@ class I2CRail(Rail):
     """
 
     def __init__(self, label: str, bus: Bus, *, force: bool = False) -> None:
-        self.known, self.bus, self.force, self.label = _known(label), bus, force, label
-        self.shunt_ohms = self.known.shunt_ohms
+        self.rail, self.bus, self.force, self.label = _listed(label), bus, force, label
+        self.shunt_ohms = self.rail.shunt_ohms
         for register, expected in IDS.items():
             chip_id = self._read(register)
             if chip_id != expected:
-                where = f"{chip_id:#06x} in register {register:#04x} at address {self.known.address:#04x}"
+                where = f"{chip_id:#06x} in register {register:#04x} at address {self.rail.address:#04x}"
                 raise MeterError(f"an INA3221 ({expected:#06x})", where, "the bus of this board (i2cdetect -l)")
         self.config = self._read(CONFIG)
-        if not self.config >> (15 - self.known.channel) & 1 or self.config & 7 != CONTINUOUS:
+        # bits 14 to 12 enable channels 1 to 3
+        if not self.config >> (15 - self.rail.channel) & 1 or self.config & 7 != CONTINUOUS:
             got = f"configuration {self.config:#06x}"
-            raise MeterError(f"channel {self.known.channel} to convert continuously", got, "the kernel's driver")
+            raise MeterError(f"channel {self.rail.channel} to convert continuously", got, "the kernel's driver")
 
     def watts(self) -> float:
         """See Rail."""
-        amperes = steps(self._read(shunt_register(self.known.channel))) * SHUNT_STEP_V / self.known.shunt_ohms
+        amperes = steps(self._read(shunt_register(self.rail.channel))) * SHUNT_STEP_V / self.rail.shunt_ohms
         return self.volts() * amperes
 
     def volts(self) -> float:
         """See Rail."""
-        return steps(self._read(bus_register(self.known.channel))) * BUS_STEP_V
+        return steps(self._read(bus_register(self.rail.channel))) * BUS_STEP_V
 
     def facts(self) -> dict[str, object]:
         """See Rail."""
-        where = f"address {self.known.address:#04x} channel {self.known.channel}"
+        where = f"address {self.rail.address:#04x} channel {self.rail.channel}"
         return {"access": f"I2C ({where})", "config": f"{self.config:#06x}", "cycle_s": cycle_s(self.config)}
 
     def _read(self, register: int) -> int:
         try:
-            return swapped(self.bus.read_word_data(self.known.address, register, force=self.force))
+            return swapped(self.bus.read_word_data(self.rail.address, register, force=self.force))
         except OSError as error:
-            expected = f"an answer at I2C address {self.known.address:#04x}"
+            expected = f"an answer at I2C address {self.rail.address:#04x}"
             if error.errno == errno.EBUSY:
                 raise MeterError(expected, error, "force=True, as a driver is bound") from error
             kind = DroppedSample if error.errno in PASSING else MeterError
@@ -117,7 +118,7 @@ def open_bus(number: int, *, device_folder: Path = Path("/dev")) -> Bus:
         raise MeterError(f"an I2C bus at {path}", error.strerror, hint) from error
 
 
-def _known(label: str) -> KnownRail:
+def _listed(label: str) -> KnownRail:
     rail = known_rail(label)
     if rail is None:
         labels = ", ".join(rail.labels[0] for rail in known_rails())

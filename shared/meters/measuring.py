@@ -46,7 +46,7 @@ def measure_all(works: Mapping[str, Work], meter: Meter, settings: Settings, clo
     visits: dict[str, list[Visit]] = {name: [] for name in works}
     start_s = clock.now_s()
     idle = [_idle(meter, settings, clock)]
-    while True:
+    while True:  # each pass adds two visits to every work
         for name in (*works, *reversed(list(works))):
             # The sensor may see only part of its period. Visits at different phases let it see every part of the work.
             shift = len(visits[name]) % settings.visits / settings.visits

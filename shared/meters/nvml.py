@@ -60,6 +60,7 @@ class NvmlMeter(Meter):
         self._buffer = SampleBuffer(device, self.clock, wall_s)
         self._counter, self._power = try_scalar(COUNTER, device, self.clock), try_buffer(self._buffer)
         self.trials = [self._counter, self._power]
+        # polled power only where the buffer fails: its samples carry the driver's own times and none is missed
         for source in (INSTANT, USAGE):
             if self._power.problem:
                 self._power = try_scalar(source, device, self.clock)
@@ -94,6 +95,7 @@ class NvmlMeter(Meter):
             raise MeterError("an open window at stop()", "none", "start() before stop()")
         start_s, end_s = self._start_s, self.clock.now_s()
         self._end_loops()
+        # a last read at the end, since the loops' last reads may be a whole period old
         self._poll()
         self._watch()
         throttles = bit_names(self._reasons, THROTTLES)
@@ -112,7 +114,7 @@ class NvmlMeter(Meter):
             try:
                 difference = abs(self._integral(start_s, end_s, flags) / joules - 1)
                 flags += [DIFFERENT] * (difference > LARGEST_DIFFERENCE)
-            except ValueError:
+            except ValueError:  # too few power samples in a short window say nothing against the counter
                 flags.append(UNCHECKED)
         return Window(joules, start_s, end_s, samples=samples, quantum=quantum, flags=tuple(flags))
 
@@ -153,6 +155,7 @@ class NvmlMeter(Meter):
             self._count_drop(fault)
             return
         moment_s = (before_s + self.clock.now_s()) / 2 - age_s  # a call may take milliseconds
+        # the integral needs rising times; a coarse clock may repeat one
         if not into or moment_s > into[-1][0]:
             into.append((moment_s, value))
 

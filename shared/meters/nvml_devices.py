@@ -31,14 +31,14 @@ class Device:
 
 def devices(library: Library) -> tuple[Device, ...]:
     """All GPUs, in NVML's order (by PCI address). Raises NvmlFault, also for a GPU that has fallen off the bus."""
-    known = []
+    gpus = []
     for index in range(library.ask("a count of GPUs", "nvmlDeviceGetCount")):
         handle = library.ask(f"GPU {index}", "nvmlDeviceGetHandleByIndex", index)
         uuid, name = (
             library.ask(f"{word} of GPU {index}", f"nvmlDeviceGet{word}", handle) for word in ("UUID", "Name")
         )
-        known.append(Device(library, handle, uuid, name))
-    return tuple(known)
+        gpus.append(Device(library, handle, uuid, name))
+    return tuple(gpus)
 
 
 def torch_uuid(index: int) -> str | None:
@@ -67,19 +67,19 @@ def cuda_device(
     which have no power sensor of their own, and for a device that is unknown to NVML; BadInput for a number beyond the
     visible devices.
     """
-    known = devices(library)
-    if not known:
+    gpus = devices(library)
+    if not gpus:
         raise MeterError("a GPU", "none from NVML", "`nvidia-smi -L`, or another meter")
     uuid = cuda_uuid(index)
     if uuid is None:
-        seen = visible([(device.uuid, device.name) for device in known], environ)
+        seen = visible([(device.uuid, device.name) for device in gpus], environ)
         if index >= len(seen):
             raise _beyond(index, len(seen))
         uuid = seen[index]
     _refuse_mig(uuid)
-    matches = [device for device in known if _plain(device.uuid) == _plain(uuid)]
+    matches = [device for device in gpus if _plain(device.uuid) == _plain(uuid)]
     if not matches:
-        names = ", ".join(device.uuid for device in known)
+        names = ", ".join(device.uuid for device in gpus)
         raise MeterError(f"CUDA's GPU {uuid}", f"only {names} from NVML", "giving the container that GPU (`--gpus`)")
     try:
         current, _ = matches[0].ask("the MIG mode", "nvmlDeviceGetMigMode")
@@ -92,10 +92,10 @@ def cuda_device(
     return matches[0]
 
 
-def visible(known: Sequence[tuple[str, str]], environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+def visible(gpus: Sequence[tuple[str, str]], environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
     """UUIDs of the devices that a CUDA program sees, in CUDA's order.
 
-    known: (UUID, name) of all devices, in NVML's order. CUDA_VISIBLE_DEVICES holds numbers, UUIDs, or prefixes of
+    gpus: (UUID, name) of all devices, in NVML's order. CUDA_VISIBLE_DEVICES holds numbers, UUIDs, or prefixes of
     UUIDs that match one device. The first entry without a match ends the list; a device that is named twice makes the
     list empty. Examples for devices A, B and C: "1,0" gives (B, A); "0,7,1" gives (A,); "0,0" gives ().
 
@@ -104,21 +104,21 @@ def visible(known: Sequence[tuple[str, str]], environ: Mapping[str, str] = os.en
     environment variables".
     """
     variable = environ.get("CUDA_VISIBLE_DEVICES")
-    order_known = environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID" or len({name for _, name in known}) == 1
-    entries = [str(number) for number in range(len(known))] if variable is None else variable.split(",")
+    order_is_certain = environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID" or len({name for _, name in gpus}) == 1
+    entries = [str(number) for number in range(len(gpus))] if variable is None else variable.split(",")
     chosen: list[str] = []
     for entry in (text.strip() for text in entries):
         _refuse_mig(entry)
         if entry.isdecimal():
-            fits = [known[int(entry)][0]] if int(entry) < len(known) else []
-            if fits and not order_known:
+            fits = [gpus[int(entry)][0]] if int(entry) < len(gpus) else []
+            if fits and not order_is_certain:
                 raise MeterError(
                     "device numbers in PCI order",
                     f"the number {entry} among GPUs of several models",
                     "CUDA_DEVICE_ORDER=PCI_BUS_ID, or UUIDs in CUDA_VISIBLE_DEVICES (`nvidia-smi -L`)",
                 )
         else:
-            fits = [uuid for uuid, _ in known if entry.startswith("GPU-") and _plain(uuid).startswith(_plain(entry))]
+            fits = [uuid for uuid, _ in gpus if entry.startswith("GPU-") and _plain(uuid).startswith(_plain(entry))]
         if len(fits) != 1:
             break
         chosen += fits

@@ -26,10 +26,10 @@ def probe(
     try:
         driver = library.ask("the driver's version", "nvmlSystemGetDriverVersion")
         findings.append(Finding("NVML", "library", True, f"driver {driver}"))
-        known = devices(library)
-        if not known:
+        gpus = devices(library)
+        if not gpus:
             findings.append(Finding("NVML", "GPUs", False, "the driver lists none; try `nvidia-smi -L`"))
-        for device in known:
+        for device in gpus:
             trials = [
                 try_scalar(COUNTER, device, clock),
                 try_buffer(SampleBuffer(device, clock, wall_s)),

@@ -154,7 +154,7 @@ def bootstrap_interval(
 
     sample = np.asarray(values, dtype=np.float64)
     n, tail = sample.size, (1 - confidence) / 2
-    drawn = sample[numpy_generator(seed, "bootstrap").integers(0, n, (RESAMPLES, n))]
+    drawn = sample[numpy_generator(seed, "bootstrap").integers(0, n, (RESAMPLES, n))]  # (RESAMPLES, n)
     take = np.mean if statistic == "mean" else np.median
     estimate, percentiles = float(take(sample)), np.quantile(take(drawn, axis=1), [tail, 1 - tail])
     widening = math.sqrt(n / (n - 1)) * stats.t.ppf(tail, n - 1) / stats.norm.ppf(tail)

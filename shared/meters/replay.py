@@ -51,6 +51,7 @@ class ReplayMeter(Meter):
         assert self._origin_s is not None, "start() first"
         end_s = self.clock.now_s()
         times_s = self._times_s - self._times_s[0] + self._origin_s
+        # the last sample stands for one more period
         if end_s > times_s[-1] + self.period_s:
             lasts_s = times_s[-1] - times_s[0]
             raise MeterError(
