@@ -94,9 +94,10 @@ class Reading:
         """Drift correction: the ratio of this reading to `other`, times `standard`.
 
         Both works must have been visited in turns. A machine that slows down or warms up does so for both, and the
-        ratio of two visits of the same turn cancels it. The interval is that of the ratios, widened by half of both
-        quanta. Example: `other` is the dense network, which read 0.80 J when budgets were fixed (`standard`). Now it
-        reads 1.00 J and this network 0.60 J, so this network counts as 0.60 / 1.00 * 0.80 J = 0.48 J.
+        ratio of two visits of the same turn cancels it. The result is the mean of these ratios, for clocks the median;
+        the interval is that of the ratios, widened by half of both quanta. Example: `other` is the dense network, which
+        read 0.80 J when budgets were fixed (`standard`). Now it reads 1.00 J and this network 0.60 J, so this network
+        counts as 0.60 / 1.00 * 0.80 J = 0.48 J.
 
         Raises MeterError where a visit to `other` read 0, ValueError where the numbers of visits differ.
         """
