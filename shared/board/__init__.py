@@ -1,1 +1,1 @@
-"""Boards that networks run on by themselves: the file that runs there, what the host writes for it and reads back."""
+"""Boards that measure networks by themselves: the runner on the board, and the files exchanged with the host."""

@@ -1,4 +1,4 @@
-"""What the host writes for a board and reads back: operation lists as JSON, measurements as JSON and CSV."""
+"""The files that host and board exchange: operation lists as JSON, measurements as JSON and CSV."""
 
 from __future__ import annotations
 
@@ -33,11 +33,12 @@ def operation_list(
     window_s: float = 5.0,
     warm_up_s: float = 2.0,
 ) -> dict[str, Any]:
-    """The operations at each row of positions (n, p), as a document of JSON types that a board's runner executes.
+    """The operations at each row of positions (n, p), as JSON values for a board's runner.
 
-    batch: images per inference. A measured window lasts at least `repeats` inferences and `window_s` seconds, after
-    `warm_up_s` of the same work unread; rows are measured in their order and may repeat. Raises BadInput for positions
-    that are no counts, a batch or repeats below 1, and operations whose list doesn't say enough to run them.
+    batch: images per inference. The runner measures one window per row, in order; rows may repeat. A window lasts at
+    least `repeats` inferences and at least `window_s` seconds, after a warm-up of `warm_up_s`. Raises BadInput for
+    positions that are not whole numbers of 1 or more, a batch or repeats below 1, and operations that the list can't
+    describe completely.
     """
     rows = np.asarray(positions, dtype=np.float64)
     if rows.ndim != 2 or not rows.size or not ((rows >= 1) & (rows == np.floor(rows)) & np.isfinite(rows)).all():
@@ -47,7 +48,7 @@ def operation_list(
         raise BadInput(f"{max(ends) + 1} positions a row", rows.shape[1], "structure.positions(widths)")
     if batch < 1 or repeats < 1 or not (0 <= window_s < math.inf and 0 <= warm_up_s < math.inf):
         got = f"batch {batch}, repeats {repeats}, window_s {window_s}, warm_up_s {warm_up_s}"
-        raise BadInput("a batch and repeats of 1 or more, and seconds", got, "the defaults")
+        raise BadInput("a batch and repeats of 1 or more, and finite seconds of 0 or more", got, "the defaults")
     return {
         "schema": OPERATIONS_SCHEMA,
         "version": VERSION,
@@ -62,14 +63,24 @@ def operation_list(
 
 
 def write_operations(path: Path, document: dict[str, Any]) -> None:
-    """Write an operation list to a file for the board."""
+    """Write an operation list to a file that the board's runner reads."""
     atomic_write(path, (json.dumps(document) + "\n").encode())
 
 
 @dataclass(frozen=True)
 class BoardWindow:
-    """One measured window: which row of the positions, and per image seconds, gross joules (None without a rail) and
-    the step of joules that the sensor's resolution leaves open (None when the shunt isn't known); flags as a meter."""
+    """One window that a board has measured.
+
+    Attributes:
+        row: Row of the operation list's positions.
+        images: Images inferred in the window.
+        samples: Power samples in the window.
+        seconds: Duration per image.
+        joules: Energy per image, idle power not subtracted; None where no rail was sampled.
+        quantum_joules: Resolution of `joules`; None where the shunt is unknown.
+        conditions: Clocks and temperatures after the window, by path in sysfs.
+        flags: Warnings, as in a meter's Window.
+    """
 
     row: int
     images: int
@@ -83,10 +94,15 @@ class BoardWindow:
 
 @dataclass(frozen=True)
 class BoardMeasurement:
-    """What a board has measured of an operation list.
+    """The measurement of an operation list on a board.
 
-    idle_watts: mean power of each idle stretch, before and after. rail: its label, None for times alone. device: the
-    GPU, or "cpu" where torch could use none. versions: of the board's software; its model as "board".
+    Attributes:
+        windows: The measured windows, in order.
+        idle_watts: Mean idle power before the first and after the last window.
+        scope: The part of the board that the joules cover, or "wall time".
+        rail: Label of the sampled rail; None where only times were measured.
+        device: Name of the GPU, or "cpu" where torch has no GPU.
+        versions: Versions of the board's software; "board" is the board's model.
     """
 
     windows: tuple[BoardWindow, ...]
@@ -133,30 +149,39 @@ class _File(BaseModel):
 
 
 def read_measurement(document: dict[str, Any], path: Path) -> BoardMeasurement:
-    """What a board's runner has written as `path` (JSON) and the CSV of the same name beside it.
+    """The measurement that a board's runner wrote to `path` (JSON) and to the CSV file of the same name.
 
-    document: the operation list that was measured. Raises BadInput for files that can't be read, are damaged, belong
-    together with neither each other nor the document, or hold windows without enough samples.
+    document: the operation list that was measured. Raises BadInput for files that can't be read or are damaged, for
+    files that do not belong to each other or to the document, and for windows with too few samples.
     """
     measured = _read_json(path)
     if measured.operations_sha256 != fingerprint(document) or measured.batch != document["batch"]:
-        raise BadInput(f"a measurement of this operation list at {path}", "one of another list", "the list it is of")
+        raise BadInput(
+            f"a measurement of this operation list at {path}", "one of another list", "the list that was measured"
+        )
     last = len(document["positions"]) - 1
     if any(window.row > last or not window.end_s > window.start_s for window in measured.windows):
-        raise BadInput(f"windows of rows 0 to {last} in {path}", "others, or without length", "measuring anew")
+        raise BadInput(f"windows of rows 0 to {last} in {path}", "another row, or an empty window", "measuring anew")
     times_s, watts = _read_csv(path.with_suffix(".csv"), measured.csv_sha256)
     rail = measured.rail
-    step = None
+    step_w = None  # resolution of the power
     if rail is not None:
         ohms = rail.shunt_ohms or shunt_ohms(rail.label)
-        step = None if ohms is None else quantum_watts(rail.volts, float(watts.mean()) if watts.size else 0.0, ohms)
-        watts = np.array([settled_watts(value, step or 0.0) for value in watts])
+        # the step depends little on the power: that at the mean power serves for all windows
+        step_w = None if ohms is None else quantum_watts(rail.volts, float(watts.mean()) if watts.size else 0.0, ohms)
+        watts = np.array([settled_watts(value, step_w or 0.0) for value in watts])
 
     def read(start_s: float, end_s: float) -> Window:
         dropped = measured.dropped_samples
         try:
             return sampled_window(
-                times_s, watts, start_s, end_s, period_s=measured.period_s, quantum_watts=step or 0.0, dropped=dropped
+                times_s,
+                watts,
+                start_s,
+                end_s,
+                period_s=measured.period_s,
+                quantum_watts=step_w or 0.0,
+                dropped=dropped,
             )
         except ValueError as error:
             raise BadInput(f"a trace of power in {path.with_suffix('.csv')}", f"({error})", "measuring anew") from error
@@ -172,31 +197,31 @@ def read_measurement(document: dict[str, Any], path: Path) -> BoardMeasurement:
                 samples=power.samples if power else 0,
                 seconds=(window.end_s - window.start_s) / images,
                 joules=power.amount / images if power else None,
-                quantum_joules=power.quantum / images if power and step is not None else None,
+                quantum_joules=power.quantum / images if power and step_w is not None else None,
                 conditions=window.conditions,
                 flags=power.flags if power else (),
             )
         )
-    rests = [] if rail is None else [read(start, end) for start, end in measured.idle]
-    idle = tuple(rest.amount / rest.seconds for rest in rests)
-    what = "wall time" if rail is None else scope(rail.label)
+    idle_windows = [] if rail is None else [read(start, end) for start, end in measured.idle]
+    idle = tuple(window.amount / window.seconds for window in idle_windows)
+    measured_scope = "wall time" if rail is None else scope(rail.label)
     label = None if rail is None else rail.label
-    return BoardMeasurement(tuple(windows), idle, what, label, measured.device, measured.versions)
+    return BoardMeasurement(tuple(windows), idle, measured_scope, label, measured.device, measured.versions)
 
 
 def _read_json(path: Path) -> _File:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict) or found.get("schema") != MEASUREMENT_SCHEMA:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or content.get("schema") != MEASUREMENT_SCHEMA:
             raise BadInput(f"a board's measurement at {path}", "another kind of file", "the JSON that runner.py wrote")
-        return _File.model_validate(found)
+        return _File.model_validate(content)
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise BadInput(f"a board's measurement at {path}", error, "copying both files from the board again") from error
     except ValidationError as error:
         first = error.errors()[0]
         got = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise BadInput(
-            f"a measurement of version {VERSION} at {path}", got, "the runner.py that belongs here"
+            f"a measurement of version {VERSION} at {path}", got, "the runner.py of this version of the suite"
         ) from error
 
 

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Runs networks of an operation list and samples one power rail meanwhile; also how sysfs shows an INA3221.
+"""Runs the networks of an operation list on a board while it samples the power of one rail.
 
-This one file goes to the board, so it holds all of that: rails, networks, the measurement. It needs Python 3.6 or newer
-and, except for `--list`, torch of any version from 1.4:
+This file is copied to the board alone, so it holds everything: rails in sysfs, networks, the measurement. It needs
+Python 3.6 or newer and, except for `--list`, torch 1.4 or newer:
 
     python3 runner.py --list
     python3 runner.py operations.json --rail VDD_IN --out measured
 
-The second writes measured.csv (time_s, watts) and measured.json (windows, repeats, rail, versions, clock).
+The second command writes measured.csv (time_s, watts) and measured.json (windows, repeats, rail, versions, clock).
 """
 # ruff: noqa: UP006, UP035, UP045 - Python 3.6 knows neither list[int] nor int | None
 
@@ -28,18 +28,18 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 OPERATIONS_SCHEMA = "energy-compression-bench/operations"
 MEASUREMENT_SCHEMA = "energy-compression-bench/board-measurement"
-VERSION = 3  # of both files: a measurement belongs to its list; 1 told no variants, 2 no warm-up and no board
-PASSING = (errno.EAGAIN, errno.EIO, errno.EREMOTEIO, errno.ETIMEDOUT)  # a bus that was busy, a lost acknowledgement
-NO_RAILS = ("", "nc", "sum of shunt voltages")  # labels of channels that measure nothing, in lower case
-WARM_UP = 3  # batches before a window, or more for the list's seconds; as many again tell how long one takes
-# What each kind may be, where that is not "plain" alone.
+VERSION = 3  # of both files; version 1 had no variants, 2 no warm-up and no board model
+PASSING = (errno.EAGAIN, errno.EIO, errno.EREMOTEIO, errno.ETIMEDOUT)  # the bus was busy, an acknowledgement was lost
+NO_RAILS = ("", "nc", "sum of shunt voltages")  # lower-case labels of channels that are not connected or no rail
+WARM_UP = 3  # least number of batches to warm up; as many more are timed to plan the window
+# The variants of each kind of operation; other kinds have "plain" alone.
 VARIANTS = {
     "relu": ("plain", "relu6"),
     "max_pool": ("plain", "adaptive"),
     "avg_pool": ("plain", "adaptive"),
     "upsample": ("plain", "bilinear", "aligned"),
 }
-# Clocks in kHz or Hz and temperatures in thousandths of a degree, where a board shows them.
+# Files in sysfs with clocks (kHz or Hz) and temperatures (thousandths of a degree).
 CONDITIONS = (
     "devices/system/cpu/cpu*/cpufreq/scaling_cur_freq",
     "class/devfreq/*/cur_freq",
@@ -48,9 +48,9 @@ CONDITIONS = (
 
 
 class BoardError(Exception):
-    """Something is missing, refuses or is malformed: what was expected, what was got, what to try.
+    """Something is missing, unreadable or malformed. The message says what was expected, what was got, what to try.
 
-    passing: whether the same read may well succeed the next time.
+    passing: whether the same read may succeed the next time.
     """
 
     def __init__(self, expected: str, got: object, hint: str, passing: bool = False) -> None:
@@ -59,20 +59,20 @@ class BoardError(Exception):
 
 
 def read_text(path: str) -> str:
-    """A sysfs file's text without the line's end; raises BoardError when it can't be read."""
+    """The text of a sysfs file without the line's end. Raises BoardError when it can't be read."""
     try:
         with open(path) as file:
             return file.read().strip()
     except PermissionError:
         raise BoardError("a sensor file that may be read", path + " (permission denied)", "sudo") from None
     except OSError as error:
-        hint = "again with the board awake, or --list for the rails that there are"
+        hint = "again with the board awake, or --list for the rails of this board"
         passing = error.errno in PASSING
         raise BoardError("a sensor file that answers", f"{path} ({error.strerror})", hint, passing) from error
 
 
 def read_number(path: str) -> float:
-    """A sysfs file's number; raises BoardError when there is none."""
+    """The number in a sysfs file. Raises BoardError when there is none."""
     text = read_text(path)
     try:
         return float(text)
@@ -81,7 +81,7 @@ def read_number(path: str) -> float:
 
 
 class Rail(NamedTuple):
-    """One channel of an INA3221 in sysfs. generation: "iio" (L4T to 32, driver ina3221x) or "hwmon" (mainline)."""
+    """One channel of an INA3221 in sysfs. generation: "iio" (driver ina3221x, L4T up to 32) or "hwmon" (mainline)."""
 
     label: str
     folder: str
@@ -89,32 +89,32 @@ class Rail(NamedTuple):
     generation: str
 
     def watts(self) -> float:
-        """The power now; may be a step or two below zero without load. Raises BoardError."""
+        """The present power; without load it may be a step or two below zero. Raises BoardError."""
         if self.generation == "iio":
             return read_number(self.path("in_power{}_input")) / 1e3
         return self.volts() * read_number(self.path("curr{}_input")) / 1e3
 
     def volts(self) -> float:
-        """The voltage now. Raises BoardError."""
+        """The present voltage. Raises BoardError."""
         return read_number(self.path("in_voltage{}_input" if self.generation == "iio" else "in{}_input")) / 1e3
 
     def shunt_ohms(self) -> Optional[float]:
-        """The shunt that the driver reckons with; None where sysfs doesn't say. Raises BoardError."""
+        """The driver's value of the shunt; None where sysfs does not show it. Raises BoardError."""
         path = self.path("shunt{}_resistor")
         return read_number(path) / 1e6 if self.generation == "hwmon" and os.path.exists(path) else None
 
     def path(self, pattern: str) -> str:
-        """The file of this channel that is named by `pattern`."""
+        """The channel's file with the name `pattern`, whose {} stands for the channel's number."""
         return os.path.join(self.folder, pattern.format(self.channel))
 
 
 def find_rails(root: str = "/sys") -> List[Rail]:
-    """All rails below `root`, by folder; unconnected channels and sums left out. Raises BoardError where unreadable."""
+    """All rails in the sysfs at `root`, without unconnected channels and sums. Raises BoardError where unreadable."""
     folders = {}  # type: Dict[str, str]
     for driver in ("ina3221x", "ina3221"):
         for below in ("iio:device*", "iio_device", "hwmon/hwmon*"):
             for folder in glob.glob(os.path.join(glob.escape(root), "bus/i2c/drivers", driver, "*-*", below)):
-                folders.setdefault(os.path.realpath(folder), folder)  # iio_device may be a link to iio:deviceN
+                folders.setdefault(os.path.realpath(folder), folder)  # iio_device may link to iio:deviceN
     rails = []
     for folder in sorted(folders.values()):
         try:
@@ -131,11 +131,11 @@ def find_rails(root: str = "/sys") -> List[Rail]:
 
 
 def select_rail(rails: List[Rail], label: str) -> Rail:
-    """The rail of that label; raises BoardError when there is none or more than one."""
+    """The rail with this label. Raises BoardError when there is none or more than one."""
     chosen = [rail for rail in rails if rail.label == label]
     if not chosen:
-        found = ", ".join(rail.label for rail in rails) or "none"
-        raise BoardError("a rail labelled " + label, "rails " + found, "one of those found, or a kernel with ina3221")
+        labels = ", ".join(rail.label for rail in rails) or "none"
+        raise BoardError("a rail labelled " + label, "rails " + labels, "one of these rails, or a kernel with ina3221")
     if len(chosen) > 1:
         places = " and ".join(rail.folder for rail in chosen)
         raise BoardError("one rail labelled " + label, places, "a device tree that gives each its own label")
@@ -143,9 +143,9 @@ def select_rail(rails: List[Rail], label: str) -> Rail:
 
 
 class Sampler:
-    """Reads a rail in a thread, each `period_s`, from start() to stop().
+    """Samples a rail's power in a thread every `period_s`, from start() to stop().
 
-    samples: (time_s, watts) each; dropped: how many readings failed in passing and are missing there.
+    samples: list of (time_s, watts). dropped: number of samples that failed and are missing in the list.
     """
 
     def __init__(self, rail: Rail, period_s: float) -> None:
@@ -157,12 +157,12 @@ class Sampler:
         self._thread = threading.Thread(target=self._loop, daemon=True)
 
     def start(self) -> None:
-        """Begin, after a trial read; raises BoardError when the rail doesn't answer."""
+        """Start sampling after a trial read. Raises BoardError when the rail does not answer."""
         self.rail.watts()
         self._thread.start()
 
     def stop(self) -> None:
-        """End; raises what a read has raised meanwhile."""
+        """Stop sampling. Raises the BoardError that has ended the thread, if there is one."""
         self._ended.set()
         self._thread.join()
         if self._failure:
@@ -174,7 +174,7 @@ class Sampler:
             before_s = time.monotonic()
             try:
                 watts = self.rail.watts()
-                self.samples.append(((before_s + time.monotonic()) / 2, watts))  # reading takes its time
+                self.samples.append(((before_s + time.monotonic()) / 2, watts))  # a read takes milliseconds
             except BoardError as error:
                 if not error.passing:
                     self._failure = error
@@ -187,8 +187,8 @@ class Sampler:
 class Network:
     """One row of an operation list as torch layers with random weights, in evaluation mode.
 
-    layers: the work of each operation, in order. Called with images (batch, channels, h, w); every tensor is let go
-    after its last reader, and a ReLU works in place where it is the only one.
+    layers: one layer or function per operation, in order. A call takes images (batch, channels, h, w). A tensor is
+    freed after the last operation that reads it; a ReLU works in place where no other operation reads its input.
     """
 
     def __init__(self, document: Dict[str, Any], row: int, device: str) -> None:
@@ -201,19 +201,20 @@ class Network:
         for operation in operations:
             for source in operation["sources"]:
                 readers[source] += 1
-        left = list(readers)
+        unread = list(readers)
         self.layers, self._steps = [], []  # type: List[Any], List[Any]
         for operation in operations:
             sources = operation["sources"]
             for source in sources:
-                left[source] -= 1
+                unread[source] -= 1
+            # never in place on the image (0), which every inference reads again
             in_place = sources[0] > 0 and readers[sources[0]] == 1
             layer = _layer(torch, operation, positions, in_place)
             if isinstance(layer, torch.nn.Module):
                 _fill(torch, layer, generator)
                 layer = layer.eval() if device == "cpu" else layer.eval().to(device)
             self.layers.append(layer)
-            self._steps.append((layer, sources, [source for source in sorted(set(sources)) if not left[source]]))
+            self._steps.append((layer, sources, [source for source in sorted(set(sources)) if not unread[source]]))
 
     def __call__(self, images: Any) -> Any:
         """The outputs (batch, classes) or (batch, classes, h, w)."""
@@ -226,13 +227,13 @@ class Network:
 
 
 def channels(count: List[Any], positions: List[int]) -> int:
-    """The number of channels that [position or None, dense count, repeat] stands for."""
+    """The number of channels that [position or None, dense count, repeat] gives at these positions."""
     position, dense, repeat = count
     return int((dense if position is None else positions[position]) * repeat)
 
 
 def _layer(torch: Any, operation: Dict[str, Any], positions: List[int], in_place: bool) -> Callable[..., Any]:
-    """The layer or function that does the operation's work."""
+    """The layer or function of an operation."""
     nn, kind, bias = torch.nn, operation["kind"], operation["bias"]
     inputs, outputs = channels(operation["inputs"], positions), channels(operation["outputs"], positions)
     size, kernel, stride = operation["output_size"], operation["kernel"], operation["stride"]
@@ -248,6 +249,7 @@ def _layer(torch: Any, operation: Dict[str, Any], positions: List[int], in_place
         return _plain(nn.ConvTranspose2d)(inputs, outputs, kernel, stride, padding, extra, 1, bias, dilation)
     if kind == "linear":
         layer = _plain(nn.Linear)(inputs, outputs, bias)
+        # flatten is no operation of the list: the layer that reads the tensor flattens it
         layer.register_forward_pre_hook(lambda _, given: (given[0].flatten(1),))
         return layer
     if kind == "max_pool":
@@ -255,7 +257,7 @@ def _layer(torch: Any, operation: Dict[str, Any], positions: List[int], in_place
     if kind == "avg_pool":
         return nn.AdaptiveAvgPool2d(size) if variant == "adaptive" else nn.AvgPool2d(kernel, stride, padding)
     mode = "nearest" if variant == "plain" else "bilinear"
-    aligned = None if variant == "plain" else variant == "aligned"  # torch wants none for nearest neighbours
+    aligned = None if variant == "plain" else variant == "aligned"  # torch refuses it for nearest neighbours
     others = {
         "batch_norm": lambda: nn.BatchNorm2d(outputs),
         "relu": lambda: (nn.ReLU6 if variant == "relu6" else nn.ReLU)(in_place),
@@ -272,14 +274,14 @@ _PLAIN = {}  # type: Dict[Any, Any]
 
 
 def _plain(kind: Any) -> Any:
-    """A layer class without torch's initialisation, which would take longer than the rest of building."""
+    """The layer class without torch's weight initialisation, which takes longer than the rest of building."""
     if kind not in _PLAIN:
         _PLAIN[kind] = type(kind.__name__, (kind,), {"reset_parameters": lambda self: None})
     return _PLAIN[kind]
 
 
 def _fill(torch: Any, layer: Any, generator: Any) -> None:
-    """Weights that keep activations at one scale: neither overflow nor denormal numbers, which are slow."""
+    """Random weights that keep the scale of activations: no overflow, and no denormal numbers, which are slow."""
     if layer.__class__ in _PLAIN.values():
         outputs = getattr(layer, "out_channels", None) or layer.out_features
         with torch.no_grad():
@@ -291,10 +293,10 @@ def _fill(torch: Any, layer: Any, generator: Any) -> None:
 def build_callable(
     document: Dict[str, Any], batch: int, row: int = 0, device: Optional[str] = None
 ) -> Callable[[], Any]:
-    """A function that infers one batch of random images and returns the outputs, on CUDA when present, else CPU.
+    """A function that infers one batch of random images and returns the outputs.
 
-    document: an operation list, as a dict; row: which of its positions. It does not wait for CUDA to finish. torch's
-    global generators are left alone.
+    document: an operation list. row: row of its positions. device: CUDA when available, else the CPU, by default. The
+    function does not wait for CUDA to finish. torch's global random generators are not used.
     """
     import torch
 
@@ -304,7 +306,7 @@ def build_callable(
     generator.manual_seed(row)
     images = torch.randn([batch, document["positions"][row][0]] + document["image_size"], generator=generator)
     images = images.to(device)
-    without_gradients = getattr(torch, "inference_mode", torch.no_grad)
+    without_gradients = getattr(torch, "inference_mode", torch.no_grad)  # inference_mode came with torch 1.9
 
     def infer() -> Any:
         with without_gradients():
@@ -321,7 +323,7 @@ def default_device() -> str:
 
 
 def load_operations(path: str) -> Dict[str, Any]:
-    """An operation list's file; raises BoardError when it is none."""
+    """The operation list in a file. Raises BoardError for any other file."""
     try:
         with open(path) as file:
             document = json.load(file)
@@ -329,17 +331,17 @@ def load_operations(path: str) -> Dict[str, Any]:
         raise BoardError("an operation list at " + path, error, "writing it anew on the host") from error
     got = (document.get("schema"), document.get("version")) if isinstance(document, dict) else type(document).__name__
     if got != (OPERATIONS_SCHEMA, VERSION):
-        raise BoardError(f"an operation list of version {VERSION}", got, "the runner.py that belongs to it")
+        raise BoardError(f"an operation list of version {VERSION}", got, "the runner.py beside it on the host")
     return document
 
 
 def fingerprint(document: Dict[str, Any]) -> str:
-    """SHA-256 over the document's canonical JSON; a measurement names the list that it is of."""
+    """SHA-256 of the document's canonical JSON. A measurement holds the one of its operation list."""
     return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def measure_row(document: Dict[str, Any], row: int, device: str, root: str) -> Dict[str, Any]:
-    """One window: at least the document's repeats and seconds of inference between synchronised edges."""
+    """Warm up, then measure one window between two synchronisations: at least the list's repeats and seconds."""
     import torch
 
     synchronize = torch.cuda.synchronize if device.startswith("cuda") else (lambda: None)
@@ -347,12 +349,12 @@ def measure_row(document: Dict[str, Any], row: int, device: str, root: str) -> D
     warm_s, warmed = time.monotonic() + document["warm_up_s"], 0
     while warmed < WARM_UP or time.monotonic() < warm_s:
         outputs = infer()
-        synchronize()  # else launches would pile up for longer than the warm-up
+        synchronize()  # else queued launches would run on after the warm-up
         warmed += 1
     last = document["operations"][-1]
-    promised = [document["batch"], channels(last["outputs"], document["positions"][row])] + last["output_size"]
-    if list(outputs.shape) + [1] * (4 - outputs.dim()) != promised:
-        raise BoardError(f"outputs of shape {promised}", list(outputs.shape), "writing the list anew")
+    stated = [document["batch"], channels(last["outputs"], document["positions"][row])] + last["output_size"]
+    if list(outputs.shape) + [1] * (4 - outputs.dim()) != stated:
+        raise BoardError(f"outputs of shape {stated}", list(outputs.shape), "writing the list anew")
     start_s = time.monotonic()
     for _ in range(WARM_UP):
         infer()
@@ -360,7 +362,7 @@ def measure_row(document: Dict[str, Any], row: int, device: str, root: str) -> D
     batch_s = max((time.monotonic() - start_s) / WARM_UP, 1e-6)
     repeats, more = 0, max(document["repeats"], math.ceil(document["window_s"] / batch_s))
     start_s = end_s = time.monotonic()
-    while more:  # as a rule once: the first batches may have been slower than the rest
+    while more:  # usually once; again where the timed batches were slower than the rest and the window is too short
         for _ in range(more):
             infer()
         synchronize()
@@ -370,19 +372,19 @@ def measure_row(document: Dict[str, Any], row: int, device: str, root: str) -> D
 
 
 def conditions(root: str) -> Dict[str, int]:
-    """Clocks and temperatures by their path below `root`, as far as they can be read."""
-    found = {}
+    """Clocks and temperatures by their path in `root`; without those that can't be read."""
+    values = {}
     for pattern in CONDITIONS:
         for path in sorted(glob.glob(os.path.join(glob.escape(root), pattern))):
             try:
-                found[os.path.relpath(path, root)] = int(read_number(path))
+                values[os.path.relpath(path, root)] = int(read_number(path))
             except BoardError:
-                continue  # a zone that is asleep is no reason to lose a measurement
-    return found
+                continue  # a thermal zone may be asleep; the measurement goes on
+    return values
 
 
 def model(root: str) -> str:
-    """The board's model by its device tree below `root`, "" where there is none."""
+    """The board's model by the device tree in `root`; "" where there is none."""
     try:
         return read_text(os.path.join(root, "firmware/devicetree/base/model")).strip("\0")
     except BoardError:
@@ -390,11 +392,11 @@ def model(root: str) -> str:
 
 
 def measure(document: Dict[str, Any], rail: Optional[Rail], period_s: float, idle_s: float, root: str) -> Any:
-    """All rows in the list's order, with idle stretches before and after; returns (measurement, samples)."""
+    """Measure all rows in order, and idle power before and after. Returns (measurement, samples)."""
     import torch
 
     device = default_device()
-    build_callable(document, document["batch"], 0, device)()  # what torch loads once is no idle power
+    build_callable(document, document["batch"], 0, device)()  # torch's one-time loading is no idle power
     sampler = Sampler(rail, period_s) if rail else None
     if sampler:
         sampler.start()
@@ -407,6 +409,7 @@ def measure(document: Dict[str, Any], rail: Optional[Rail], period_s: float, idl
     sys.stderr.write("\n")
     idle.append(_pause(idle_s))
     if sampler:
+        # at least one sample after the last window, so that power is known at its end
         time.sleep(2 * period_s)
         sampler.stop()
     facts = None  # type: Optional[Dict[str, Any]]
@@ -436,14 +439,14 @@ def measure(document: Dict[str, Any], rail: Optional[Rail], period_s: float, idl
 
 
 def _pause(seconds: float) -> List[float]:
-    """Wait; returns when the wait began and ended."""
+    """Wait for this long. Returns the start and the end of the wait."""
     start_s = time.monotonic()
     time.sleep(seconds)
     return [start_s, time.monotonic()]
 
 
 def write(out: str, measurement: Dict[str, Any], samples: List[Tuple[float, float]]) -> None:
-    """`out`.csv and `out`.json, which holds the other's hash."""
+    """Write `out`.csv, and `out`.json with the CSV file's hash."""
     with open(out + ".csv", "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["time_s", "watts"])
@@ -456,28 +459,28 @@ def write(out: str, measurement: Dict[str, Any], samples: List[Tuple[float, floa
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
-    """The command; returns 0, 2 after one line that says what is wrong, or 130 when stopped."""
+    """The command line. Returns 0; 2 after an error, which is one line on stderr; 130 when interrupted."""
     parser = argparse.ArgumentParser(description="Measure the networks of an operation list on this board.")
     parser.add_argument("operations", nargs="?", help="JSON file written on the host")
-    parser.add_argument("--list", action="store_true", help="list the INA3221's rails with a reading of each and end")
-    parser.add_argument("--rail", help="label of the rail to sample; without one only times are taken")
-    parser.add_argument("--out", default="measured", help="files to write, without .csv and .json")
-    parser.add_argument("--period", type=float, default=0.05, help="seconds between two readings")
-    parser.add_argument("--idle", type=float, default=5.0, help="seconds of idling before and after")
+    parser.add_argument("--list", action="store_true", help="list the INA3221's rails with their present power")
+    parser.add_argument("--rail", help="label of the rail to sample; without it only times are measured")
+    parser.add_argument("--out", default="measured", help="files to write, without the endings .csv and .json")
+    parser.add_argument("--period", type=float, default=0.05, help="seconds between two power samples")
+    parser.add_argument("--idle", type=float, default=5.0, help="seconds of idle power before and after")
     parser.add_argument("--sysfs", default="/sys", help="root of sysfs")
     given = parser.parse_args(arguments)
     try:
         rails = find_rails(given.sysfs) if given.list or given.rail else []
         if given.list:
-            for found in rails:
-                print(f"{found.label:20} {found.watts():8.3f} W  {found.folder}")
+            for each in rails:
+                print(f"{each.label:20} {each.watts():8.3f} W  {each.folder}")
             return 0
         if not given.operations:
             raise BoardError("an operation list or --list", "neither", "--help")
         document = load_operations(given.operations)
         rail = select_rail(rails, given.rail) if given.rail else None
         folder = os.path.dirname(os.path.abspath(given.out))
-        if not os.access(folder, os.W_OK):  # now, not after an hour of measuring
+        if not os.access(folder, os.W_OK):  # checked before an hour of measuring
             raise BoardError("a folder that can be written for --out", folder, "another --out")
         write(given.out, *measure(document, rail, given.period, given.idle, given.sysfs))
     except (BoardError, ImportError, OSError) as error:

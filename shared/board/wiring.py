@@ -1,4 +1,7 @@
-"""What a list of operations leaves open and a board must know to run it: which tensors each operation reads."""
+"""Finds which tensors each operation of a list reads. The list has shapes alone, and a board must know to run it.
+
+Example: of conv, batch_norm, relu, conv, add, the addition reads the outputs of the second conv and of the relu.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +17,15 @@ _ELEMENTWISE = ("batch_norm", "relu", "add")
 
 @dataclass(frozen=True)
 class _Value:
-    """A tensor of the forward pass: the image (number 0) or what operation number - 1 gives."""
+    """A tensor of the forward pass: the image (number 0) or the output of operation number - 1."""
 
     number: int
     channels: Channels
     size: tuple[int, int]
-    run: int  # number of the first value of the run of elementwise operations that made it
+    run: int  # number of the first tensor in its chain of elementwise operations
 
     def serves(self, channels: Channels, size: tuple[int, int]) -> bool:
-        """Whether it can be read as these channels at this size, flattened where that is what it takes."""
+        """Whether an operation with these input channels and size can read it, directly or flattened."""
         if self.size == size:
             return self.channels == channels
         area = self.size[0] * self.size[1]
@@ -32,14 +35,14 @@ class _Value:
 
 @lru_cache(maxsize=32)
 def wired(operations: tuple[Operation, ...]) -> list[dict[str, Any]]:
-    """The operations as JSON types, each with its sources: 0 the image, i what operation i - 1 gives.
+    """The operations as JSON values, each with its sources: 0 is the image, i the output of operation i - 1.
 
-    An operation reads the latest tensor that has its channels, as symbols, and its size; the second operand of an
-    addition is the latest from before the last layer with weights. Where that leaves a choice, shapes are equal, and
-    so is what the operation costs.
+    An operation reads the latest tensor that has its symbolic channels and its size. An addition also reads the latest
+    such tensor from before the last layer with weights. Where several tensors fit, their shapes are equal, and so is
+    the cost of the operation.
 
-    Raises BadInput where no tensor fits, for variants that no list can say, and for sizes that don't follow from
-    kernel, stride, padding and dilation.
+    Raises BadInput where no tensor fits, for variants that the list can't describe, and for output sizes that do not
+    follow from kernel, stride, padding and dilation.
     """
     first = operations[0]
     values = [_Value(0, first.inputs, first.input_size, run=0)]
@@ -77,7 +80,7 @@ def _plain(channels: Channels) -> list[int | None]:
 
 
 def _sources(operation: Operation, values: list[_Value], unread: set[int]) -> list[int]:
-    """Numbers of the tensors that the operation reads, in the order of its operands."""
+    """Numbers of the tensors that the operation reads, in operand order."""
     if operation.kind == "cat":
         return _parts(operation, values, unread)
     fitting = [value for value in values if value.serves(operation.inputs, operation.input_size)]
@@ -92,34 +95,34 @@ def _sources(operation: Operation, values: list[_Value], unread: set[int]) -> li
 
 
 def _parts(operation: Operation, values: list[_Value], unread: set[int]) -> list[int]:
-    """The tensors that a concatenation joins: the latest unread ones, then at most one that others read as well."""
-    left, parts = operation.inputs.count, []
+    """The tensors that a concatenation joins: the latest unread ones, then at most one that others read, too."""
+    missing, parts = operation.inputs.count, []
     same_size = [value for value in reversed(values) if value.size == operation.input_size]
     for value in same_size:
-        if value.number in unread and value.channels.count <= left:
+        if value.number in unread and value.channels.count <= missing:
             parts.append(value.number)
-            left -= value.channels.count
-    others = [value.number for value in same_size if value.number not in parts and value.channels.count == left]
-    if left:
+            missing -= value.channels.count
+    others = [value.number for value in same_size if value.number not in parts and value.channels.count == missing]
+    if missing:
         if not others:
-            raise BadInput(f"tensors that '{operation.name}' can join", f"{left} channels too few", "fewer branches")
+            raise BadInput(f"tensors that '{operation.name}' can join", f"{missing} channels too few", "fewer branches")
         parts.append(others[0])
     return sorted(parts)
 
 
 def _check(operation: Operation) -> None:
-    """Raise BadInput unless the board's layer will be the network's and give the size that the operation states."""
+    """Raise BadInput unless the list describes the layer completely and its output size is right."""
     if operation.variant == "other":
         got = f"another {operation.kind}"
-        raise BadInput(f"padding, rounding and mode at '{operation.name}' that a list can say", got, "torch's defaults")
+        raise BadInput(f"padding, rounding and mode of '{operation.name}' as a list has them", got, "torch's defaults")
     windowed = operation.kind in ("conv", "depthwise", "transposed_conv", "max_pool", "avg_pool")
     if windowed and operation.variant == "plain" and _size(operation) != operation.output_size:
         sizes = f"{operation.input_size} to {operation.output_size} pixels"
-        raise BadInput(f"sizes that '{operation.name}' can have", sizes, "a list that structure() has made")
+        raise BadInput(f"the output size of '{operation.name}' by its kernel", sizes, "the operations of structure()")
 
 
 def _size(operation: Operation) -> tuple[int, int]:
-    """The output size of a layer with a kernel, as torch's documentation gives it."""
+    """Output size of a layer with a kernel, by the formulas in torch's documentation."""
 
     def side(axis: int) -> int:
         size, stride, padding = operation.input_size[axis], operation.stride[axis], operation.padding[axis]

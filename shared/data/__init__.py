@@ -1,4 +1,4 @@
-"""Data sets, each split into train, search (held out of the training images) and test."""
+"""Data sets, each with three splits: train, search (a validation split held out of the training images) and test."""
 
 from __future__ import annotations
 
@@ -27,13 +27,21 @@ __all__ = [
 
 @dataclass(frozen=True)
 class _Source:
-    """A module with `load(folder) -> Dataset`, and what it loads: known before anything is read."""
+    """A data set's module and its properties, which are needed before any file is read.
+
+    Attributes:
+        module: Has `load(folder) -> Dataset`, and `stand_in() -> Dataset` where `in_files` is set.
+        classes: Number of classes.
+        channels: Image channels.
+        size: Height of square images, or (height, width).
+        in_files: Whether the images are files in a folder of the user's; otherwise they ship with the suite.
+    """
 
     module: str
     classes: int
     channels: int
-    size: int | tuple[int, int]  # height of square images or (height, width)
-    in_files: bool = False  # of a person's, else embedded
+    size: int | tuple[int, int]
+    in_files: bool = False
 
 
 _SOURCES = {
@@ -45,18 +53,18 @@ _SOURCES = {
 
 
 def names() -> tuple[str, ...]:
-    """Ids of the data sets that can be loaded."""
+    """Ids of all data sets."""
     return tuple(_SOURCES)
 
 
 def network_arguments(name: str) -> dict[str, Any]:
-    """What shared.networks.build takes for a network that fits the data set `name`."""
+    """Arguments of shared.networks.build for a network that fits the data set `name`."""
     source = _SOURCES[name]
     return {"num_classes": source.classes, "in_channels": source.channels, "input_size": source.size}
 
 
 def load(name: str, folder: Path | None = None) -> Dataset:
-    """The data set `name`; `folder` holds the files of those that are not embedded.
+    """The data set `name`. folder: of its files; None for a data set that ships with the suite.
 
     Raises BadInput for an unknown name and for missing or damaged files.
     """
@@ -67,14 +75,15 @@ def load(name: str, folder: Path | None = None) -> Dataset:
 
 
 def in_files(name: str) -> bool:
-    """Whether the data set `name` lies in a folder of a person's, and is not embedded."""
+    """Whether the images of `name` are files in a folder of the user's, and do not ship with the suite."""
     return _SOURCES[name].in_files
 
 
 def stand_in(name: str) -> Dataset:
-    """What can be known of the data set `name` without its folder: counts and shapes, and no image. The data set itself
-    where it is embedded.
+    """A placeholder for the data set `name` without its folder: the right counts and shapes, and blank images.
+
+    For a data set that ships with the suite, the data set itself.
     """
     module = importlib.import_module(_SOURCES[name].module)
-    known: Callable[[], Dataset] = module.stand_in if in_files(name) else module.load
-    return known()
+    make: Callable[[], Dataset] = module.stand_in if in_files(name) else module.load
+    return make()

@@ -1,9 +1,10 @@
-"""Cityscapes (Cordts et al., CVPR 2016), fine annotations, in its own layout, at the ECC paper's 512x1024 pixels.
+"""Cityscapes (Cordts et al., CVPR 2016): fine annotations in the original layout, at the ECC paper's 512x1024 pixels.
 
     DIR/leftImg8bit/{train,val}/<city>/*_leftImg8bit.png        2,975 and 500 images
     DIR/gtFine/{train,val}/<city>/*_gtFine_labelIds.png         their label maps
 
-A tenth of train is held out for methods' decisions; val tests, since the labels of Cityscapes' own test are withheld.
+A tenth of train is held out as the search split. val is the test split, since the labels of Cityscapes' own test split
+are not public.
 """
 
 from __future__ import annotations
@@ -28,17 +29,17 @@ from shared.errors import BadInput
 from shared.objective import segmentation
 
 HEIGHT, WIDTH = 512, 1024
-TRAIN, VAL = 2_975, 500  # images of the whole set
-SHIFT = 2  # pixels each way, as ERFNet's published training shifts
-IGNORED = 19  # one of the network's 20 outputs
-# ERFNet's published weights of the classes for training the decoder; what is ignored weighs nothing
+TRAIN, VAL = 2_975, 500  # images in the complete data set
+SHIFT = 2  # pixels each way, as in ERFNet's published training
+IGNORED = 19  # class number of pixels that count neither in the loss nor in the score
+# ERFNet's published class weights for training the decoder; the ignored class has weight 0
 CLASS_WEIGHTS = (
     *(2.8149, 6.9850, 3.7890, 9.9428, 9.7702, 9.5111, 10.3114, 10.0265, 4.6323, 9.5608),
     *(7.8698, 9.5169, 10.3737, 6.6616, 10.2605, 10.2879, 10.2898, 10.4054, 10.1381, 0.0),
 )
 SUFFIX = "_leftImg8bit.png"
 LAYOUT = "leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip, unpacked there"
-# of the dataset's label ids 0 to 33; the license plate's -1 is drawn into no label map
+# label ids 0 to 33; the license plate's id, -1, is in no label map
 _KNOWN = [label for label in datasets.Cityscapes.classes if label.id >= 0]
 UNKNOWN = 255
 TRAIN_IDS = np.full(256, UNKNOWN, np.uint8)
@@ -56,14 +57,15 @@ _MOVED = v2.Compose(
 
 
 class Scenes(datasets.Cityscapes):
-    """Pairs of an image and its map of class numbers 0 to 19, both as they are in the files, in the files' order."""
+    """Pairs of an image and its map of class numbers 0 to 19, at the files' size and in the files' order."""
 
     def __init__(self, root: Path, split: str) -> None:
         try:
             super().__init__(root, split, mode="fine", target_type="semantic")
         except NotADirectoryError as error:
-            raise BadInput("folders of cities alone", f"the file {error.filename}", "moving it away") from None
+            raise BadInput("nothing but folders of cities", f"the file {error.filename}", "moving it away") from None
         pairs = ((image, target) for image, (target,) in zip(self.images, self.targets, strict=True))
+        # torchvision lists every file in a city's folder, also one that is no image
         self.files = sorted(pair for pair in pairs if pair[0].endswith(SUFFIX))
         if not self.files:
             raise BadInput(f"images in {self.images_dir}", "none", LAYOUT)
@@ -91,7 +93,7 @@ class Scenes(datasets.Cityscapes):
 
 
 def evaluation(image: Image.Image, label: Any) -> tuple[Tensor, Tensor]:
-    """Resized to 512x1024, the image bilinearly, its classes to the nearest; uint8 (3, h, w) and int64 (h, w)."""
+    """Resize to 512x1024: image bilinear, uint8 (3, h, w); classes by nearest neighbour, int64 (h, w)."""
     size = (WIDTH, HEIGHT)
     pixels = functional.pil_to_tensor(image.resize(size, Image.Resampling.BILINEAR))
     classes = functional.pil_to_tensor(label.resize(size, Image.Resampling.NEAREST)).squeeze(0)
@@ -99,18 +101,18 @@ def evaluation(image: Image.Image, label: Any) -> tuple[Tensor, Tensor]:
 
 
 def training(image: Image.Image, label: Any) -> tuple[Tensor, Tensor]:
-    """Mirrored every other time and shifted by up to `SHIFT` pixels; black and ignored come in from outside."""
+    """Augmentation: random flip and shift by up to `SHIFT` pixels, padded with black and the ignored class."""
     pixels, classes = evaluation(image, label)
     moved, classes = _MOVED(tv_tensors.Image(pixels), tv_tensors.Mask(classes))
     return moved.as_subclass(Tensor), classes.as_subclass(Tensor)
 
 
 def load(folder: Path | None = None) -> Dataset:
-    """Cityscapes in `folder`: nine tenths of train, the tenth held out, and val; 19 classes and what is ignored.
+    """Cityscapes in `folder`: 19 classes and the ignored one; train without a tenth, that tenth as search, val as test.
 
-    Raises BadInput for a missing folder, a folder without images and a missing label map; for a file that can't be
-    decoded and a label id that is none when it is read. Files are told apart by their names, in the fingerprint by
-    their sizes too.
+    Raises BadInput for a missing folder, a folder without images and a missing label map. A file that can't be decoded
+    and an unknown label id raise it when they are read. The split depends on file names; the fingerprint on names and
+    sizes.
     """
     parts = [f"{kind}/{split}" for kind in ("leftImg8bit", "gtFine") for split in ("train", "val")]
     folder = checked_folder(folder, "Cityscapes", parts, LAYOUT)
@@ -134,7 +136,7 @@ def load(folder: Path | None = None) -> Dataset:
 
 
 def stand_in() -> Dataset:
-    """As many scenes as Cityscapes has, all of them grey and ignored: for a plan where the files are elsewhere."""
+    """A placeholder: as many images as Cityscapes has, all grey and ignored, for a plan without the files."""
     image, label = Image.new("RGB", (2 * WIDTH, 2 * HEIGHT), "grey"), Image.new("L", (2 * WIDTH, 2 * HEIGHT), IGNORED)
     search = TRAIN // 10
     train, search_, test = (_split(Blank(count, image, label)) for count in (TRAIN - search, search, VAL))
@@ -147,7 +149,7 @@ def _split(pictures: Pictures[Any]) -> FileSplit:
         evaluation,
         training,
         (3, HEIGHT, WIDTH),
-        mean=(0.0,) * 3,  # ERFNet is trained on images scaled to 0..1, and no more
+        mean=(0.0,) * 3,  # ERFNet is trained on images scaled to 0..1 without further normalisation
         std=(1.0,) * 3,
         label_shape=(HEIGHT, WIDTH),
         objective=segmentation(IGNORED, CLASS_WEIGHTS),

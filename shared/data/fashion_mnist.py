@@ -1,7 +1,7 @@
-"""Fashion-MNIST (Xiao, Rasul, Vollgraf 2017), shipped with the suite so that it needs no download.
+"""Fashion-MNIST (Xiao, Rasul, Vollgraf 2017), shipped with the suite: no download.
 
-The four gzipped IDX files beside this module are those of Debian's package dataset-fashion-mnist (Expat licence,
-NOTICE beside them). Debian gzips anew, so the check is on the SHA-256 of what is inside.
+The four gzipped IDX files beside this module come from Debian's package dataset-fashion-mnist (Expat licence, see their
+NOTICE). Debian compresses them anew, so the SHA-256 is checked on the decompressed contents.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MEAN, STD = 0.2860, 0.3530  # of the 60,000 training images, scaled to 0..1
 
 
 def _unpacked(folder: Path, name: str, source: Path) -> None:
-    """Put the IDX file `name` into `folder` unless an undamaged one is there."""
+    """Decompress the IDX file `name` into `folder`, unless an intact copy is there."""
     target = folder / name
     if target.is_file() and hashlib.sha256(target.read_bytes()).hexdigest() == SHA256[name]:
         return
@@ -50,14 +50,15 @@ def _unpacked(folder: Path, name: str, source: Path) -> None:
 
 
 def load(folder: Path | None = None, *, source: Path = SOURCE) -> Dataset:
-    """Fashion-MNIST: 55,000 train and 5,000 search images out of the 60,000 by a fixed seed, 10,000 test images.
+    """Fashion-MNIST: 55,000 train and 5,000 search images, split from the 60,000 by a fixed seed, and 10,000 to test.
 
-    `folder` is not needed, the files are embedded in `source`. Raises BadInput naming the first damaged file.
+    folder: None, since the files ship with the suite. source: folder of the gzipped files. Raises BadInput for any
+    folder, and naming the first damaged file.
     """
     from torchvision.datasets import FashionMNIST
 
     if folder is not None:
-        raise BadInput("no --data for fashion-mnist, which is embedded", str(folder), "leaving --data out")
+        raise BadInput("no --data for fashion-mnist, which ships with the suite", str(folder), "leaving --data out")
     root = cache_dir() / "data"
     raw = root / "FashionMNIST" / "raw"
     try:
@@ -66,6 +67,7 @@ def load(folder: Path | None = None, *, source: Path = SOURCE) -> Dataset:
         raise BadInput(
             "a cache folder that can be written", f"{raw} ({error.strerror})", "BENCH_CACHE=FOLDER"
         ) from None
+    # several workers may load the data set at the same time
     with FileLock(root / "FashionMNIST.lock"):
         for name in SHA256:
             _unpacked(raw, name, source)

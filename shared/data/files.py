@@ -1,6 +1,6 @@
-"""Splits whose images lie in files: worker processes read, decode and augment them ahead of their use.
+"""Splits whose images are files. Worker processes read, decode and augment them ahead of their use.
 
-What a batch holds is a pure function of (seed, index), whatever the number of workers and the order of asking.
+The contents of a batch are a pure function of (seed, index), whatever the number of workers and the order of calls.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from shared.rng import derived_seed
 
 Transform = Callable[[Image.Image, Any], tuple[Tensor, Tensor]]
 MOST_WORKERS = 16
-CHECKED_AT_ONCE = 64  # pictures that a worker is given
+CHECKED_AT_ONCE = 64  # pictures per task of a worker
 CPU = torch.device("cpu")
 
 
 class Request(NamedTuple):
-    """One image of a batch; `seed` is of its augmentation, None for the image as it is."""
+    """One image of a batch. image: its index. seed: of its augmentation; None for none."""
 
     image: int
     seed: int | None = None
@@ -42,10 +42,17 @@ class Request(NamedTuple):
 class FileSplit:
     """Images of one split, in files.
 
-    pictures[i] is (image, label) and raises BadInput naming a file that can't be used. `evaluation` makes of them uint8
-    (channels, h, w) = `image_shape` and int64 `label_shape`; `training` does too, augmented by draws from torch's
-    global CPU generator. mean and std: per channel, of the training images scaled to 0..1. workers: processes that
-    read; 0 reads in this one.
+    Attributes:
+        pictures: pictures[i] is (image, label); raises BadInput naming a file that can't be used.
+        evaluation: Turns such a pair into tensors: image, uint8 of `image_shape`, and label, int64 of `label_shape`.
+        training: The same with augmentation, drawn from torch's global CPU generator.
+        image_shape: (channels, height, width).
+        mean: Per channel, of the training images' pixels scaled to 0..1.
+        std: Per channel, likewise.
+        label_shape: () for a label per image, (height, width) for a label per pixel.
+        objective: Loss and score of the task.
+        device: The device of its batches.
+        workers: Number of processes that read files; 0 reads in this process, None uses all cores but one.
     """
 
     pictures: Pictures[tuple[Image.Image, Any]]
@@ -57,17 +64,17 @@ class FileSplit:
     label_shape: tuple[int, ...] = ()
     objective: Objective = CLASSIFICATION
     device: torch.device = CPU
-    workers: int | None = None  # as many as there are other cores
+    workers: int | None = None
 
     def __len__(self) -> int:
         return len(self.pictures)  # type: ignore[arg-type]
 
     def to(self, device: torch.device | str) -> FileSplit:
-        """The same split, whose batches lie on another device."""
+        """The same split with batches on `device`."""
         return replace(self, device=torch.device(device))
 
     def resized(self, size: tuple[int, int]) -> FileSplit:
-        """Raises ValueError: the size is part of how the files are read."""
+        """Raises ValueError: the size is fixed by the transforms that read the files."""
         raise ValueError(f"expected images of {self.image_shape[1:]} pixels, got {size}; try a network of that size")
 
     def scaled(self, mean: float, std: float) -> FileSplit:
@@ -78,13 +85,13 @@ class FileSplit:
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised float images (b, channels, h, w) in channels-last layout, and labels, int64 (b, *label_shape).
 
-        Raises BadFile naming a file that can't be used, as all reading here does.
+        Raises BadFile naming a file that can't be used, as do all methods that read.
         """
         reader = _Reader(self)
         return self.finished(_together([reader[Request(index)] for index in indices.tolist()]))
 
     def batches(self, batch_size: int, limit: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """The first `limit` images (all of them by default) in their order."""
+        """The first `limit` images (all by default) in order, without augmentation."""
         count = len(self) if limit is None else min(limit, len(self))
         starts = range(0, count, batch_size)
         requests = [[Request(i) for i in range(start, min(start + batch_size, count))] for start in starts]
@@ -95,8 +102,9 @@ class FileSplit:
         return FileStream(self, seed, batch_size)
 
     def check(self, read: Callable[[int], None]) -> None:
-        """Read every image with its label; `read` is told how many more, as it goes. Raises BadFile naming one that
-        can't be used.
+        """Read every image and its label once. `read` is called with the number of images read since the last call.
+
+        Raises BadFile naming the first file that can't be used.
         """
         workers = _other_cores() if self.workers is None else self.workers
         own = torch.Generator()  # as in `reading`
@@ -109,36 +117,37 @@ class FileSplit:
             read(min(CHECKED_AT_ONCE, len(self) - place * CHECKED_AT_ONCE))
 
     def reading(self, requests: Iterable[list[Request]]) -> DataLoader:
-        """What is requested, batch by batch, read ahead by the workers; to be `finished`."""
+        """The requested batches as the workers return them, read ahead. Pass each to `finished`."""
         return DataLoader(
-            _Reader(self.to(CPU)),  # workers know no other device
+            _Reader(self.to(CPU)),  # a forked worker can't use CUDA
             batch_sampler=requests,
             num_workers=_other_cores() if self.workers is None else self.workers,
             collate_fn=_together,
             pin_memory=self.device.type == "cuda",
-            generator=torch.Generator(),  # of seeds that no worker uses; else they would come from the global one
+            generator=torch.Generator(),  # or the DataLoader would draw from torch's global generator
         )
 
     def finished(self, batch: tuple[Tensor, Tensor] | BadInput) -> tuple[Tensor, Tensor]:
-        """A batch on the device, images as normalised floats; raises what a worker could only return."""
+        """A batch from `reading` on the device, normalised. Raises BadFile for an error that a worker returned."""
         if isinstance(batch, BadInput):
-            raise BadFile(*batch.parts)  # not `batch`, whose traceback would hold it and the workers in a cycle
+            # a new error: the traceback of `batch` would keep it and the workers alive in a reference cycle
+            raise BadFile(*batch.parts)
         images, labels = (tensor.to(self.device, non_blocking=True) for tensor in batch)
         mean, std = self._scale
         return images.float().div_(255.0).sub_(mean).div_(std), labels
 
     @cached_property
     def _scale(self) -> tuple[Tensor, Tensor]:
-        """mean and std, (channels, 1, 1) on the device: sent once, since each sending waits for it."""
+        """mean and std (channels, 1, 1) on the device, copied once, since each copy to it waits."""
         both = torch.tensor([self.mean, self.std], dtype=torch.float32, device=self.device)[:, :, None, None]
         return both[0], both[1]
 
 
 class FileStream:
-    """Augmented training batches of a `FileSplit`, in the order of `BatchStream`: batch i depends on (seed, i) alone.
+    """Augmented training batches of a `FileSplit`, in the order of `BatchStream`. Batch i depends on (seed, i) alone.
 
-    The workers go on with the batches behind the one that was asked last; asking for any other is right, and costs the
-    time to read it.
+    The workers read ahead in the order of the index. A call for another index gives the right batch, after the time to
+    read it.
     """
 
     def __init__(self, split: FileSplit, seed: int, batch_size: int) -> None:
@@ -155,14 +164,14 @@ class FileStream:
             requests.next = index
         if self._batches is None:
             self._batches = iter(self.split.reading(requests))
-        while True:  # past those that were read ahead in vain
+        while True:  # skips batches that were read ahead before the index jumped
             batch = next(self._batches)
             if requests.given.popleft() == index:
                 return self.split.finished(batch)
 
 
 class _Requests:
-    """The batches of a stream from `next` on, without end; `given` are those handed to the workers, not yet taken."""
+    """The endless requests of a stream from batch `next` on. given: batches that workers have and nobody has taken."""
 
     def __init__(self, count: int, seed: int, batch_size: int) -> None:
         self.count, self.seed, self.batch_size = count, seed, batch_size
@@ -174,14 +183,14 @@ class _Requests:
             index, self.next = self.next, self.next + 1
             self.given.append(index)
             members = batch_members(self.count, self.seed, self.batch_size, index).tolist()
-            first = index * self.batch_size
+            first = index * self.batch_size  # seeds follow the place in the stream, not the worker that reads
             yield [
                 Request(image, derived_seed(self.seed, "augment", first + place)) for place, image in enumerate(members)
             ]
 
 
 class Blank(Pictures[tuple[Image.Image, Any]]):
-    """One picture `count` times: for a plan where the files are elsewhere."""
+    """One picture `count` times, a placeholder where the files are on another machine."""
 
     def __init__(self, count: int, image: Image.Image, label: Any) -> None:
         self.count, self.pair = count, (image, label)
@@ -194,7 +203,7 @@ class Blank(Pictures[tuple[Image.Image, Any]]):
 
 
 class _Reader(Pictures[Any]):
-    """Runs in the workers. BadInput is handed over as a value, since a DataLoader makes other errors of it."""
+    """Runs in the workers. It returns BadInput as a value, since a DataLoader would change the error's message."""
 
     def __init__(self, split: FileSplit) -> None:
         self.split = split
@@ -206,13 +215,13 @@ class _Reader(Pictures[Any]):
             return error
         if request.seed is None:
             return self.split.evaluation(image, label)
-        with torch.random.fork_rng(devices=()):  # the CPU's alone: a forked process can't ask CUDA
+        with torch.random.fork_rng(devices=()):  # the CPU generator alone: a forked process can't use CUDA
             torch.default_generator.manual_seed(request.seed)
             return self.split.training(image, label)
 
 
 class _Faults(Pictures[Any]):
-    """Runs in the workers too: what is wrong with each picture, None where nothing is."""
+    """Runs in the workers, too: the error of each picture, None where it can be read."""
 
     def __init__(self, pictures: Pictures[Any]) -> None:
         self.pictures = pictures
@@ -233,7 +242,7 @@ def _first(faults: Sequence[BadInput | None]) -> BadInput | None:
 
 
 def _together(pairs: Sequence[tuple[Tensor, Tensor] | BadInput]) -> tuple[Tensor, Tensor] | BadInput:
-    """One batch, images in channels-last layout; the first error where there is one."""
+    """One batch with images in channels-last layout, or the first error."""
     for pair in pairs:
         if isinstance(pair, BadInput):
             return pair
@@ -249,7 +258,7 @@ def _other_cores() -> int:
 def open_image(path: str | Path, mode: str | None = "RGB") -> Image.Image:
     """The decoded image in a file, converted to `mode` unless that is None.
 
-    Raises BadInput naming a file that is missing, truncated or no image: when it is read, not before.
+    Raises BadInput naming a file that is missing, truncated or no image.
     """
     try:
         with Image.open(path) as image:
@@ -257,15 +266,15 @@ def open_image(path: str | Path, mode: str | None = "RGB") -> Image.Image:
                 image.load()
                 return image
             return image.convert(mode)
-    except Exception as error:  # whatever the bytes of a damaged file lead to
+    except Exception as error:  # a damaged file may raise anything
         line = " ".join(str(error).split())
         raise BadInput(f"a whole image in {path}", f"{type(error).__name__}: {line}", "fetching it again") from None
 
 
 def sizes(folder: Path, paths: Iterable[str]) -> list[tuple[str, int]]:
-    """Each file's path from `folder` on and its bytes' number, by which most changes of content show.
+    """Path relative to `folder` and size in bytes of each file, for a fingerprint that needs no file contents.
 
-    Raises BadInput naming a link that leads nowhere.
+    Raises BadInput naming a broken link.
     """
     try:
         return [(os.path.relpath(path, folder), os.stat(path).st_size) for path in paths]
@@ -274,16 +283,16 @@ def sizes(folder: Path, paths: Iterable[str]) -> list[tuple[str, int]]:
 
 
 def held_out(names: Sequence[str], count: int) -> list[int]:
-    """The indices, in order, of `count` files that are kept out of training: those whose names hash lowest.
+    """Indices, in order, of the `count` files of the validation split: those whose names have the lowest hashes.
 
-    So they depend on the files' names alone, and a file more or less moves at most one other.
+    The split depends on the files' names alone. Adding or removing one file exchanges at most one file of the split.
     """
     ranked = sorted(range(len(names)), key=lambda index: hashlib.blake2b(names[index].encode()).digest())
     return sorted(ranked[:count])
 
 
 def checked_folder(folder: Path | None, name: str, parts: Sequence[str], hint: str) -> Path:
-    """`folder` where all `parts` of the data set `name` are folders in it; else raises BadInput naming the first."""
+    """`folder`, if it has the subfolders `parts` of data set `name`. Raises BadInput naming the first missing one."""
     if folder is None:
         raise BadInput(f"the folder of {name}", "no --data", "--data DIR")
     for part in ("", *parts):

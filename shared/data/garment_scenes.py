@@ -1,8 +1,9 @@
-"""Garment scenes: several Fashion-MNIST images on one canvas, each pixel labelled; segmentation without a download.
+"""Garment scenes: several Fashion-MNIST images on one canvas with a label per pixel. Segmentation without a download.
 
-A scene has a noisy grey ground and 3 to 5 garments of different sizes, some mirrored, some cut off by the border, later
-ones in front of earlier ones. Pixels brighter than FOREGROUND belong to their garment. Scenes of a split show images of
-the same split of Fashion-MNIST only. All arithmetic is on integers, so every machine makes the same scenes.
+A scene has a noisy grey background and 3 to 5 garments of different sizes. Some are mirrored, some are cut off by the
+border, and later ones cover earlier ones. Pixels of a garment's image brighter than FOREGROUND belong to the garment.
+The scenes of a split use images of the same split of Fashion-MNIST alone. All arithmetic is exact on integers, so every
+machine makes the same scenes.
 """
 
 from __future__ import annotations
@@ -21,23 +22,23 @@ from shared.objective import segmentation
 from shared.rng import numpy_generator
 
 HEIGHT, WIDTH = 48, 64
-SIDES = (18, 22, 26, 30)  # pixels of a garment's image
+SIDES = (18, 22, 26, 30)  # side of a garment's image in pixels
 FEWEST, MOST = 3, 5  # garments per scene
-FOREGROUND = 24  # grey value; below it an image is background
-DARKEST_GROUND, NOISE = 96, 32  # grey values: the ground's level and its noise are drawn below these
+FOREGROUND = 24  # grey value; pixels of a garment's image up to it are background
+DARKEST_GROUND, NOISE = 96, 32  # grey values: the background's level and its noise are drawn below these
 SCENES = {"train": 8_000, "search": 1_000, "test": 2_000}
 SEED = 117
 MEAN, STD = 0.341, 0.220  # of the training scenes, scaled to 0..1
-# of the ground and of a garment: 1 / ln(1.1 + share of the pixels), as ERFNet's published training weighs classes;
-# without them the garments, each below 4 % of the pixels, are learnt late
+# Class weights of the background and of the garments: 1 / ln(1.1 + share of the pixels), as in ERFNet's published
+# training. Without them the garments, each below 4 % of the pixels, are learnt late.
 CLASS_WEIGHTS = (1.65, *(8.36,) * 10)
-IGNORED = 255  # no pixel of a scene, what comes in where a scene is shifted
+IGNORED = 255  # label of pixels that a shift brings in from outside; no scene has it
 
 Bytes = NDArray[np.uint8]
 
 
 def interpolation(side: int, source: int = 28) -> NDArray[np.float32]:
-    """Bilinear weights (side, source) in whole 256ths, each row adding up to 256; pixel centres as in torch."""
+    """Bilinear weights (side, source) in 256ths, as whole numbers; rows sum to 256. Pixel centres as in torch."""
     centres = np.clip((2 * np.arange(side) + 1) * source - side, 0, 2 * side * (source - 1))  # in 1/(2 side) pixels
     left, rest = np.divmod(centres, 2 * side)
     share = (rest * 256 + side) // (2 * side)
@@ -48,17 +49,18 @@ def interpolation(side: int, source: int = 28) -> NDArray[np.float32]:
 
 
 def compose(images: Bytes, labels: NDArray[np.int64], count: int, draw: np.random.Generator) -> tuple[Bytes, Bytes]:
-    """`count` scenes (count, HEIGHT, WIDTH) and the classes of their pixels, 0 for the ground and 1 + label.
+    """`count` scenes (count, HEIGHT, WIDTH) and the class of each pixel: 0 for the background, else 1 + label.
 
-    images (n, 28, 28), labels (n,).
+    images (n, 28, 28) and labels (n,): the garments to draw from.
     """
-    margin = max(SIDES) // 2  # garments reach over the border by up to half
+    margin = max(SIDES) // 2  # up to half of a garment may be outside the scene
     shape = (count, HEIGHT + 2 * margin, WIDTH + 2 * margin)
     level = draw.integers(DARKEST_GROUND, size=(count, 1, 1), dtype=np.uint8)
     scenes = level + draw.integers(NOISE, size=shape, dtype=np.uint8)
     classes = np.zeros(shape, np.uint8)
     garments = draw.integers(FEWEST, MOST + 1, size=count)
     for layer in range(MOST):
+        # drawn for all scenes at once; a scene with fewer garments ignores the rest
         chosen, kind, mirrored, middle_row, middle_column = (
             draw.integers(bound, size=count) for bound in (len(images), len(SIDES), 2, HEIGHT, WIDTH)
         )
@@ -67,7 +69,7 @@ def compose(images: Bytes, labels: NDArray[np.int64], count: int, draw: np.rando
             source = images[chosen[scene]]
             source = np.where(mirrored[scene, None, None] == 1, source[:, :, ::-1], source).astype(np.float32)
             weights = interpolation(side)
-            # whole numbers of at most 255 * 2^16 < 2^24: exact in float32, in whatever order they are added
+            # integers of at most 255 * 2^16 < 2^24: exact in float32, in any order of summation
             garment = ((weights @ source @ weights.T).astype(np.int32) >> 16).astype(np.uint8)
             offsets = np.arange(side) + margin - side // 2
             rows = (middle_row[scene, None] + offsets)[:, :, None]
@@ -81,12 +83,13 @@ def compose(images: Bytes, labels: NDArray[np.int64], count: int, draw: np.rando
 
 
 def load(folder: Path | None = None) -> Dataset:
-    """8,000 train, 1,000 search and 2,000 test scenes of 48x64 pixels, made in seconds; 11 classes with the ground.
+    """8,000 train, 1,000 search and 2,000 test scenes of 48x64 pixels with 11 classes, composed in seconds.
 
-    Raises BadInput for a `folder`, which is not needed, and for damaged files of Fashion-MNIST.
+    folder: None, since nothing is read but Fashion-MNIST. Raises BadInput for any folder, and for damaged files of
+    Fashion-MNIST.
     """
     if folder is not None:
-        raise BadInput("no --data for garment-scenes, which is embedded", str(folder), "leaving --data out")
+        raise BadInput("no --data for garment-scenes, which ships with the suite", str(folder), "leaving --data out")
     garments = fashion_mnist.load()
     objective, splits, contents = segmentation(IGNORED, CLASS_WEIGHTS), {}, []
     for name, count in SCENES.items():

@@ -1,7 +1,7 @@
 """ImageNet, the 1000 classes of ILSVRC 2012, in the layout of torchvision's ImageFolder.
 
-DIR/train/<wnid>/*.JPEG     1,281,167 images; ten of each class are held out of training for methods' decisions
-DIR/val/<wnid>/*.JPEG       50,000 images, which test
+DIR/train/<wnid>/*.JPEG     1,281,167 images; ten of each class are held out as the search split
+DIR/val/<wnid>/*.JPEG       50,000 images, the test split
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from shared.data.images import Dataset
 from shared.errors import BadInput
 
 CLASSES = 1000
-TRAIN, VAL = 1_281_167, 50_000  # images of the whole set
-SEARCH_PER_CLASS = 10  # as the NetAdapt of ECC's published code holds out
+TRAIN, VAL = 1_281_167, 50_000  # images in the complete data set
+SEARCH_PER_CLASS = 10  # as in the NetAdapt of ECC's published code
 RESIZED, SIDE = 256, 224  # pixels
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # as torchvision's weights expect
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of torchvision's pretrained weights
 LAYOUT = "ILSVRC 2012 as train/<wnid>/*.JPEG and val/<wnid>/*.JPEG"
 
 _CENTRE = v2.Compose([v2.Resize(RESIZED), v2.CenterCrop(SIDE), v2.PILToTensor()])
@@ -36,35 +36,34 @@ _ANYWHERE = v2.Compose([v2.RandomResizedCrop(SIDE), v2.RandomHorizontalFlip(), v
 
 
 def evaluation(image: Image.Image, label: Any) -> tuple[Tensor, Tensor]:
-    """The centre of the image: shorter side to 256, then 224x224; uint8 (3, 224, 224) and int64 ()."""
+    """Resize the shorter side to 256 and crop the central 224x224; uint8 (3, 224, 224) and int64 ()."""
     return _CENTRE(image), torch.tensor(label)
 
 
 def training(image: Image.Image, label: Any) -> tuple[Tensor, Tensor]:
-    """A part of 8 % to 100 % of the area, resized to 224x224, mirrored every other time (Szegedy et al., 2015)."""
+    """Augmentation: random crop of 8 % to 100 % of the area, resized to 224x224, and random flip (Szegedy, 2015)."""
     return _ANYWHERE(image), torch.tensor(label)
 
 
 def load(folder: Path | None = None) -> Dataset:
-    """ImageNet in `folder`: all of train but ten images per class (half a class where it has fewer than 20), those
-    held out, and val.
+    """ImageNet in `folder`: ten images of each class of train as search, the others as train, and val as test.
 
-    Raises BadInput for a missing folder, another number of classes than 1000, classes that are not the same in both
-    folders, and a class without images; for an image that can't be decoded when it is read. Files are told apart by
-    their names, in the fingerprint by their sizes too.
+    A class with fewer than 20 images gives half of them to search. Raises BadInput for a missing folder, a number of
+    classes other than 1000, classes that differ between train and val, and a class without images. An image that can't
+    be decoded raises it when it is read. The split depends on file names; the fingerprint on names and sizes.
     """
     folder = checked_folder(folder, "ImageNet", ("train", "val"), LAYOUT)
-    found = {part: _class_folders(folder / part) for part in ("train", "val")}
-    for part, classes in found.items():
+    classes_of = {part: _class_folders(folder / part) for part in ("train", "val")}
+    for part, classes in classes_of.items():
         if len(classes) != CLASSES:
             raise BadInput(f"{CLASSES} classes, a folder each, in {folder / part}", len(classes), LAYOUT)
-    if different := sorted(set(found["train"]) ^ set(found["val"])):
-        here, other = ("train", "val") if different[0] in found["train"] else ("val", "train")
+    if different := sorted(set(classes_of["train"]) ^ set(classes_of["val"])):
+        here, other = ("train", "val") if different[0] in classes_of["train"] else ("val", "train")
         raise BadInput(f"the same classes in {folder}/train and val", f"{different[0]} in {here}, not {other}", LAYOUT)
     given, test = (_images(folder / part) for part in ("train", "val"))
 
     labels = torch.tensor(given.targets)
-    starts = [0, *(labels.diff().nonzero().flatten() + 1).tolist(), len(labels)]  # images come class by class
+    starts = [0, *(labels.diff().nonzero().flatten() + 1).tolist(), len(labels)]  # ImageFolder lists class by class
     search: list[int] = []
     for first, end in pairwise(starts):
         if end - first < 2:
@@ -86,8 +85,8 @@ def load(folder: Path | None = None) -> Dataset:
 
 
 def stand_in() -> Dataset:
-    """As many images as ImageNet has, all of them grey: for a plan where the files are elsewhere."""
-    image = Image.new("RGB", (500, 375), "grey")  # of a usual size
+    """A placeholder: as many images as ImageNet has, all grey, for a plan without the files."""
+    image = Image.new("RGB", (500, 375), "grey")  # a frequent size
     search = CLASSES * SEARCH_PER_CLASS
     train, search_, test = (_split(Blank(count, image, 0)) for count in (TRAIN - search, search, VAL))
     return Dataset("imagenet", train, search_, test, tuple(map(str, range(CLASSES))), content_key("no ImageNet"))
@@ -105,5 +104,5 @@ def _class_folders(folder: Path) -> list[str]:
 def _images(folder: Path) -> ImageFolder:
     try:
         return ImageFolder(str(folder), loader=open_image)
-    except FileNotFoundError as error:  # names the empty classes
+    except FileNotFoundError as error:  # its message names the empty classes
         raise BadInput(f"images of every class in {folder}", " ".join(str(error).split())[:200], LAYOUT) from None

@@ -1,4 +1,4 @@
-"""Wall time as a meter, for latency."""
+"""Wall-clock time as a meter, for latency."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from shared.meters.timing import Clock, MachineClock
 
 
 class ClockMeter(Meter):
-    """Seconds between start and stop. Work on an accelerator must wait for its own end."""
+    """Seconds between start() and stop(). Work on an accelerator must synchronise before it returns."""
 
     name = "clock"
     scope = "wall time"
@@ -25,9 +25,9 @@ class ClockMeter(Meter):
         self._start_s = self.clock.now_s()
 
     def stop(self) -> Window:
-        """See Meter. Raises MeterError when no time has passed."""
+        """See Meter. Raises MeterError when the clock has not moved."""
         end_s = self.clock.now_s()
         assert self._start_s is not None, "start() first"
         if end_s <= self._start_s:
-            raise MeterError("work that takes time", "0 s by the clock", "more of it at a time")
+            raise MeterError("a window longer than 0 s", "0 s by the clock", "more runs per window")
         return Window(end_s - self._start_s, self._start_s, end_s)

@@ -1,7 +1,7 @@
-"""The INA3221 of a Jetson as a meter: one rail, by its label, through sysfs; and what there is of it on this machine.
+"""Power rails of a Jetson, measured by its INA3221 chips through sysfs, and a probe of the rails of this machine.
 
-Rails are listed side by side and never added: on a TX2, VDD_IN already holds the module's other rails. Which files show
-a rail is known to the board's runner, a single file that must do without this package.
+Rails are listed side by side and never added: on a TX2, VDD_IN contains the other rails of the module. The code that
+finds a rail's files in sysfs is in shared/board/runner.py, a single file that must run on a board without this package.
 """
 
 from __future__ import annotations
@@ -16,42 +16,42 @@ from shared.meters.meter import Finding, MeterError, Window
 from shared.meters.sampling import DroppedSample, SampledMeter
 from shared.meters.timing import Clock
 
-PERIOD_S = 0.05  # the mainline driver takes up to two conversion cycles of 13 ms for one reading
+PERIOD_S = 0.05  # between samples; the mainline driver takes up to two conversion cycles of 13 ms for one
 
 
 class Rail(ABC):
-    """One rail as the meter reads it. label: as the driver calls it. shunt_ohms: None where nobody knows it."""
+    """The rail that a meter reads. label: the driver's name for it. shunt_ohms: None where it is unknown."""
 
     label: str
     shunt_ohms: float | None
 
     @abstractmethod
     def watts(self) -> float:
-        """The power now. Raises MeterError when the sensor does not answer."""
+        """The present power. Raises MeterError when the sensor does not answer."""
 
     @abstractmethod
     def volts(self) -> float:
-        """The voltage now. Raises MeterError when the sensor does not answer."""
+        """The present voltage. Raises MeterError when the sensor does not answer."""
 
     @abstractmethod
     def facts(self) -> dict[str, object]:
-        """How it is read; JSON values."""
+        """How the rail is read, for the record; JSON values."""
 
 
 class SysfsRail(Rail):
-    """A rail through the kernel's driver, L4T's (iio) or mainline's (hwmon), below `root`.
+    """A rail read through the kernel driver, L4T's (iio) or mainline's (hwmon), in the sysfs at `root`.
 
-    Raises MeterError, listing the rails found, when `label` is not one of them.
+    Raises MeterError, listing all rails, when none has this label.
     """
 
     def __init__(self, label: str, root: str = "/sys") -> None:
         try:
             self.channel: SysfsChannel = select_rail(find_rails(root), label)
-            given_ohms = self.channel.shunt_ohms()
+            driver_ohms = self.channel.shunt_ohms()
         except BoardError as error:
             raise _meter_error(error) from error
         self.label = label
-        self.shunt_ohms = jetson_rails.shunt_ohms(label) if given_ohms is None else given_ohms
+        self.shunt_ohms = jetson_rails.shunt_ohms(label) if driver_ohms is None else driver_ohms
 
     def watts(self) -> float:
         """See Rail."""
@@ -73,10 +73,10 @@ class SysfsRail(Rail):
 
 
 class INA3221Meter(SampledMeter):
-    """Joules of one rail, idle power not subtracted.
+    """Joules of one rail; idle power is not subtracted.
 
-    A window's quantum is one step of the sensor's power, held for the whole window: the most that its resolution can
-    make of an error. Where the shunt isn't known the window is flagged "resolution unknown".
+    A window's quantum is one step of the sensor's power times the duration: an upper bound of the error by resolution.
+    Where the shunt is unknown, the window gets the flag "resolution unknown" instead.
     """
 
     name = "ina3221"
@@ -90,7 +90,7 @@ class INA3221Meter(SampledMeter):
         """See Meter."""
         try:
             self._volts = self.rail.volts()
-        except DroppedSample:  # a bus that is busy; the volts of before serve
+        except DroppedSample:  # the bus is busy; the voltage of the last window is close enough
             if not self._volts:
                 raise
         super().start()
@@ -103,7 +103,7 @@ class INA3221Meter(SampledMeter):
         return replace(window, quantum=self._quantum_watts(window.amount / window.seconds) * window.seconds)
 
     def read_watts(self) -> float:
-        """See SampledMeter. A step or two below zero, which a rail without load may read, is 0 W."""
+        """See SampledMeter. An unloaded rail may read a step or two below zero; that counts as 0 W."""
         watts = self.rail.watts()
         return watts if self.rail.shunt_ohms is None else jetson_rails.settled_watts(watts, self._quantum_watts(0.0))
 
@@ -123,25 +123,25 @@ class INA3221Meter(SampledMeter):
 
 
 def probe(root: str = "/sys") -> list[Finding]:
-    """Every rail below `root` with a trial reading. Raises nothing: what is missing stands in the answer."""
+    """One finding per rail, with a trial reading. Raises nothing: an error becomes a finding."""
     try:
         channels = find_rails(root)
         if not channels:
-            expected = f"an INA3221 below {root}/bus/i2c/drivers"
+            expected = f"an INA3221 in {root}/bus/i2c/drivers"
             raise BoardError(
                 expected, "none", "a Jetson with its own kernel (L4T), or a kernel with the driver ina3221"
             )
     except BoardError as error:
         return [Finding("INA3221", "rails", False, str(error))]
-    return [_tried(channel) for channel in channels]
+    return [_trial(channel) for channel in channels]
 
 
-def _tried(channel: SysfsChannel) -> Finding:
+def _trial(channel: SysfsChannel) -> Finding:
     try:
-        detail, found = f"{channel.watts():.3f} W, {jetson_rails.scope(channel.label)} in {channel.folder}", True
+        detail, works = f"{channel.watts():.3f} W, {jetson_rails.scope(channel.label)} in {channel.folder}", True
     except BoardError as error:
-        detail, found = str(error), False
-    return Finding("INA3221", channel.label, found, detail)
+        detail, works = str(error), False
+    return Finding("INA3221", channel.label, works, detail)
 
 
 def _meter_error(error: BoardError) -> MeterError:

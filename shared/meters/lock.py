@@ -1,6 +1,6 @@
-"""Who uses a device: many at a time that only compute on it, or one alone that reads what it takes.
+"""A readers-writer lock per device between processes: many may compute on it, or one measures it alone.
 
-So nothing of ours trains on a device while it is measured.
+So no run of this suite trains on a device while it is measured.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from shared.cache import atomic_write, checked_cache_dir
 from shared.meters.meter import MeterError
 
-_LOOK_EVERY_S = 0.2
+_RETRY_S = 0.2
 
 
 @contextmanager
@@ -32,45 +32,48 @@ def device_lock(
     folder: Path | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[None]:
-    """Hold `device` among the processes of this user; freed also when the process dies.
+    """Hold `device` against other processes of this user. The lock is released when the process ends, too.
 
-    device: any name that all users agree on. purpose: what for, as others read it. shared: beside others that share it
-    too, else alone. wait_s: how long to wait for who is in the way; `say` is told once. folder: of the locks, in the
-    cache folder when None. Raises MeterError naming who holds it.
+    device: a name that all processes use. purpose: text for the messages of other processes. shared: hold it together
+    with others that share it, instead of alone. wait_s: longest wait for the present holder; `say` receives one message
+    about it. folder: of the lock files, by default in the cache folder. Raises MeterError naming the holder.
     """
     folder = folder or checked_cache_dir() / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     stem = quote(device, safe="")
     acquired = partial(_acquired, device, purpose, time.monotonic() + wait_s, say)
+    # There is one lock file of the device (`door`), and one more of each process that shares the device. Who shares it
+    # holds the door only until its own file is locked. Who wants the device alone keeps the door, so that nobody enters
+    # any more, and then waits for each of the other files.
     door = own = folder / stem
-    held = acquired(door)
+    lock_held = acquired(door)
     try:
         if shared:
             own = folder / f"{stem}.user-{uuid.uuid4().hex}"
             inside = acquired(own)
-            held.release()
+            lock_held.release()
             _holder(door).unlink(missing_ok=True)
-            held = inside
+            lock_held = inside
         else:
-            for lock in folder.glob(f"{stem}.user-*.lock"):  # once each is held, who had it is gone, or died
+            for lock in folder.glob(f"{stem}.user-*.lock"):  # once locked, its process has left or died
                 acquired(lock.with_name(lock.name.removesuffix(".lock"))).release()
                 lock.unlink(missing_ok=True)
                 lock.with_suffix(".holder").unlink(missing_ok=True)
         yield
     finally:
         _holder(own).unlink(missing_ok=True)
-        held.release()
+        lock_held.release()
         if own != door:
             own.with_name(f"{own.name}.lock").unlink(missing_ok=True)
 
 
 def _holder(stem: Path) -> Path:
-    return stem.with_name(f"{stem.name}.holder")  # a file of its own: trying to lock empties the lock file
+    return stem.with_name(f"{stem.name}.holder")  # not in the lock file, which each attempt to lock truncates
 
 
 def _acquired(device: str, purpose: str, deadline_s: float, say: Callable[[str], None], stem: Path) -> FileLock:
-    """The lock, signed with who holds it; waits until `deadline_s`."""
-    lock, told = FileLock(stem.with_name(f"{stem.name}.lock")), False
+    """The lock, with its holder written beside it. Waits until `deadline_s`."""
+    lock, announced = FileLock(stem.with_name(f"{stem.name}.lock")), False
     while True:
         try:
             lock.acquire(timeout=0)
@@ -78,13 +81,13 @@ def _acquired(device: str, purpose: str, deadline_s: float, say: Callable[[str],
             return lock
         except Timeout:
             try:
-                who = _holder(stem).read_text()
-            except FileNotFoundError:  # it has only just come, or is about to go
-                who = "another process"
-            got = f"{device} held by {who}"
+                holder = _holder(stem).read_text()
+            except FileNotFoundError:  # the holder has just locked it, or is about to release it
+                holder = "another process"
+            got = f"{device} held by {holder}"
             if time.monotonic() >= deadline_s:
                 raise MeterError(f"{device} for {purpose} alone", got, "again when it is done") from None
-            if not told:
+            if not announced:
                 say(f"waiting: {got}")
-                told = True
-            time.sleep(_LOOK_EVERY_S)
+                announced = True
+            time.sleep(_RETRY_S)

@@ -1,7 +1,7 @@
-"""Joules or seconds of one run of a piece of work, by a protocol that sensors with blind spots need.
+"""Measures the joules or seconds of one run of a work, by a protocol for sensors that see only part of the time.
 
 After Z. Yang, K. Adamek, W. Armour, "Part-time Power Measurements: nvidia-smi's Lack of Attention", SC 2024: windows of
-5 s and 32 runs at least, several of them, each shifted against the sensor's updates.
+at least 5 s and 32 runs, several of them, each at another phase of the sensor's update period.
 """
 
 from __future__ import annotations
@@ -18,45 +18,55 @@ from shared.meters.reading import Reading, Visit, precise, reading
 from shared.meters.settings import Settings
 from shared.meters.timing import Clock
 
-Work = Callable[[], object]  # one run, over when it returns
-Part = TypeVar("Part")  # what is read in one go: a visit, or the window of a rest
+Work = Callable[[], object]  # one run, complete when it returns
+Part = TypeVar("Part")  # result of one attempt: a visit, or the window of an idle measurement
 
-ATTEMPTS, REPEATED = 3, "window repeated"  # a sensor that failed once must not end hours of readings
-
-
-def measure(work: Work, meter: Meter, settings: Settings, clock: Clock) -> Reading:
-    """What one run of `work` costs, see measure_all."""
-    return measure_all({"work": work}, meter, settings, clock)["work"]
+ATTEMPTS, REPEATED = 3, "window repeated"  # one sensor fault must not end hours of measuring
 
 
 def measure_all(works: Mapping[str, Work], meter: Meter, settings: Settings, clock: Clock) -> dict[str, Reading]:
-    """What one run of each piece of work costs, visited there and back (A B C C B A) so that a drift meets all alike.
+    """One reading of each work. Works are visited there and back (A B C C B A), so that drift affects all alike.
 
-    clock: the one that the meter runs on. Raises MeterError when the sensor fails, and what a work raises.
+    clock: the clock of the meter. Raises MeterError when the sensor fails `ATTEMPTS` times in a row, and any exception
+    of a work. An example with two works and the wall clock as the meter:
+
+    >>> import time
+    >>> from shared.meters import ClockMeter, MachineClock, Settings, measure_all
+    >>> clock = MachineClock()
+    >>> rests = {"warmup_s": 0.01, "cool_down_s": 0.0, "idle_s": 0.0}
+    >>> settings = Settings("example", visits=4, window_s=0.02, runs=3, **rests, target=0.05, limit_s=1.0)
+    >>> works = {"short": lambda: time.sleep(0.001), "long": lambda: time.sleep(0.03)}
+    >>> readings = measure_all(works, ClockMeter(clock), settings, clock)
+    >>> readings["short"].amount < readings["long"].amount  # seconds of one run
+    True
+    >>> low, high = readings["long"].interval
+    >>> print(f"{readings['long'].amount:.3f} {readings['long'].unit}, {low:.3f} to {high:.3f}")  # doctest: +SKIP
+    0.030 s, 0.030 to 0.031
     """
     visits: dict[str, list[Visit]] = {name: [] for name in works}
-    began_s = clock.now_s()
+    start_s = clock.now_s()
     idle = [_idle(meter, settings, clock)]
-    while True:
+    while True:  # each pass adds two visits to every work
         for name in (*works, *reversed(list(works))):
+            # The sensor may see only part of its period. Visits at different phases let it see every part of the work.
             shift = len(visits[name]) % settings.visits / settings.visits
             clock.sleep(settings.cool_down_s + shift * meter.period_s)
             visits[name].append(_visited(works[name], meter, settings, clock))
         if min(map(len, visits.values())) < settings.visits:
             continue
-        enough = all(precise(meter, done, settings.target) for done in visits.values())
-        if enough or clock.now_s() - began_s >= settings.limit_s * len(works):
+        enough = all(precise(meter.source, own, settings.target) for own in visits.values())
+        if enough or clock.now_s() - start_s >= settings.limit_s * len(works):
             break
-    sensor = meter.facts()  # of now: at rest its clocks are others
+    sensor = meter.facts()  # asked before the idle window, in which clocks and temperature are lower
     idle.append(_idle(meter, settings, clock))
-    rests = [window for window in idle if window]
-    watts = tuple(window.amount / window.seconds for window in rests)
-    flags = {flag for window in rests for flag in window.flags}
-    return {name: reading(meter, done, watts, settings, sensor, flags) for name, done in visits.items()}
+    idle_windows = [window for window in idle if window]
+    watts = tuple(window.amount / window.seconds for window in idle_windows)
+    flags = {flag for window in idle_windows for flag in window.flags}
+    return {name: reading(meter.source, own, watts, settings, sensor, flags) for name, own in visits.items()}
 
 
 def _read(run: Work, meter: Meter) -> Window:
-    """One window around `run`; the meter is stopped whatever happens."""
+    """One window around `run`. The meter is stopped even when `run` raises."""
     meter.start()
     try:
         run()
@@ -75,18 +85,19 @@ def _idle(meter: Meter, settings: Settings, clock: Clock) -> Window | None:
         clock.sleep(settings.cool_down_s)
         return _read(lambda: clock.sleep(settings.idle_s), meter)
 
-    window, repeated = _insisted(rest, settings, clock)
+    window, repeated = _with_retries(rest, settings, clock)
     return replace(window, flags=(*window.flags, REPEATED)) if repeated else window
 
 
 def _visited(work: Work, meter: Meter, settings: Settings, clock: Clock) -> Visit:
-    visit, repeated = _insisted(lambda: _visit(work, meter, settings, clock), settings, clock)
+    visit, repeated = _with_retries(lambda: _visit(work, meter, settings, clock), settings, clock)
     return replace(visit, flags=(*visit.flags, REPEATED)) if repeated else visit
 
 
-def _insisted(attempt: Callable[[], Part], settings: Settings, clock: Clock) -> tuple[Part, bool]:
-    """What `attempt` gives, begun anew where the sensor failed, and whether it was; raises MeterError when it fails
-    again and again.
+def _with_retries(attempt: Callable[[], Part], settings: Settings, clock: Clock) -> tuple[Part, bool]:
+    """The result of `attempt`, repeated where the sensor failed, and whether it was repeated.
+
+    Raises MeterError when the last of `ATTEMPTS` fails too.
     """
     for failures in range(ATTEMPTS - 1):
         try:
@@ -100,12 +111,12 @@ def _visit(work: Work, meter: Meter, settings: Settings, clock: Clock) -> Visit:
     warm_s = clock.now_s() + settings.warmup_s
     while clock.now_s() < warm_s:
         work()
-    begin_s, runs = clock.now_s(), 0
+    window_start_s, runs = clock.now_s(), 0
 
     def enough() -> bool:
-        return runs >= settings.runs and clock.now_s() - begin_s >= settings.window_s
+        return runs >= settings.runs and clock.now_s() - window_start_s >= settings.window_s
 
-    if meter.method == "clock":  # resolves each run, and its median is safe from interruptions
+    if meter.method == "clock":  # a clock resolves single runs, and their median ignores interruptions
         windows = []
         while not enough():
             windows.append(_read(work, meter))
@@ -115,12 +126,12 @@ def _visit(work: Work, meter: Meter, settings: Settings, clock: Clock) -> Visit:
         return Visit(median_s, windows[0].quantum, median_s, runs, 0, tuple(flags))
 
     def work_on() -> None:
-        nonlocal begin_s, runs
-        begin_s = clock.now_s()
+        nonlocal window_start_s, runs
+        window_start_s = clock.now_s()  # without the time that starting the meter took
         while not enough():
             work()
             runs += 1
 
     window = _read(work_on, meter)
-    each = (window.amount / runs, window.quantum / runs, window.seconds / runs)
-    return Visit(*each, runs, window.samples, window.flags)
+    per_run = (window.amount / runs, window.quantum / runs, window.seconds / runs)
+    return Visit(*per_run, runs, window.samples, window.flags)

@@ -1,4 +1,4 @@
-"""What a meter is, and what it says of a stretch of work."""
+"""The interface of a meter, and the window that it measures."""
 
 from __future__ import annotations
 
@@ -8,24 +8,32 @@ from typing import Literal
 
 
 class MeterError(Exception):
-    """A sensor that is missing, refuses, or answers nonsense: what was expected, what was got, what to try."""
+    """A sensor is missing, does not answer, or answers with an impossible value.
+
+    The message says what was expected, what was got and what to try.
+    """
 
     def __init__(self, expected: str, got: object, hint: str) -> None:
         self.expected, self.got, self.hint = expected, got, hint
         super().__init__(f"expected {expected}, got {got}; try {hint}")
 
     def __reduce__(self) -> tuple[object, tuple[str, str, str]]:
-        """From one process to another, with what it says."""
+        """Pickle as a plain MeterError of three parts: the default rebuilds an exception from its message alone."""
         return MeterError, (self.expected, str(self.got), self.hint)
 
 
 @dataclass(frozen=True)
 class Window:
-    """One stretch of work as a meter saw it.
+    """What a meter measured between start() and stop().
 
-    amount: in the meter's unit, gross. start_s, end_s: on the meter's clock. samples: power samples within the
-    stretch, 0 for counters. quantum: the step of the amount that the sensor's resolution leaves open, 0 where it is
-    negligible. flags: what a reader of the number should know ("throttled", "dropped samples", …).
+    Attributes:
+        amount: Joules or seconds, in the meter's unit. Idle power is not subtracted.
+        start_s: Start of the window on the meter's clock.
+        end_s: End of the window on the meter's clock.
+        samples: Number of power samples in the window; 0 for counters and clocks.
+        quantum: Resolution of the amount, in its unit: the step between two amounts that the sensor can tell apart.
+            0 where it is negligible.
+        flags: Warnings about the amount, such as "throttled: …" or "dropped samples".
     """
 
     amount: float
@@ -37,14 +45,17 @@ class Window:
 
     @property
     def seconds(self) -> float:
-        """How long it was."""
+        """Duration of the window."""
         return self.end_s - self.start_s
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One sensor that was looked for. where: the kind of sensor, or the device. detail: a trial reading, or how to get
-    it."""
+    """What a probe says about one sensor: whether a trial read of it succeeded.
+
+    where: kind of sensor, or device. what: the rail, source or domain that was read. detail: the trial reading, or how
+    to make the sensor available.
+    """
 
     where: str
     what: str
@@ -52,12 +63,29 @@ class Finding:
     detail: str
 
 
-class Meter(ABC):
-    """A sensor that is asked for the joules (or seconds) of a stretch of work.
+@dataclass(frozen=True)
+class Source:
+    """Where a reading comes from: a meter, or a board that measures by itself. Meter explains the fields."""
 
-    name: as `--meter` calls it. scope: what its amounts are of, as "GPU board", "module VDD_IN" or "wall time".
-    method: how it comes to them. simulated: whether what it says is made up. period_s: between two updates of what it
-    reads, 0 where that is of no account; windows are shifted by fractions of it.
+    name: str
+    scope: str
+    unit: Literal["J", "s"]
+    method: Literal["counter", "integral", "clock"]
+    simulated: bool = False
+
+
+class Meter(ABC):
+    """A sensor that measures the joules or the seconds of whatever runs between start() and stop().
+
+    Attributes:
+        name: The meter's name on the command line (`--meter`).
+        scope: The part of the hardware that the amounts cover, such as "GPU board" or "rail VDD_IN (whole module)".
+        unit: "J" or "s".
+        method: "counter" for the difference of an energy counter, "integral" for sampled power integrated over the
+            window, "clock" for time.
+        simulated: Whether the amounts do not come from the hardware that does the work.
+        period_s: Seconds between two updates of the sensor, 0 where that does not matter. Visits start at different
+            fractions of it, so that no part of the work always falls between two updates.
     """
 
     name: str
@@ -67,22 +95,27 @@ class Meter(ABC):
     simulated: bool = False
     period_s: float = 0.0
 
+    @property
+    def source(self) -> Source:
+        """The part of this meter that its readings record."""
+        return Source(self.name, self.scope, self.unit, self.method, self.simulated)
+
     @abstractmethod
     def start(self) -> None:
         """Begin a window. Raises MeterError when the sensor does not answer."""
 
     @abstractmethod
     def stop(self) -> Window:
-        """End the window. Raises MeterError when it is not worth a number (fewer than two samples, say): never 0 J."""
+        """End the window. Raises MeterError when it holds too little data for a number, instead of returning 0 J."""
 
     def facts(self) -> dict[str, object]:
-        """What a record keeps of the sensor: driver, update period, rails, clocks, temperature; JSON values."""
+        """State of the sensor for the record: driver, update period, rails, clocks, temperature; JSON values."""
         return {}
 
     def identity(self) -> str:
-        """What tells this very sensor from others of its name and scope, and stays while it is the same."""
+        """A text that differs between two sensors of the same name and scope, and is stable for one sensor."""
         return ""
 
     def close(self) -> None:
-        """Let go of the sensor; closing twice does no harm."""
+        """Release the sensor. A second call has no effect."""
         return None

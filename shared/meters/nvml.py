@@ -1,4 +1,4 @@
-"""Joules of an NVIDIA GPU: its energy counter where it has one, else its power samples, integrated."""
+"""Joules of an NVIDIA GPU: from its energy counter where it has one, else from integrated power samples."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from shared.cache import content_key
 from shared.meters.meter import Meter, MeterError, Window
 from shared.meters.nvml_devices import Device
-from shared.meters.nvml_facts import THROTTLES, event_reasons, names, state
+from shared.meters.nvml_facts import THROTTLES, bit_names, event_reasons, state
 from shared.meters.nvml_library import ABSENT, PASSING, NvmlFault
 from shared.meters.nvml_sources import (
     BUFFER,
@@ -29,22 +29,26 @@ from shared.meters.nvml_sources import (
 from shared.meters.signal import DROPPED, LATE, integral_joules, is_late
 from shared.meters.timing import Clock, MachineClock
 
-DEFAULT_UPDATE_S = 0.020  # of the GTX 1080 Ti; taken where a reading stood still
-SLOWEST_POLL_S = 0.010
-WATCH_S = 0.25  # the driver's buffer holds a second or more
-LARGEST_DIFFERENCE = 0.03
+DEFAULT_UPDATE_S = 0.020  # of a GTX 1080 Ti; assumed where the trial read saw too few changes
+SLOWEST_POLL_S = 0.010  # sampling period at most
+WATCH_S = 0.25  # between two reads of the driver's buffer, which holds a second or more
+LARGEST_DIFFERENCE = 0.03  # relative, between counter and integral
 DIFFERENT, UNCHECKED = "counter and integral differ by more than 3 %", "counter not checked by power samples"
 
 
 class NvmlMeter(Meter):
-    """The board's sensor, asked through NVML.
+    """The power sensor of a GPU board, read through NVML.
 
-    device: from nvml_devices.cuda_device; close() lets go of its library. Counter, buffered samples, instant power and
-    plain power are tried in this order on that very device. Where both exist the integral checks the counter. A polled
-    reading is on average half an update old: samples are dated back by that. Nothing waits at a window's edges: the
-    nearest reading holds there. wall_s: the clock of day. Raises MeterError where no power is told, as on Jetsons.
+    A trial read on this device picks the source, in this order: energy counter, buffered power samples, instant power,
+    power usage. Where both a counter and a power source work, the counter gives the joules and the integral of the
+    power checks them. A polled power is on average half an update period old, so its time stamp is moved back by that.
+    Beyond the first and the last sample of a window, the nearest sample is used.
 
-    Flags: "throttled: …" with the reasons, "dropped samples", "late samples", and what the check of the counter found.
+    device: from nvml_devices.cuda_device; close() also closes its library. wall_s: the time of day in seconds. Raises
+    MeterError where no source works, as on Jetsons.
+
+    Flags: "throttled: …" with the reasons, "dropped samples", "late samples", and a counter that the power samples do
+    not confirm or could not check.
     """
 
     name = "nvml"
@@ -56,6 +60,7 @@ class NvmlMeter(Meter):
         self._buffer = SampleBuffer(device, self.clock, wall_s)
         self._counter, self._power = try_scalar(COUNTER, device, self.clock), try_buffer(self._buffer)
         self.trials = [self._counter, self._power]
+        # polled power only where the buffer fails: its samples carry the driver's own times and none is missed
         for source in (INSTANT, USAGE):
             if self._power.problem:
                 self._power = try_scalar(source, device, self.clock)
@@ -63,15 +68,16 @@ class NvmlMeter(Meter):
         if self._counter.problem and self._power.problem:
             raise _nothing_works(device, self.trials)
         self.method: Literal["counter", "integral"] = "integral" if self._counter.problem else "counter"
-        used = self._power if self._counter.problem else self._counter
-        self.period_s = used.update_period_s or DEFAULT_UPDATE_S
+        source_used = self._power if self._counter.problem else self._counter
+        self.period_s = source_used.update_period_s or DEFAULT_UPDATE_S
+        # at least two reads per update of either source
         self.poll_s = min(SLOWEST_POLL_S, self.period_s / 2, (self._power.update_period_s or DEFAULT_UPDATE_S) / 2)
         self._loops: list[Callable[[], None]] = []
 
     def start(self) -> None:
         """See Meter."""
         if self._loops:
-            raise MeterError("a meter at rest", "one within a window", "stop() before start()")
+            raise MeterError("no open window at start()", "an open one", "stop() before start()")
         self._counts: list[Sample] = []
         self._watts: list[Sample] = []
         self._reasons = self._dropped = 0
@@ -79,40 +85,41 @@ class NvmlMeter(Meter):
             for period_s, work in ((WATCH_S, self._watch), (self.poll_s, self._poll)):
                 self._loops.append(self.clock.every(period_s, work))
         except BaseException:
-            self._halt()
+            self._end_loops()
             raise
         self._start_s = self.clock.now_s()
 
     def stop(self) -> Window:
         """See Meter."""
         if not self._loops:
-            raise MeterError("a window that was begun", "none", "start() before stop()")
+            raise MeterError("an open window at stop()", "none", "start() before stop()")
         start_s, end_s = self._start_s, self.clock.now_s()
-        self._halt()
+        self._end_loops()
+        # a last read at the end, since the loops' last reads may be a whole period old
         self._poll()
         self._watch()
-        throttles = names(self._reasons, THROTTLES)
+        throttles = bit_names(self._reasons, THROTTLES)
         flags = [f"throttled: {', '.join(throttles)}"] * bool(throttles) + [DROPPED] * (self._dropped > 0)
-        inside, quantum = 0, 0.0
+        samples, quantum = 0, 0.0
         try:
             if self._counter.problem:
                 joules = self._integral(start_s, end_s, flags)
-                inside = sum(start_s <= moment <= end_s for moment, _ in self._watts)
+                samples = sum(start_s <= moment <= end_s for moment, _ in self._watts)
             else:
                 times_s, counts = np.reshape(self._counts, (-1, 2)).T
                 joules, quantum = counted_joules(times_s, counts, start_s, end_s)
         except ValueError as error:
-            raise MeterError(f"a {self.method} of joules from {self.name}", error, "a longer window") from error
+            raise MeterError(f"joules by {self.method} from {self.name}", error, "a longer window") from error
         if not (self._counter.problem or self._power.problem):
             try:
                 difference = abs(self._integral(start_s, end_s, flags) / joules - 1)
                 flags += [DIFFERENT] * (difference > LARGEST_DIFFERENCE)
-            except ValueError:
+            except ValueError:  # too few power samples in a short window say nothing against the counter
                 flags.append(UNCHECKED)
-        return Window(joules, start_s, end_s, samples=inside, quantum=quantum, flags=tuple(flags))
+        return Window(joules, start_s, end_s, samples=samples, quantum=quantum, flags=tuple(flags))
 
     def facts(self) -> dict[str, object]:
-        """See Meter. sources: what each trial read came to. Raises NvmlFault when the GPU is lost."""
+        """See Meter. sources: the outcome of each trial read. Raises NvmlFault when the GPU is lost."""
         return {
             "device": self.device.name,
             "uuid": self.device.uuid,
@@ -125,13 +132,13 @@ class NvmlMeter(Meter):
         }
 
     def identity(self) -> str:
-        """See Meter: the card, its driver and its power limit."""
-        found = state(self.device)
-        return content_key(self.device.uuid, *(str(found.get(key)) for key in ("driver", "power_limit_watts")))
+        """See Meter. Depends on the board, its driver and its power limit."""
+        values = state(self.device)
+        return content_key(self.device.uuid, *(str(values.get(key)) for key in ("driver", "power_limit_watts")))
 
     def close(self) -> None:
         """See Meter."""
-        self._halt()
+        self._end_loops()
         self.device.library.close()
 
     def _poll(self) -> None:
@@ -145,9 +152,10 @@ class NvmlMeter(Meter):
         try:
             value = SCALARS[source](self.device)
         except NvmlFault as fault:
-            self._drop(fault)
+            self._count_drop(fault)
             return
-        moment_s = (before_s + self.clock.now_s()) / 2 - age_s  # reading takes its time
+        moment_s = (before_s + self.clock.now_s()) / 2 - age_s  # a call may take milliseconds
+        # the integral needs rising times; a coarse clock may repeat one
         if not into or moment_s > into[-1][0]:
             into.append((moment_s, value))
 
@@ -157,14 +165,14 @@ class NvmlMeter(Meter):
                 self._watts += self._buffer.read()
             self._reasons |= event_reasons(self.device)
         except NvmlFault as fault:
-            self._drop(fault)
+            self._count_drop(fault)
 
-    def _drop(self, fault: NvmlFault) -> None:
+    def _count_drop(self, fault: NvmlFault) -> None:
         if fault.fault not in PASSING:
             raise fault
         self._dropped += 1
 
-    def _halt(self) -> None:
+    def _end_loops(self) -> None:
         loops, self._loops = self._loops, []
         failures = list[MeterError]()
         for stop in loops:
@@ -186,9 +194,9 @@ class NvmlMeter(Meter):
 
 
 def _nothing_works(device: Device, trials: list[Trial]) -> MeterError:
-    """The fault that more than this GPU's age explains, if there is one; else a list of what was tried."""
+    """A fault with a cause to fix, such as a missing permission, if there is one; else a list of all trial reads."""
     for trial in trials:
         if isinstance(trial.problem, NvmlFault) and trial.problem.fault not in ABSENT | {"NOT_FOUND"}:
             return trial.problem
     got = "; ".join(f"{trial.source}: {getattr(trial.problem, 'fault', trial.problem)}" for trial in trials)
-    return MeterError(f"a power of {device.name} from NVML", got, "`--meter ina3221` on a Jetson, else another meter")
+    return MeterError(f"power or energy of {device.name}", got, "`--meter ina3221` on a Jetson, or another meter")

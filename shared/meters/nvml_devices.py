@@ -1,4 +1,7 @@
-"""Which NVML device is the CUDA device that the work runs on: matched by UUID, never by number."""
+"""Finds the NVML device of the CUDA device that the work runs on. They are matched by UUID.
+
+Device numbers do not match: CUDA may sort by speed and hide devices, NVML sorts by PCI address and hides none.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from shared.meters.nvml_library import ABSENT, Library, NvmlFault
 
 @dataclass(frozen=True)
 class Device:
-    """A GPU as NVML knows it. handle: the library's own. uuid: "GPU-…"."""
+    """A GPU in NVML. handle: NVML's own reference to it. uuid: "GPU-…"."""
 
     library: Library
     handle: Any
@@ -22,24 +25,24 @@ class Device:
     name: str
 
     def ask(self, what: str, function: str, *arguments: object) -> Any:
-        """What a function of the library answers for this device. Raises NvmlFault."""
+        """Call a function of the library for this device; `what` names the result in messages. Raises NvmlFault."""
         return self.library.ask(f"{what} of {self.name}", function, self.handle, *arguments)
 
 
 def devices(library: Library) -> tuple[Device, ...]:
-    """All GPUs, in NVML's order (by PCI address). Raises NvmlFault, for a GPU that fell off the bus among others."""
-    found = []
+    """All GPUs, in NVML's order (by PCI address). Raises NvmlFault, also for a GPU that has fallen off the bus."""
+    gpus = []
     for index in range(library.ask("a count of GPUs", "nvmlDeviceGetCount")):
         handle = library.ask(f"GPU {index}", "nvmlDeviceGetHandleByIndex", index)
         uuid, name = (
             library.ask(f"{word} of GPU {index}", f"nvmlDeviceGet{word}", handle) for word in ("UUID", "Name")
         )
-        found.append(Device(library, handle, uuid, name))
-    return tuple(found)
+        gpus.append(Device(library, handle, uuid, name))
+    return tuple(gpus)
 
 
 def torch_uuid(index: int) -> str | None:
-    """UUID of torch's CUDA device of that number; None where torch can't use CUDA. Raises BadInput beyond."""
+    """UUID of torch's CUDA device `index`; None where torch can't use CUDA. Raises BadInput for a number too high."""
     try:
         import torch
     except ImportError:
@@ -60,24 +63,24 @@ def cuda_device(
 ) -> Device:
     """The NVML device of CUDA device `index`.
 
-    By the UUID that CUDA itself names; where CUDA can't be asked, by CUDA_VISIBLE_DEVICES. Raises MeterError for MIG
-    slices, which have no sensor of their own, and for a device that NVML does not know; BadInput for a number beyond
-    the visible devices.
+    Its UUID comes from CUDA; where torch can't use CUDA, from CUDA_VISIBLE_DEVICES. Raises MeterError for MIG slices,
+    which have no power sensor of their own, and for a device that is unknown to NVML; BadInput for a number beyond the
+    visible devices.
     """
-    found = devices(library)
-    if not found:
+    gpus = devices(library)
+    if not gpus:
         raise MeterError("a GPU", "none from NVML", "`nvidia-smi -L`, or another meter")
     uuid = cuda_uuid(index)
     if uuid is None:
-        seen = visible([(device.uuid, device.name) for device in found], environ)
+        seen = visible([(device.uuid, device.name) for device in gpus], environ)
         if index >= len(seen):
             raise _beyond(index, len(seen))
         uuid = seen[index]
     _refuse_mig(uuid)
-    matches = [device for device in found if _plain(device.uuid) == _plain(uuid)]
+    matches = [device for device in gpus if _plain(device.uuid) == _plain(uuid)]
     if not matches:
-        names = ", ".join(device.uuid for device in found)
-        raise MeterError(f"the GPU {uuid} that CUDA names", f"only {names} from NVML", "the container's device list")
+        names = ", ".join(device.uuid for device in gpus)
+        raise MeterError(f"CUDA's GPU {uuid}", f"only {names} from NVML", "giving the container that GPU (`--gpus`)")
     try:
         current, _ = matches[0].ask("the MIG mode", "nvmlDeviceGetMigMode")
     except NvmlFault as fault:
@@ -89,30 +92,33 @@ def cuda_device(
     return matches[0]
 
 
-def visible(known: Sequence[tuple[str, str]], environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
-    """UUIDs of the devices that CUDA shows a program, in CUDA's order.
+def visible(gpus: Sequence[tuple[str, str]], environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """UUIDs of the devices that a CUDA program sees, in CUDA's order.
 
-    known: (UUID, name) in NVML's order. CUDA_VISIBLE_DEVICES holds numbers, UUIDs or beginnings of UUIDs that fit one
-    device; the first entry that fits none ends the list, and one named twice leaves nothing. Raises MeterError for MIG
-    slices, and for numbers where several models leave CUDA's order open (fastest first, unless CUDA_DEVICE_ORDER says
-    otherwise). Source: CUDA programming guide, "CUDA environment variables".
+    gpus: (UUID, name) of all devices, in NVML's order. CUDA_VISIBLE_DEVICES holds numbers, UUIDs, or prefixes of
+    UUIDs that match one device. The first entry without a match ends the list; a device that is named twice makes the
+    list empty. Examples for devices A, B and C: "1,0" gives (B, A); "0,7,1" gives (A,); "0,0" gives ().
+
+    Raises MeterError for MIG slices. Raises it for numbers, too, where devices differ in model and CUDA_DEVICE_ORDER is
+    not PCI_BUS_ID: CUDA then sorts by speed, which NVML does not tell. Source: CUDA programming guide, "CUDA
+    environment variables".
     """
     variable = environ.get("CUDA_VISIBLE_DEVICES")
-    order_known = environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID" or len({name for _, name in known}) == 1
-    entries = [str(number) for number in range(len(known))] if variable is None else variable.split(",")
+    order_is_certain = environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID" or len({name for _, name in gpus}) == 1
+    entries = [str(number) for number in range(len(gpus))] if variable is None else variable.split(",")
     chosen: list[str] = []
     for entry in (text.strip() for text in entries):
         _refuse_mig(entry)
         if entry.isdecimal():
-            fits = [known[int(entry)][0]] if int(entry) < len(known) else []
-            if fits and not order_known:
+            fits = [gpus[int(entry)][0]] if int(entry) < len(gpus) else []
+            if fits and not order_is_certain:
                 raise MeterError(
-                    "an order of CUDA's devices",
-                    f"several models and the number {entry}",
+                    "device numbers in PCI order",
+                    f"the number {entry} among GPUs of several models",
                     "CUDA_DEVICE_ORDER=PCI_BUS_ID, or UUIDs in CUDA_VISIBLE_DEVICES (`nvidia-smi -L`)",
                 )
         else:
-            fits = [uuid for uuid, _ in known if entry.startswith("GPU-") and _plain(uuid).startswith(_plain(entry))]
+            fits = [uuid for uuid, _ in gpus if entry.startswith("GPU-") and _plain(uuid).startswith(_plain(entry))]
         if len(fits) != 1:
             break
         chosen += fits
@@ -125,9 +131,7 @@ def _plain(uuid: str) -> str:
 
 def _refuse_mig(uuid: str) -> None:
     if uuid.startswith("MIG"):
-        raise MeterError(
-            "a whole GPU, the only thing with a power sensor", uuid, "a GPU without MIG (`nvidia-smi -mig 0`)"
-        )
+        raise MeterError("a whole GPU, as only it has a power sensor", uuid, "a GPU without MIG (`nvidia-smi -mig 0`)")
 
 
 def _beyond(index: int, count: int) -> BadInput:

@@ -1,4 +1,4 @@
-"""NVIDIA's management library behind one function that asks it and tells its faults in words."""
+"""NVIDIA's management library (NVML) behind one function, `Library.ask`, whose errors say what to try."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 from shared.meters.meter import MeterError
 
-# nvmlReturn_t: name and what a person can do about it
+# nvmlReturn_t: the name and what a user can try
 FAULTS = {
-    1: ("UNINITIALIZED", "opening the library first"),
-    2: ("INVALID_ARGUMENT", "a driver and an nvidia-ml-py of the same year"),
+    1: ("UNINITIALIZED", "nvmlInit first"),
+    2: ("INVALID_ARGUMENT", "a driver and a package nvidia-ml-py of the same year"),
     3: ("NOT_SUPPORTED", "another meter: this GPU or its driver does not offer that"),
     4: ("NO_PERMISSION", "a user who may open /dev/nvidia*, or an administrator's `nvidia-smi -acp UNRESTRICTED`"),
     6: ("NOT_FOUND", "`nvidia-smi -L` to see which GPUs the driver knows"),
@@ -31,12 +31,12 @@ FAULTS = {
     27: ("NOT_READY", "again in a moment"),
     999: ("UNKNOWN", "again; if it stays, a restart of the driver and `dmesg | grep NVRM`"),
 }
-ABSENT = {"NOT_SUPPORTED", "FUNCTION_NOT_FOUND", "INVALID_ARGUMENT"}  # this device or driver will never answer
-PASSING = {"UNKNOWN", "TIMEOUT", "NO_DATA", "NOT_READY", "INSUFFICIENT_RESOURCES"}  # the next read may well succeed
+ABSENT = {"NOT_SUPPORTED", "FUNCTION_NOT_FOUND", "INVALID_ARGUMENT"}  # this device or driver has no such function
+PASSING = {"UNKNOWN", "TIMEOUT", "NO_DATA", "NOT_READY", "INSUFFICIENT_RESOURCES"}  # the next read may succeed
 
 
 class NvmlFault(MeterError):
-    """An error code of the library. fault: its name without NVML_ERROR_."""
+    """An error code of NVML. what: the value that was asked for. fault: the code's name without NVML_ERROR_."""
 
     def __init__(self, what: str, code: int) -> None:
         self.fault, hint = FAULTS.get(code, (f"error {code}", "the list of nvmlReturn_t in NVIDIA's NVML manual"))
@@ -44,21 +44,21 @@ class NvmlFault(MeterError):
 
 
 class Library:
-    """The opened library.
+    """NVML, initialised.
 
-    bindings: what offers its functions under their own names and raises `NVMLError` with a `value`; the module pynvml
-    of the package nvidia-ml-py when None. Raises NvmlFault when there is no library or driver, MeterError when there is
-    no such package.
+    bindings: an object with NVML's functions under their own names, which raise `bindings.NVMLError` with a `value`.
+    None takes the module pynvml of the package nvidia-ml-py. Raises NvmlFault where NVML or the driver is missing,
+    MeterError where the package is missing.
     """
 
     def __init__(self, bindings: Any = None) -> None:
         self.bindings = _pynvml() if bindings is None else bindings
         self._open = False
-        self.ask("a start of the library", "nvmlInit")
+        self.ask("initialisation", "nvmlInit")
         self._open = True
 
     def ask(self, what: str, function: str, *arguments: object) -> Any:
-        """What a function of the library answers. what: words for a message. Raises NvmlFault."""
+        """Call a function of NVML; `what` names the result in messages. Raises NvmlFault."""
         call: Callable[..., Any] | None = getattr(self.bindings, function, None)
         if call is None:  # bindings older than the function
             raise NvmlFault(what, 13)
@@ -68,10 +68,10 @@ class Library:
             raise NvmlFault(what, error.value) from error
 
     def close(self) -> None:
-        """Let go of the library; closing twice does no harm."""
+        """Shut NVML down. A second call has no effect."""
         if self._open:
             self._open = False
-            self.ask("an end of the library", "nvmlShutdown")
+            self.ask("shutdown", "nvmlShutdown")
 
 
 def _pynvml() -> Any:

@@ -1,4 +1,4 @@
-"""What NVML offers on this machine, by trial reads, and how to get what is missing."""
+"""Probes the power and energy sources of this machine's NVIDIA GPUs by trial reads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from shared.meters.timing import Clock, MachineClock
 def probe(
     bindings: Any = None, *, clock: Clock | None = None, wall_s: Callable[[], float] = time.time
 ) -> tuple[Finding, ...]:
-    """Tries all sources of all GPUs, which takes a few seconds each. Raises nothing: a fault is a finding."""
+    """One finding per source of each GPU; a few seconds per GPU. Raises nothing: an error becomes a finding."""
     clock = clock or MachineClock()
     try:
         library = Library(bindings)
@@ -26,10 +26,10 @@ def probe(
     try:
         driver = library.ask("the driver's version", "nvmlSystemGetDriverVersion")
         findings.append(Finding("NVML", "library", True, f"driver {driver}"))
-        found = devices(library)
-        if not found:
-            findings.append(Finding("NVML", "GPUs", False, "the driver knows none; try `nvidia-smi -L`"))
-        for device in found:
+        gpus = devices(library)
+        if not gpus:
+            findings.append(Finding("NVML", "GPUs", False, "the driver lists none; try `nvidia-smi -L`"))
+        for device in gpus:
             trials = [
                 try_scalar(COUNTER, device, clock),
                 try_buffer(SampleBuffer(device, clock, wall_s)),
@@ -37,7 +37,7 @@ def probe(
                 try_scalar(USAGE, device, clock),
             ]
             for trial in trials:
-                period = f"{trial.update_period_s * 1e3:.0f} ms" if trial.update_period_s else "unknown, it stood still"
+                period = f"{trial.update_period_s * 1e3:.0f} ms" if trial.update_period_s else "unknown, few changes"
                 detail = str(trial.problem or f"update period {period}")
                 findings.append(Finding(f"{device.name} {device.uuid}", trial.source, trial.problem is None, detail))
     except MeterError as error:

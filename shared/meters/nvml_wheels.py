@@ -1,4 +1,4 @@
-"""Whether an installed torch has code for a GPU, and which wheel has."""
+"""Whether the installed torch has machine code for a GPU, and which wheel has it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from shared.errors import BadInput
 
-# CUDA 13 has no code before Turing; the index of CUDA 12.6 ends with torch 2.14
+# CUDA 13 has no code for GPUs before Turing; the wheels for CUDA 12.6 end with torch 2.14
 TURING, MAXWELL = (7, 5), (5, 0)
 OLD_WHEEL = (
     'pip install "torch==2.14.*" torchvision --index-url https://download.pytorch.org/whl/cu126 '
@@ -17,12 +17,15 @@ NEW_WHEEL = "pip install --upgrade torch torchvision"
 
 
 def missing_code(arch_list: Sequence[str], capability: tuple[int, int]) -> BadInput | None:
-    """Why a torch build can't run on a device and which wheel can; None when it can.
+    """The error for a torch build that can't run on a GPU, naming a wheel that can; None for a build that can.
 
-    arch_list: as torch.cuda.get_arch_list() says ("sm_60", "sm_90a", "compute_90", …; empty for builds without CUDA).
-    capability: as torch.cuda.get_device_capability() says, (6, 1) for a GTX 1080 Ti. Machine code (sm_) runs on its own
-    major version from its minor version on, that with suffix "a" on exactly its version; PTX (compute_) on every later
-    device, with a suffix like machine code. Source: CUDA programming guide, "Binary and PTX compatibility".
+    arch_list: torch.cuda.get_arch_list(), such as ["sm_60", "sm_90a", "compute_90"]; empty for builds without CUDA.
+    capability: torch.cuda.get_device_capability(), (6, 1) for a GTX 1080 Ti.
+
+    Machine code (sm_) runs on the same major version from its minor version on; with the suffix "a" on that version
+    alone. PTX (compute_) runs on every later GPU; with a suffix it is bound like machine code. Example: a GPU of
+    version 8.6 runs sm_80 and compute_75, but neither sm_75, sm_89 nor compute_80a. Source: CUDA programming guide,
+    "Binary and PTX compatibility".
     """
     if any(_runs(arch, capability) for arch in arch_list):
         return None
@@ -37,7 +40,7 @@ def missing_code(arch_list: Sequence[str], capability: tuple[int, int]) -> BadIn
 
 def _runs(arch: str, capability: tuple[int, int]) -> bool:
     parts = re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", arch)
-    if parts is None:  # not a GPU of NVIDIA's, "gfx90a"
+    if parts is None:  # an AMD GPU, such as "gfx90a"
         return False
     kind, major, minor, suffix = parts.groups()
     built = (int(major), int(minor))

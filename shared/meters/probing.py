@@ -1,4 +1,4 @@
-"""Which sensors this machine has, each found by a trial read, and how to get those that are missing."""
+"""Probes which sensors this machine has, by trial reads, and says how to get those that are missing."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from shared.meters.meter import Finding, MeterError
 
 
 def probe(root: Path = Path("/"), nvml: Any = None) -> list[Finding]:
-    """A finding per sensor, missing ones included. root: of the file system; nvml: bindings, by default NVIDIA's own.
+    """One finding per sensor, missing ones included. Raises nothing: an error becomes a finding.
 
-    Raises nothing: a fault is a finding.
+    root: of the file system. nvml: bindings of NVML, by default the module pynvml.
     """
     return [
         *nvml_probe.probe(nvml),
         *ina3221.probe(str(root / "sys")),
-        *_zones(root),
+        *_rapl_findings(root),
         Finding("clock", "wall time", True, "monotonic"),
     ]
 
 
-def _zones(root: Path) -> list[Finding]:
+def _rapl_findings(root: Path) -> list[Finding]:
     findings = []
     for domain in ("package", "dram"):
         try:

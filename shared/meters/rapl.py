@@ -1,4 +1,4 @@
-"""Joules of a processor's package or of its memory, from the counters that Linux shows below /sys/class/powercap."""
+"""Joules of a processor's packages or of their memory, from Linux' RAPL counters in /sys/class/powercap."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from shared.meters.timing import Clock, MachineClock
 
 ROOT = Path("/sys/class/powercap")
 NAMES = {"package": re.compile(r"package-\d+(-die-\d+)?"), "dram": re.compile(r"dram")}
-POLL_S = 1.0  # the smallest range, some 65 kJ, lasts minutes
+POLL_S = 1.0  # a counter wraps around after 65 kJ or more, which takes minutes
 
 
 @dataclass(frozen=True)
 class Zone:
-    """One counter: its folder, its name file's text, and the microjoules after which it starts again at 0."""
+    """One counter. name: the text of its file `name`. range_uj: microjoules after which it wraps around to 0."""
 
     folder: Path
     name: str
@@ -26,11 +26,11 @@ class Zone:
 
 
 class RaplMeter(Meter):
-    """Sum over all packages, or over the memory of all packages.
+    """Joules of all processor packages, or of the memory of all packages.
 
-    domain: what is summed. The two are never added to each other, nor is any zone to the one above it; the platform's
-    zone ("psys") and the memory-mapped twins of the packages ("intel-rapl-mmio") are left out, as they count the same
-    joules again. root: the folder with the zones. Raises MeterError when there is no such zone or it may not be read.
+    domain: which of the two. They are never added. The zone of the whole platform ("psys") and the memory-mapped
+    copies of the packages ("intel-rapl-mmio") are ignored, since they count the same joules again. root: the folder
+    with the zones. Raises MeterError when there is no such zone or it may not be read.
     """
 
     name = "rapl"
@@ -44,7 +44,7 @@ class RaplMeter(Meter):
         self.zones = find_zones(domain, root)
         self.clock = clock or MachineClock()
         self._stop: Callable[[], None] | None = None
-        self._read_uj()  # a trial: permission shows here
+        self._read_uj()  # trial read: a missing permission shows now and not in a run
 
     def start(self) -> None:
         """See Meter."""
@@ -79,12 +79,12 @@ class RaplMeter(Meter):
 
 
 def counted_uj(before_uj: int, after_uj: int, range_uj: int) -> int:
-    """Microjoules between two readings of a counter that starts again at 0 past `range_uj`, once at most."""
+    """Microjoules between two reads of a counter that wraps around at `range_uj`, at most once in between."""
     return after_uj - before_uj if after_uj >= before_uj else after_uj + range_uj - before_uj
 
 
 def find_zones(domain: Literal["package", "dram"], root: Path) -> list[Zone]:
-    """The zones of a domain below `root`, by what their name files say. Raises MeterError when there are none."""
+    """The zones of a domain in `root`, selected by their files `name`. Raises MeterError when there are none."""
     names = {folder: _text(folder / "name") for folder in sorted(root.glob("intel-rapl:*"))}
     zones = [
         Zone(folder, name, _number(folder / "max_energy_range_uj"))

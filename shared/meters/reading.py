@@ -1,26 +1,26 @@
-"""A reading: what visits to one piece of work, whoever took them, say of one run, and how sure that is."""
+"""A reading: what one run of a work costs, computed from several visits, with a confidence interval."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from shared.meters.meter import MeterError
+from shared.meters.meter import MeterError, Source
 from shared.meters.settings import Settings
 
-CONFIDENCE = 0.98  # a nominal 0.95 falls short of itself for eight visits to a sensor with drop-outs
-RESAMPLES = 5000
-IDLE_DRIFT = 0.10
+CONFIDENCE = 0.98  # nominal; for eight visits and a sensor that drops samples, 0.95 covers the truth too rarely
+RESAMPLES = 5000  # of the bootstrap
+IDLE_DRIFT = 0.10  # relative change of idle power that gets a flag
 DRIFTED = "idle power drifted"
 
 
 class Held(NamedTuple):
-    """A reading held against another one, in its unit; error: the standard error of the amount over visits."""
+    """A drift-corrected reading. error: standard error of the amount, from the spread over visits."""
 
     amount: float
     interval: tuple[float, float]
@@ -29,14 +29,30 @@ class Held(NamedTuple):
 
 @dataclass(frozen=True)
 class Reading:
-    """What one run costs; `dataclasses.asdict` of it is JSON.
+    """The joules or seconds that one run of a work costs. `dataclasses.asdict` of it holds JSON values only.
 
-    amount: in `unit`, gross; joules: mean over visits; seconds: median over visits of each one's median run.
-    idle_subtracted: amount less the idle power over the run's time; None for a clock. idle_watts: before and after.
-    interval: by bootstrap over visits, widened on both sides by half the sensor's quantum; nominally 98 %, so that 95 %
-    of them hold the truth. spread: standard deviation over visits. seconds: of one run. repeats: runs read. amounts:
-    of each visit. samples: of power, in all. ended: what ended the visits. settings: their name. sensor: the meter's
-    facts, asked after the last visit.
+    Attributes:
+        amount: Cost of one run, in `unit`; idle power is not subtracted. Joules are the mean over visits, seconds the
+            median over visits of each visit's median run.
+        idle_subtracted: The amount minus mean idle power times `seconds`; None for a clock.
+        unit: "J" or "s".
+        interval: Bootstrap confidence interval of the amount over visits, widened on both sides by half the quantum.
+            Nominally 98 %, so that at least 95 % of such intervals cover the true amount.
+        spread: Standard deviation of the amounts over visits.
+        quantum: The sensor's resolution of the amount, in `unit`.
+        seconds: Duration of one run.
+        repeats: Number of measured runs, over all visits.
+        amounts: The amount of each visit, in order.
+        samples: Number of power samples, over all visits; 0 for counters and clocks.
+        ended: Whether the visits reached the precision of the settings ("target") or their time limit ("limit").
+        settings: Name of the settings.
+        meter: Name of the meter.
+        scope: The part of the hardware that the amount covers.
+        method: "counter", "integral" or "clock", as in Meter.
+        simulated: Whether the amount does not come from the hardware that did the work.
+        idle_watts: Idle power before the first and after the last visit; None for a clock.
+        flags: Warnings about the amount.
+        sensor: The meter's facts, asked after the last visit.
     """
 
     amount: float
@@ -60,7 +76,7 @@ class Reading:
     sensor: dict[str, object]
 
     def per(self, count: int) -> Reading:
-        """The same for one of the `count` images that a run takes at once."""
+        """The reading per image, where one run infers a batch of `count` images."""
         low, high = self.interval
         idle_subtracted = None if self.idle_subtracted is None else self.idle_subtracted / count
         return replace(
@@ -75,30 +91,43 @@ class Reading:
         )
 
     def held_against(self, other: Reading, standard: float) -> Held:
-        """What this reading would be on a day when `other`, visited in turns with it, reads `standard`.
+        """Drift correction: the ratio of this reading to `other`, times `standard`.
 
-        A machine that slows or warms up does so for both, so that its drift is gone: each visit is taken as a share of
-        the other's visit of the same turn, and the interval is that of the shares, with half of both quanta. Raises
-        MeterError where the other was read as nothing, ValueError where they were not visited equally often.
+        Both works must have been visited in turns. A machine that slows down or warms up does so for both, and the
+        ratio of two visits of the same turn cancels it. The result is the mean of these ratios, for clocks the median;
+        the interval is that of the ratios, widened by half of both quanta. Example: `other` is the dense network, which
+        read 0.80 J when budgets were fixed (`standard`). Now it reads 1.00 J and this network 0.60 J, so this network
+        counts as 0.60 / 1.00 * 0.80 J = 0.48 J.
+
+        Raises MeterError where a visit to `other` read 0, ValueError where the numbers of visits differ.
         """
         if min(other.amounts) <= 0:
             got = f"{min(other.amounts):g} {other.unit} by {other.meter}"
-            raise MeterError("amounts above 0 that others can be held against", got, "another meter or rail")
+            raise MeterError("amounts above 0 in the reference for drift correction", got, "another meter or rail")
         from scipy import stats
 
-        shares = np.array(self.amounts) / np.array(other.amounts)
+        ratios = np.array(self.amounts) / np.array(other.amounts)
         statistic = _statistic(self)
-        share = float(np.median(shares) if statistic == "median" else shares.mean())
-        low, high = bootstrap_interval(shares, statistic)
-        blur = (self.quantum + share * other.quantum) / other.amount / 2
-        error = (high - low) / 2 / stats.t.ppf((1 + CONFIDENCE) / 2, len(shares) - 1)
-        return Held(share * standard, ((low - blur) * standard, (high + blur) * standard), error * standard)
+        ratio = float(np.median(ratios) if statistic == "median" else ratios.mean())
+        low, high = bootstrap_interval(ratios, statistic)
+        half_quanta = (self.quantum + ratio * other.quantum) / other.amount / 2
+        error = (high - low) / 2 / stats.t.ppf((1 + CONFIDENCE) / 2, len(ratios) - 1)
+        return Held(
+            ratio * standard, ((low - half_quanta) * standard, (high + half_quanta) * standard), error * standard
+        )
 
 
 @dataclass(frozen=True)
 class Visit:
-    """What was read of one piece of work at one time. Per run: amount, quantum, seconds. In all: runs, samples of
-    power, flags.
+    """One visit to a work.
+
+    Attributes:
+        amount: Joules or seconds per run; idle power is not subtracted.
+        quantum: The sensor's resolution of the amount, per run.
+        seconds: Duration of one run.
+        runs: Number of measured runs.
+        samples: Number of power samples in the visit.
+        flags: Warnings of the meter.
     """
 
     amount: float
@@ -109,33 +138,24 @@ class Visit:
     flags: tuple[str, ...]
 
 
-class Source(Protocol):
-    """What a reading says of who has read it, as `Meter` explains it."""
-
-    name: str
-    scope: str
-    unit: Literal["J", "s"]
-    method: Literal["counter", "integral", "clock"]
-    simulated: bool
-
-
 def bootstrap_interval(
     values: ArrayLike, statistic: Literal["mean", "median"] = "mean", *, confidence: float = CONFIDENCE, seed: int = 0
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean or the median of `values` (n,), n >= 2, widened for few values.
 
-    Plain percentiles are too narrow for small n. Their distances from the estimate are scaled so that the interval of
-    the mean becomes Student's where resampled means are normal, and stays uneven where they are. After the remedy of
-    T. Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 69, 2015, which moves the
-    percentiles instead and so needs far more resamples.
+    Plain percentile intervals are too narrow for small n. Here their distances from the estimate are scaled by
+    sqrt(n / (n - 1)) times the ratio of Student's to the normal quantile. Where resampled means are normal, the result
+    is Student's interval; where they are skewed, it stays asymmetric. This follows T. Hesterberg, "What Teachers Should
+    Know About the Bootstrap", The American Statistician 69, 2015, which shifts the percentiles instead and needs far
+    more resamples for that.
     """
     from scipy import stats
 
-    from shared.rng import numpy_generator  # brings torch along, which takes seconds
+    from shared.rng import numpy_generator  # imports torch, which takes seconds
 
     sample = np.asarray(values, dtype=np.float64)
     n, tail = sample.size, (1 - confidence) / 2
-    drawn = sample[numpy_generator(seed, "bootstrap").integers(0, n, (RESAMPLES, n))]
+    drawn = sample[numpy_generator(seed, "bootstrap").integers(0, n, (RESAMPLES, n))]  # (RESAMPLES, n)
     take = np.mean if statistic == "mean" else np.median
     estimate, percentiles = float(take(sample)), np.quantile(take(drawn, axis=1), [tail, 1 - tail])
     widening = math.sqrt(n / (n - 1)) * stats.t.ppf(tail, n - 1) / stats.norm.ppf(tail)
@@ -143,46 +163,47 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def _statistic(meter: Source | Reading) -> Literal["mean", "median"]:
-    return "median" if meter.method == "clock" else "mean"
+def _statistic(source: Source | Reading) -> Literal["mean", "median"]:
+    return "median" if source.method == "clock" else "mean"
 
 
-def precise(meter: Source, visits: list[Visit], target: float) -> bool:
-    """Whether the interval is narrow enough; without the quantum, which more visits would not shrink."""
+def precise(source: Source, visits: list[Visit], target: float) -> bool:
+    """Whether the interval is within the relative `target`. The quantum is left out: more visits do not shrink it."""
     amounts = [visit.amount for visit in visits]
-    low, high = bootstrap_interval(amounts, _statistic(meter))
+    low, high = bootstrap_interval(amounts, _statistic(source))
     return (high - low) / 2 <= target * abs(float(np.mean(amounts)))
 
 
 def reading(
-    meter: Source,
+    source: Source,
     visits: list[Visit],
     idle_watts: Sequence[float],
     settings: Settings,
     sensor: dict[str, object],
     flags: Iterable[str] = (),
 ) -> Reading:
-    """The reading that two or more visits make.
+    """The reading that two or more visits give.
 
-    idle_watts: before the first and after the last visit; empty where no power was read. flags: beside the visits' own.
+    idle_watts: idle power before the first and after the last visit; empty for a clock. flags: further warnings, beside
+    those of the visits.
     """
     amounts = np.array([visit.amount for visit in visits])
     seconds_each = [visit.seconds for visit in visits]
-    median = _statistic(meter) == "median"
+    median = _statistic(source) == "median"
     amount = float(np.median(amounts) if median else amounts.mean())
     seconds = float(np.median(seconds_each) if median else np.mean(seconds_each))
     quantum = float(np.mean([visit.quantum for visit in visits]))
-    low, high = bootstrap_interval(amounts, _statistic(meter))
-    told = {flag for visit in visits for flag in visit.flags} | set(flags)
-    rest = None
+    low, high = bootstrap_interval(amounts, _statistic(source))
+    all_flags = {flag for visit in visits for flag in visit.flags} | set(flags)
+    idle = None
     if idle_watts:
-        rest = before, after = idle_watts[0], idle_watts[-1]
+        idle = before, after = idle_watts[0], idle_watts[-1]
         if abs(after - before) > IDLE_DRIFT * before:
-            told.add(DRIFTED)
+            all_flags.add(DRIFTED)
     return Reading(
         amount=amount,
-        idle_subtracted=amount - sum(rest) / 2 * seconds if rest else None,
-        unit=meter.unit,
+        idle_subtracted=amount - sum(idle) / 2 * seconds if idle else None,
+        unit=source.unit,
         interval=(low - quantum / 2, high + quantum / 2),
         spread=float(amounts.std(ddof=1)),
         quantum=quantum,
@@ -190,13 +211,13 @@ def reading(
         repeats=sum(visit.runs for visit in visits),
         amounts=tuple(amounts.tolist()),
         samples=sum(visit.samples for visit in visits),
-        ended="target" if precise(meter, visits, settings.target) else "limit",
+        ended="target" if precise(source, visits, settings.target) else "limit",
         settings=settings.name,
-        meter=meter.name,
-        scope=meter.scope,
-        method=meter.method,
-        simulated=meter.simulated,
-        idle_watts=rest,
-        flags=tuple(sorted(told)),
+        meter=source.name,
+        scope=source.scope,
+        method=source.method,
+        simulated=source.simulated,
+        idle_watts=idle,
+        flags=tuple(sorted(all_flags)),
         sensor=sensor,
     )

@@ -1,4 +1,4 @@
-"""A meter that plays a recorded trace of power."""
+"""A meter that replays a recorded power trace."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from shared.meters.signal import FEWEST_SAMPLES, sampled_window
 from shared.meters.timing import Clock, MachineClock
 
 HEADER = ["time_s", "watts"]
-GAP_PERIODS = 20  # a recording with a few late samples is one; a pause in it is not
+GAP_PERIODS = 20  # longest gap in median periods: late samples are accepted, a pause in the recording is not
 
 
 class ReplayMeter(Meter):
-    """Answers from a recording as if it were made now: its first sample is at the first `start`.
+    """Replays a recording as if it were made now. Its first sample is at the first start().
 
-    path: a CSV file in UTF-8 with the header `time_s,watts` and one sample a line: rising seconds from any origin, and
-    watts of 0 or more. At least two samples, none of them missing: no gap above 20 times the median period.
-    Raises BadInput for any other file. A window past the recording's end raises MeterError.
+    path: a CSV file in UTF-8 with the header `time_s,watts` and one sample per line. Times rise, from any origin; watts
+    are 0 or more. There are at least two samples and no gap above 20 times the median period. Raises BadInput for any
+    other file, MeterError for a window that ends after the recording.
     """
 
     name = "replay"
     unit: Literal["J"] = "J"
     method: Literal["integral"] = "integral"
-    simulated = True  # the joules are those of another work
+    simulated = True  # the joules belong to the work that was recorded
 
     def __init__(self, path: Path, clock: Clock | None = None) -> None:
         self.path, self.clock = path, clock or MachineClock()
@@ -51,6 +51,7 @@ class ReplayMeter(Meter):
         assert self._origin_s is not None, "start() first"
         end_s = self.clock.now_s()
         times_s = self._times_s - self._times_s[0] + self._origin_s
+        # the last sample stands for one more period
         if end_s > times_s[-1] + self.period_s:
             lasts_s = times_s[-1] - times_s[0]
             raise MeterError(
@@ -61,7 +62,7 @@ class ReplayMeter(Meter):
         return sampled_window(times_s, self._watts, self._start_s, end_s, period_s=self.period_s)
 
     def identity(self) -> str:
-        """See Meter: what is recorded."""
+        """See Meter. Depends on the recorded samples."""
         return content_key(self._times_s.tolist(), self._watts.tolist())
 
     def facts(self) -> dict[str, object]:
@@ -70,7 +71,7 @@ class ReplayMeter(Meter):
 
 
 def read_trace(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Times in seconds (n,) and watts (n,) of a recording, see ReplayMeter. Raises BadInput naming file and line."""
+    """Times in seconds (n,) and watts (n,) of a recording, see ReplayMeter. Raises BadInput with file and line."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = [[cell.strip() for cell in row] for row in csv.reader(file, strict=True)]
@@ -87,13 +88,13 @@ def read_trace(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         raise BadInput(f"{FEWEST_SAMPLES} samples or more", f"{len(samples)} in {path}", "a longer recording")
     times_s, watts = samples.T
     periods_s = np.diff(times_s)
-    wrong = [
+    rules = [
         (periods_s <= 0, "times that rise from line to line"),
         (periods_s > GAP_PERIODS * np.median(periods_s), f"no gap above {GAP_PERIODS} times the median period"),
     ]
-    for at, expected in wrong:
-        if at.any():
-            k = int(at.argmax())
+    for broken, expected in rules:
+        if broken.any():
+            k = int(broken.argmax())
             got = f"{times_s[k]:g} s and then {times_s[k + 1]:g} s in line {k + 3} of {path}"
             raise BadInput(expected, got, "a recording without interruptions, by a monotonic clock")
     return times_s, watts

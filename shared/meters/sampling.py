@@ -1,4 +1,4 @@
-"""What all meters share that read a power and integrate it."""
+"""The base class of meters that sample power and integrate it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from shared.meters.timing import Clock, MachineClock
 
 
 class DroppedSample(MeterError):
-    """One reading that failed where the next one may not (a bus that was busy, say): skipped, and flagged."""
+    """One sample failed and the next may succeed, for example on a busy bus. The window skips it and gets a flag."""
 
 
 class SampledMeter(Meter):
-    """Polls `read_watts` beside the work and integrates over exactly the window.
+    """Samples `read_watts` every `period_s` while the work runs, and integrates over exactly the window.
 
-    period_s: between two polls. The first poll is just before the window and the last one past its end, so that power
-    is known at both. Nothing waits in between: where the same work ran just before, a sensor that lags shows its power
-    from the start. quantum_watts: the step of the readings; a subclass sets it where it is not negligible.
+    The first sample is taken just before the window and the last one after it, so power is known at both edges. The
+    meter does not wait at the edges for a slow sensor to settle: the warm-up just before the window is the same work.
+    quantum_watts: resolution of a sample; a subclass sets it where it is not negligible.
 
-    Flags: "late samples" where the window has a gap of more than 2.5 periods, "dropped samples" where readings failed.
+    Flags: "late samples" for a gap of more than 2.5 periods in the window, "dropped samples" for samples that failed.
     """
 
     unit: Literal["J"] = "J"
@@ -40,7 +40,7 @@ class SampledMeter(Meter):
 
     @abstractmethod
     def read_watts(self) -> float:
-        """One reading in watts. Raises MeterError when the sensor does not answer, DroppedSample if it soon may."""
+        """One sample in watts. Raises DroppedSample for a fault that may pass, MeterError for any other."""
 
     def start(self) -> None:
         """See Meter."""
@@ -72,5 +72,6 @@ class SampledMeter(Meter):
         except DroppedSample:
             self._dropped += 1
             return
-        self._times_s.append((before_s + self.clock.now_s()) / 2)  # reading takes its time
+        # a read may take milliseconds; the middle is the best guess of when the sensor was sampled
+        self._times_s.append((before_s + self.clock.now_s()) / 2)
         self._watts.append(watts)

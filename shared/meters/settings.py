@@ -1,4 +1,4 @@
-"""How long and how often a piece of work is read, and until when."""
+"""How long, how often and how precisely a piece of work is measured."""
 
 from __future__ import annotations
 
@@ -7,12 +7,23 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Settings:
-    """How long, how often, until when.
+    """The measuring protocol. A visit to a piece of work is a cool-down, a warm-up and one measured window.
 
-    visits: to each piece of work at least, an even number; they start at as many phases of the sensor's period.
-    A visit: cool_down_s of rest, warmup_s of the work unread, then at least window_s and `runs` of it read.
-    idle_s: of rest read before the first and after the last visit. target: relative half width of the bootstrap
-    interval at which visits end; limit_s: for each piece of work, after which they end too, but not below `visits`.
+    Example: FULL visits each work 8 times or more. A visit rests 5 s, warms up for 2 s and measures a window of at
+    least 5 s and at least 32 runs. Visits end when the confidence interval is within ±1 % of the mean; they also end
+    after 300 s per work.
+
+    Attributes:
+        name: The name that readings record.
+        visits: Least number of visits to each work; even, since works are visited there and back. Visits start at
+            this many different phases of the sensor's update period.
+        window_s: Least duration of a window.
+        runs: Least number of runs in a window.
+        warmup_s: Seconds of the same work just before the window, not measured.
+        cool_down_s: Seconds of rest before the warm-up.
+        idle_s: Duration of each of the two windows that measure idle power, before the first and after the last visit.
+        target: Visits end when half the width of the confidence interval, relative to the mean, is at most this.
+        limit_s: Visits end after this many seconds per work even if the target is missed, but not below `visits`.
     """
 
     name: str

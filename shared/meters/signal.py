@@ -1,4 +1,4 @@
-"""Energy of a window from time-stamped power samples. Pure functions of arrays."""
+"""The energy of a window from time-stamped power samples, as pure functions of arrays."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from numpy.typing import ArrayLike
 from shared.meters.meter import MeterError, Window
 
 FEWEST_SAMPLES = 2
-LATE_PERIODS = 2.5  # a machine under load delays a poll by half a period or so, which does no harm
+LATE_PERIODS = 2.5  # a busy machine delays a sample by about half a period, which does no harm
 LATE, DROPPED = "late samples", "dropped samples"
 
 
 class BadTrace(MeterError, ValueError):
-    """Power samples that are not worth a number."""
+    """Power samples that do not determine an energy."""
 
 
 def integral_joules(times_s: ArrayLike, watts: ArrayLike, start_s: float, end_s: float) -> float:
     """The integral of the power over exactly [start_s, end_s].
 
-    times_s (n,) rising and watts (n,), samples from before and after the window included: power runs straight from one
-    sample to the next, and stays at the first and at the last one beyond them. Samples that repeat a value count like
-    any other. Raises BadTrace for fewer than two samples within the window, times that don't rise, or watts that are
-    negative or not finite.
+    times_s (n,), rising, and watts (n,) may reach beyond the window. Power is interpolated linearly between samples
+    and constant before the first and after the last one (trapezoidal rule). Samples that repeat a value count like any
+    other: dropping them would lose the energy of a constant load. Raises BadTrace for fewer than two samples in the
+    window, times that do not rise, and watts that are negative or not finite.
     """
     times, power = np.asarray(times_s, dtype=np.float64), np.asarray(watts, dtype=np.float64)
     if times.shape != power.shape or times.ndim != 1:
-        raise BadTrace("as many times as watts", f"shapes {times.shape} and {power.shape}", "one of each")
+        raise BadTrace("as many times as watts", f"shapes {times.shape} and {power.shape}", "one time per power")
     if not end_s > start_s:
         raise BadTrace("a window that ends after its start", f"{start_s} to {end_s} s", "a longer one")
     if not (np.isfinite(times).all() and (np.diff(times) > 0).all()):
-        raise BadTrace("times that rise", "some that don't", "a monotonic clock")
+        raise BadTrace("times that rise", "a time that is not later than the one before", "a monotonic clock")
     if not (np.isfinite(power).all() and (power >= 0).all()):
-        raise BadTrace("finite power of 0 W or more", "other values", "another sensor")
+        raise BadTrace("finite power of 0 W or more", "negative or infinite power", "another sensor")
     inside = (times >= start_s) & (times <= end_s)
     if inside.sum() < FEWEST_SAMPLES:
         raise BadTrace(f"at least {FEWEST_SAMPLES} samples in the window", inside.sum(), "a longer one")
@@ -41,7 +41,7 @@ def integral_joules(times_s: ArrayLike, watts: ArrayLike, start_s: float, end_s:
 
 
 def longest_gap_s(times_s: ArrayLike, start_s: float, end_s: float) -> float:
-    """The longest stretch of the window [start_s, end_s] that holds no sample; times_s (n,) rising."""
+    """The longest time without a sample in the window [start_s, end_s]; times_s (n,) rising."""
     times = np.asarray(times_s, dtype=np.float64)
     inside = times[(times >= start_s) & (times <= end_s)]
     return float(np.diff(np.concatenate([[start_s], inside, [end_s]])).max())
@@ -57,9 +57,10 @@ def sampled_window(
     quantum_watts: float = 0.0,
     dropped: int = 0,
 ) -> Window:
-    """The window [start_s, end_s] of a trace, as integral_joules has it, with its samples and flags.
+    """The window [start_s, end_s] of a power trace: integral_joules, number of samples, quantum and flags.
 
-    period_s: between two polls; quantum_watts: the sensor's step; dropped: readings that failed in passing.
+    period_s: intended time between two samples. quantum_watts: the sensor's resolution. dropped: number of samples that
+    failed.
     """
     joules = integral_joules(times_s, watts, start_s, end_s)
     times = np.asarray(times_s)
@@ -74,5 +75,5 @@ def sampled_window(
 
 
 def is_late(times_s: ArrayLike, start_s: float, end_s: float, period_s: float) -> bool:
-    """Whether samples are further apart than a poll every period_s may put them."""
+    """Whether a gap between samples is longer than `LATE_PERIODS` sampling periods."""
     return longest_gap_s(times_s, start_s, end_s) > LATE_PERIODS * period_s

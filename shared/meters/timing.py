@@ -1,9 +1,7 @@
-"""Clocks that meters and measurements run on: the machine's, and one for tests that nobody waits for."""
+"""The clock that meters and measurements run on. Tests pass one that nobody has to wait for."""
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -11,27 +9,27 @@ from collections.abc import Callable
 
 
 class Clock(ABC):
-    """Seconds that never go back, waiting, and work that repeats beside the caller's."""
+    """A monotonic clock that can also wait and repeat a function in the background."""
 
     @abstractmethod
     def now_s(self) -> float:
-        """Seconds since some moment, never less than before."""
+        """Seconds since an arbitrary moment; never decreases."""
 
     @abstractmethod
     def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Wait for this long."""
 
     @abstractmethod
     def every(self, period_s: float, work: Callable[[], None]) -> Callable[[], None]:
-        """Call `work` now and then each `period_s`, beside what the caller does, until the result is called.
+        """Call `work` now and then every `period_s` in the background; returns a function that ends this.
 
-        Calls that are late are not made up for. What the first `work` raises is raised here, by every clock. What a
-        later one raises ends the repeating and is raised by the result.
+        Late calls are not made up for. An exception of the first call is raised here. An exception of a later call
+        ends the repetition and is raised by the returned function.
         """
 
 
 class MachineClock(Clock):
-    """The machine's monotonic clock; `every` works in a thread."""
+    """The monotonic clock of this machine; `every` uses a thread."""
 
     def now_s(self) -> float:
         """See Clock."""
@@ -44,7 +42,7 @@ class MachineClock(Clock):
     def every(self, period_s: float, work: Callable[[], None]) -> Callable[[], None]:
         """See Clock."""
         ended, failures = threading.Event(), list[BaseException]()
-        work()
+        work()  # here and not in the thread, so that a fault surfaces at once
 
         def loop() -> None:
             due = time.monotonic() + period_s
@@ -52,7 +50,7 @@ class MachineClock(Clock):
                 while not ended.wait(max(0.0, due - time.monotonic())):
                     work()
                     due = max(due + period_s, time.monotonic())
-            except BaseException as error:  # for the caller, in its own thread
+            except BaseException as error:  # stop() raises it in the caller's thread
                 failures.append(error)
 
         thread = threading.Thread(target=loop, daemon=True)
@@ -65,35 +63,3 @@ class MachineClock(Clock):
                 raise failures[0]
 
         return stop
-
-
-class SimulatedClock(Clock):
-    """Time that passes in `sleep` alone, where repeating work happens at its exact moments."""
-
-    def __init__(self, start_s: float = 0.0) -> None:
-        self._now_s = start_s
-        self._order = itertools.count()
-        self._due: list[tuple[float, int, float, Callable[[], None], list[bool]]] = []  # a heap
-
-    def now_s(self) -> float:
-        """See Clock."""
-        return self._now_s
-
-    def sleep(self, seconds: float) -> None:
-        """See Clock."""
-        end_s = self._now_s + seconds
-        while self._due and self._due[0][0] <= end_s:
-            due_s, order, period_s, work, active = heapq.heappop(self._due)
-            if active:
-                self._now_s = max(self._now_s, due_s)
-                work()
-                next_s = max(due_s + period_s, self._now_s)  # `work` may have slept
-                heapq.heappush(self._due, (next_s, order, period_s, work, active))
-        self._now_s = max(self._now_s, end_s)
-
-    def every(self, period_s: float, work: Callable[[], None]) -> Callable[[], None]:
-        """See Clock. What a later `work` raises is raised by `sleep`."""
-        active = [True]
-        work()
-        heapq.heappush(self._due, (self._now_s + period_s, next(self._order), period_s, work, active))
-        return active.clear

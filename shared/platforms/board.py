@@ -9,7 +9,6 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +18,7 @@ from shared.cache import cache_dir, content_key
 from shared.errors import BadInput
 from shared.meters import FULL, SHORT, MeterError, Reading, Settings, device_lock
 from shared.meters.jetson_rails import scope
+from shared.meters.meter import Source
 from shared.meters.reading import Visit, reading
 from shared.platforms import simulated
 from shared.platforms.hardware import Hardware
@@ -30,15 +30,6 @@ THERE = "energy-compression-bench"  # folder on the board, in the home of who lo
 # A question for a password would never be seen, and a board that has lost its power would be waited for without end.
 SSH = ("-o", "BatchMode=yes", "-o", "ConnectTimeout=20", "-o", "ServerAliveInterval=20")
 ON_CPU = "ran on the board's CPU"
-
-
-@dataclass
-class _Source:
-    name: str
-    scope: str
-    unit: Literal["J", "s"]
-    method: Literal["counter", "integral", "clock"]
-    simulated: bool
 
 
 class BoardPlatform(Hardware):
@@ -59,9 +50,7 @@ class BoardPlatform(Hardware):
         self._by_hand = "/" in place
         self._place = place
         self.keeps = self.folder = Path(place) if self._by_hand else cache_dir() / "boards" / place
-        self._sensor = _Source(
-            "board", scope(rail) if rail else "wall time", self.unit, "integral" if rail else "clock", False
-        )
+        self._sensor = Source("board", scope(rail) if rail else "wall time", self.unit, "integral" if rail else "clock")
         self.meter = f"the board's runner ({self._sensor.scope})"
         self.host = f"{model}, on its own"
         where = str(self.folder.resolve()) if self._by_hand else place

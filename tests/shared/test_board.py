@@ -271,7 +271,7 @@ def test_other_layers_are_the_same_on_a_board(layer: Callable[[Tensor], Tensor])
 def test_what_a_list_cannot_say_has_a_price_and_is_refused_on_boards(layer: Callable[[Tensor], Tensor]) -> None:
     (operation,) = networks.structure(Alone(layer, (9, 9))).operations
     assert operation.variant == "other"
-    with pytest.raises(BadInput, match=f"at '{operation.name}' that a list can say, got another {operation.kind}"):
+    with pytest.raises(BadInput, match=f"of '{operation.name}' as a list has them, got another {operation.kind}"):
         wired((operation,))
 
 
@@ -294,13 +294,13 @@ def test_a_list_that_says_too_little_is_refused() -> None:
     first, second, *rest = networks.structure(Branched()).operations
     with pytest.raises(BadInput, match="a tensor that 'stem_norm' can read, got none"):
         wired((first, replace(second, inputs=Channels(None, 99)), *rest))
-    with pytest.raises(BadInput, match=r"sizes that 'stem' can have, got \(23, 17\) to \(40, 9\)"):
+    with pytest.raises(BadInput, match=r"the output size of 'stem' by its kernel, got \(23, 17\) to \(40, 9\)"):
         wired((replace(first, output_size=(40, 9)), second, *rest))
     cat = next(index for index, operation in enumerate(rest) if operation.kind == "cat")
     wider = replace(rest[cat], inputs=Channels(None, 500), outputs=Channels(None, 500))
     with pytest.raises(BadInput, match="tensors that 'cat' can join"):
         wired((first, second, *rest[:cat], wider))
-    with pytest.raises(BadInput, match=r"sizes that 'stem' can have"):
+    with pytest.raises(BadInput, match=r"the output size of 'stem' by its kernel"):
         wired((replace(first, padding=(2, 2)), second, *rest))
     document = operation_list([first], [[3, 6, 9, 5, 7]], batch=1)
     for change, message in (({"kind": "fft"}, "'fft'"), ({"variant": "deformable"}, "conv of variant 'deformable'")):

@@ -232,4 +232,4 @@ def test_other_files_beside_the_images_are_left_alone(cityscapes_tree: Path, tmp
     assert len(cityscapes.load(root).test) == 3
     stray = root / "leftImg8bit/val/.DS_Store"
     stray.write_bytes(b"\0")
-    assert f"folders of cities alone, got the file {stray};" in refuse(root)  # torchvision looks into each
+    assert f"nothing but folders of cities, got the file {stray};" in refuse(root)  # torchvision looks into each

@@ -278,7 +278,7 @@ def test_a_long_check_tells_how_far_it_is(tmp_path: Path, monkeypatch: pytest.Mo
     """Told each 30 s where 64 images, and the 36 that each of three splits has left, take 20 s."""
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
     seconds = itertools.count(0.0, 20.0)
-    monkeypatch.setattr("shared.data.images.TOLD_EVERY_S", 30.0)
+    monkeypatch.setattr("shared.data.images.REPORT_EVERY_S", 30.0)
     monkeypatch.setattr("shared.data.images.time", SimpleNamespace(monotonic=lambda: next(seconds)))
     split, said = split_of(write(tmp_path, 100)), list[str]()
     Dataset("x", split, split, split, (), "", tmp_path).check(said.append)

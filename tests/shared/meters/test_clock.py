@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from shared.meters import ClockMeter, MeterError, SimulatedClock
+from shared.meters import ClockMeter, MeterError
+from tests.shared.meters.simulated import SimulatedClock
 
 
 def test_seconds_from_start_to_stop() -> None:
@@ -20,7 +21,7 @@ def test_seconds_from_start_to_stop() -> None:
 def test_no_time_is_no_number() -> None:
     meter = ClockMeter(SimulatedClock())
     meter.start()
-    with pytest.raises(MeterError, match="work that takes time"):
+    with pytest.raises(MeterError, match="a window longer than 0 s"):
         meter.stop()
 
 

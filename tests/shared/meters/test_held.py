@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.meters import ClockMeter, MeterError, Reading, SimulatedClock
-from shared.meters.reading import Source, Visit, reading
+from shared.meters import ClockMeter, MeterError, Reading
+from shared.meters.meter import Source
+from shared.meters.reading import Visit, reading
 from shared.meters.settings import SHORT
-from shared.meters.simulated import GTX_1080_TI, SimulatedMeter
+from tests.shared.meters.simulated import GTX_1080_TI, SimulatedClock, SimulatedMeter
 
-CLOCK = ClockMeter(SimulatedClock())
-NVML = SimulatedMeter(GTX_1080_TI, lambda moment_s: 100.0, SimulatedClock())
+CLOCK = ClockMeter(SimulatedClock()).source
+NVML = SimulatedMeter(GTX_1080_TI, lambda moment_s: 100.0, SimulatedClock()).source
 SOME = st.floats(0.1, 10.0)
 
 

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.board import runner
-from shared.meters import MeterError, SimulatedClock, jetson_rails
+from shared.meters import MeterError, jetson_rails
 from shared.meters.ina3221 import INA3221Meter, Rail, SysfsRail, probe
 from shared.meters.sampling import DroppedSample
+from tests.shared.meters.simulated import SimulatedClock
 
 DRIVERS = "bus/i2c/drivers"
 

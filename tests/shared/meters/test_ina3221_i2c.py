@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.meters import MeterError, SimulatedClock
+from shared.meters import MeterError
 from shared.meters.ina3221 import INA3221Meter
 from shared.meters.ina3221_i2c import I2CRail, cycle_s, open_bus, steps
 from shared.meters.sampling import DroppedSample
+from tests.shared.meters.simulated import SimulatedClock
 
 RESET = 0x7127
 ADDRESS = 0x41  # VDD_IN is its channel 1, VDD_SYS_CPU channel 2

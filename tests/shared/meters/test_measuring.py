@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 import math
 from collections.abc import Callable
@@ -12,24 +13,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from shared.meters import (
-    FULL,
-    SHORT,
-    ClockMeter,
-    Meter,
-    MeterError,
-    Sensor,
-    Settings,
-    SimulatedClock,
-    SimulatedMeter,
-    SteppedPower,
-    Window,
-    measure,
-    measure_all,
-)
+from shared.meters import FULL, SHORT, ClockMeter, Meter, MeterError, Settings, Window, measure_all, measuring
 from shared.meters.measuring import ATTEMPTS, REPEATED
 from shared.meters.reading import DRIFTED, bootstrap_interval
 from shared.meters.signal import DROPPED
+from tests.shared.meters.simulated import Sensor, SimulatedClock, SimulatedMeter, SteppedPower, measure
 
 EXACT = Sensor(update_s=0.001, averaged_s=0.001)
 TINY = Settings("tiny", 4, window_s=1.0, runs=8, warmup_s=0.5, cool_down_s=1.0, idle_s=1.0, target=0.01, limit_s=30.0)
@@ -63,6 +51,11 @@ class Bench:
 
         meter.stop = stop_and_keep  # type: ignore[method-assign]
         return windows
+
+
+def test_the_worked_example_runs() -> None:
+    outcome = doctest.testmod(measuring)
+    assert outcome.failed == 0 and outcome.attempted >= 8
 
 
 def test_joules_of_a_run_gross_and_without_idle() -> None:

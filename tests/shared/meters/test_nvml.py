@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.meters import MeterError, SimulatedClock
+from shared.meters import MeterError
 from shared.meters.nvml import DIFFERENT, UNCHECKED, NvmlMeter
 from shared.meters.nvml_devices import devices
 from shared.meters.nvml_library import Library, NvmlFault
@@ -17,6 +17,7 @@ from shared.meters.nvml_probe import probe
 from shared.meters.nvml_sources import counted_joules, update_period_s
 from shared.meters.signal import DROPPED, LATE
 from tests.shared.meters.nvml_stub.fake import COUNTER, INSTANT, SAMPLES, USAGE, WALL_S, Board, FakeNvml
+from tests.shared.meters.simulated import SimulatedClock
 
 BEGIN_S = 20.0  # by then the trials are over
 SOURCES = {  # what the board lacks, so that the named source is used

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from shared.meters import MeterError, SimulatedClock
+from shared.meters import MeterError
 from shared.meters.nvml import NvmlMeter
 from shared.meters.nvml_devices import cuda_device, devices
 from shared.meters.nvml_library import Library
 from shared.meters.nvml_probe import probe
 from tests.shared.meters.nvml_stub.fake import COUNTER, INSTANT, SAMPLES, USAGE, WALL_S, Board, FakeNvml
+from tests.shared.meters.simulated import SimulatedClock
 
 pynvml = pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed")
 STUB = Path(__file__).parent / "nvml_stub" / "stub.c"

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.meters import MeterError, RaplMeter, SimulatedClock
+from shared.meters import MeterError, RaplMeter
 from shared.meters.rapl import counted_uj
+from tests.shared.meters.simulated import SimulatedClock
 
 RANGE_UJ = 262_143_328_850
 ZONES = {

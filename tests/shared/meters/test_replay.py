@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from shared.errors import BadInput
-from shared.meters import MeterError, ReplayMeter, SimulatedClock
+from shared.meters import MeterError, ReplayMeter
 from shared.meters.signal import LATE
+from tests.shared.meters.simulated import SimulatedClock
 
 
 def recording(path: Path, times_s: np.ndarray, watts: np.ndarray) -> Path:

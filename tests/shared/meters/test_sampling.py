@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.meters import Clock, DroppedSample, MeterError, SampledMeter, SimulatedClock
+from shared.meters import Clock, DroppedSample, MeterError, SampledMeter
 from shared.meters.signal import DROPPED, LATE
+from tests.shared.meters.simulated import SimulatedClock
 
 
 class Ramp(SampledMeter):

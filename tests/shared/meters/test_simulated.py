@@ -14,17 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate
 
-from shared.meters import (
+from shared.meters import MeterError
+from shared.meters.signal import DROPPED
+from tests.shared.meters.simulated import (
     GTX_1080_TI,
     TX2_VDD_IN,
-    MeterError,
     Sensor,
     SimulatedClock,
     SimulatedMeter,
     SteppedPower,
+    ages_s,
+    ina3221,
 )
-from shared.meters.signal import DROPPED
-from shared.meters.simulated import ages_s, ina3221
 
 PLAIN = Sensor(update_s=0.02, averaged_s=0.01)
 

@@ -6,7 +6,8 @@ import threading
 
 import pytest
 
-from shared.meters import Clock, MachineClock, SimulatedClock
+from shared.meters import Clock, MachineClock
+from tests.shared.meters.simulated import SimulatedClock
 
 
 def test_simulated_work_happens_at_its_exact_moments() -> None:

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from shared.meters import ClockMeter, Meter, SimulatedClock
+from shared.meters import ClockMeter, Meter
 from shared.networks import Structure, structure
 from shared.platforms import MeasuredPlatform, Subject
+from tests.shared.meters.simulated import SimulatedClock
 
 Seconds = Callable[[Sequence[int], int], float]  # (widths, batch) -> of one inference
 

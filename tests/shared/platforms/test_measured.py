@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from shared.meters import ClockMeter, MeterError, SimulatedClock, device_lock
-from shared.meters.simulated import GTX_1080_TI, SimulatedMeter
+from shared.meters import ClockMeter, MeterError, device_lock
 from shared.networks import structure
 from shared.platforms import MeasuredPlatform, Subject, measured
 from tests.conftest import ToyNet
+from tests.shared.meters.simulated import GTX_1080_TI, SimulatedClock, SimulatedMeter
 from tests.shared.platforms.played import Bench
 
 

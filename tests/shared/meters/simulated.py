@@ -1,7 +1,9 @@
-"""A power sensor that is played, from the true power to what a program reads, with the faults of real ones."""
+"""Test doubles for measuring: a clock that nobody waits for, and a power sensor with the faults of real ones."""
 
 from __future__ import annotations
 
+import heapq
+import itertools
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -10,12 +12,44 @@ from math import floor, inf
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.meters.meter import MeterError
-from shared.meters.sampling import DroppedSample, SampledMeter
-from shared.meters.timing import Clock
+from shared.meters import Clock, DroppedSample, Meter, MeterError, Reading, SampledMeter, Settings, measure_all
+from shared.meters.measuring import Work
+from shared.rng import numpy_generator
 
 RISE_PER_LAG = np.log(9.0)  # a first-order lag goes from 10 % to 90 % in ln 9 of its time constants
 NODES = 20  # moments of the true power behind one reading
+
+
+class SimulatedClock(Clock):
+    """Time that passes in `sleep` alone, where repeating work happens at its exact moments."""
+
+    def __init__(self, start_s: float = 0.0) -> None:
+        self._now_s = start_s
+        self._order = itertools.count()
+        self._due: list[tuple[float, int, float, Callable[[], None], list[bool]]] = []  # a heap
+
+    def now_s(self) -> float:
+        """See Clock."""
+        return self._now_s
+
+    def sleep(self, seconds: float) -> None:
+        """See Clock."""
+        end_s = self._now_s + seconds
+        while self._due and self._due[0][0] <= end_s:
+            due_s, order, period_s, work, active = heapq.heappop(self._due)
+            if active:
+                self._now_s = max(self._now_s, due_s)
+                work()
+                next_s = max(due_s + period_s, self._now_s)  # `work` may have slept
+                heapq.heappush(self._due, (next_s, order, period_s, work, active))
+        self._now_s = max(self._now_s, end_s)
+
+    def every(self, period_s: float, work: Callable[[], None]) -> Callable[[], None]:
+        """See Clock. What a later `work` raises is raised by `sleep`."""
+        active = [True]
+        work()
+        heapq.heappush(self._due, (self._now_s + period_s, next(self._order), period_s, work, active))
+        return active.clear
 
 
 @dataclass(frozen=True)
@@ -138,8 +172,6 @@ class SimulatedMeter(SampledMeter):
         return {key: value for key, value in asdict(self.sensor).items() if value != inf} | {"seed": self.seed}
 
     def _reading(self, update: int) -> float | None:
-        from shared.rng import numpy_generator  # brings torch along, which takes seconds
-
         sensor, draw = self.sensor, numpy_generator(self.seed, "sensor", update)
         if draw.random() < sensor.drop_rate:
             return None
@@ -169,3 +201,8 @@ def ages_s(sensor: Sensor) -> NDArray[np.float64]:
     else:
         share = age_s / sensor.averaged_s
     return sensor.delay_s + np.interp((np.arange(NODES) + 0.5) / NODES, share, age_s)
+
+
+def measure(work: Work, meter: Meter, settings: Settings, clock: Clock) -> Reading:
+    """The reading of a single piece of work, see measure_all."""
+    return measure_all({"work": work}, meter, settings, clock)["work"]
