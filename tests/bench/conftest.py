@@ -1,4 +1,4 @@
-"""A ground on the real data set, cut down to what a test needs."""
+"""A setup on the real data set, cut down to what a test needs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 
 from bench import dense
 from bench.dense import DenseWeights
-from bench.plan import Ground, Request, lay_ground
+from bench.request import Request
+from bench.setup import Setup, prepare
 from shared.data import Split
 
 
@@ -32,19 +33,17 @@ def in_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def ground(cache: Path) -> Ground:
-    """MobileNet on Fashion-MNIST on the simulated 1080 Ti, 4 iterations, 2 of fine-tuning, 200 test images."""
+def setup(cache: Path) -> Setup:
+    """MobileNet on Fashion-MNIST on the simulated 1080 Ti, 4 iterations, 2 of fine-tuning, 200 test images.
+
+    Its dense weights are initial ones; what they are is of no matter here.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENCH_CACHE", str(cache))
-        full = lay_ground(Request(protocol="smoke"))
+        full = prepare(Request(protocol="smoke", meter="sim"))
     protocol = replace(
         full.protocol, iterations=4, fine_tune_iterations=2, batch_size=16, recalibration_batches=2, search_images=50
     )
     dataset = replace(full.dataset, test=head(full.dataset.test, 200), search=head(full.dataset.search, 100))
-    return replace(full, protocol=protocol, dataset=dataset)
-
-
-@pytest.fixture(scope="session")
-def weights(ground: Ground) -> DenseWeights:
-    """Initial weights; what they are is of no matter here."""
-    return DenseWeights(dense.untrained(ground.workload).eval(), 0.1, "untrained")
+    weights = DenseWeights(dense.untrained(full.workload).eval(), 0.1, "untrained")
+    return replace(full, protocol=protocol, dataset=dataset, weights=weights)
