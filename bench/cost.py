@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import torch
 
-from bench import dense, landing, teacher
+from bench import dense, teacher
 from bench.plan import Job, Plan
 from bench.progress import minutes
 from bench.setup import Setup
@@ -61,7 +61,9 @@ def estimate(plan: Plan, jobs: list[Job] | tuple[Job, ...]) -> Cost:
 
 def _reading_s(setup: Setup, count: int) -> float:
     """At most: a bisection for the landing of each network, and one final pass over all of them."""
-    steps = 2 + math.ceil(math.log2(landing.PRECISION))
+    group = setup.platform.channel_group
+    removals = sum(math.ceil(bound / group) + min(bound, group) for bound in setup.structure.upper_bounds)
+    steps = 2 + math.ceil(math.log2(removals))  # the network as it is, cut as far as it goes, then halves
     return count * steps * setup.platform.reading_s(1, "landing") + setup.platform.reading_s(count)
 
 
