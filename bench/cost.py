@@ -61,7 +61,9 @@ def estimate(plan: Plan, jobs: list[Job] | tuple[Job, ...]) -> Cost:
 
 def reading_s(setup: Setup, count: int) -> float:
     """At most: a bisection for the landing of each network, and one final pass over all of them."""
-    steps = 2 + math.ceil(math.log2(sum(setup.structure.upper_bounds)))  # the network as it is, its least, halvings
+    group = setup.platform.channel_group
+    removals = sum(math.ceil(bound / group) + min(bound, group) for bound in setup.structure.upper_bounds)
+    steps = 2 + math.ceil(math.log2(removals))  # the network as it is, cut as far as it goes, then halves
     return count * steps * setup.platform.reading_s(1, "landing") + setup.platform.reading_s(count)
 
 

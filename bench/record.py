@@ -148,8 +148,12 @@ class Record(_Frozen):
     def _is_whole(self) -> Record:
         if self.status == "ok" and self.measures is None:
             raise ValueError("a run without a miss has measures")
-        if self.measures and any(w > c for w, c in zip(self.measures.widths, self.measures.upper_bounds, strict=True)):
-            raise ValueError("a width is above its upper bound")
+        if self.measures:
+            widths, bounds = self.measures.widths, self.measures.upper_bounds
+            if len(widths) != len(bounds):
+                raise ValueError("there are not as many widths as upper bounds")
+            if any(width > bound for width, bound in zip(widths, bounds, strict=True)):
+                raise ValueError("a width is above its upper bound")
         return self
 
 
@@ -172,12 +176,13 @@ def load(path: Path) -> Record:
         document = json.loads(content, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise BadInput(f"a record in {path}", f"no JSON ({error})", hint) from None
-    schema = document.get("schema_version") if isinstance(document, dict) else None
-    if schema is not None and schema != SCHEMA:
+    if not isinstance(document, dict) or "schema_version" not in document:
+        raise BadInput(f"a record in {path}", "JSON without a schema_version", hint)
+    if (schema := document["schema_version"]) != SCHEMA:
         again = "the command that made it once more, which repeats the run"
-        raise BadInput(f"a record of schema {SCHEMA} in {path}", f"schema {schema}", again)
+        raise BadInput(f"a record of schema {SCHEMA} in {path}", f"schema {schema!r}", again)
     try:
-        return Record.model_validate_json(content)
+        return Record.model_validate_json(content, strict=True)  # no number in quotes, no true for 1
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "its start"

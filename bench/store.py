@@ -72,7 +72,7 @@ class Store:
     def find(self, name: str, key: str, say: Callable[[str], None] = lambda _: None) -> Record | None:
         """The record of a finished run whose content key is `key`; None when there is none, or it can't be used.
 
-        say: is told of a record that is damaged or of another schema, since its run is repeated.
+        say: is told of a run that is damaged or of another schema, since it is repeated.
         """
         folder = self.folder(name)
         if not (folder / RECORD_FILE).exists():
@@ -82,7 +82,12 @@ class Store:
         except BadInput as error:
             say(f"{name} is run again: {error}")
             return None
-        return record if record.key == key and network_intact(folder, record) else None
+        if record.key != key:
+            return None
+        if not network_intact(folder, record):
+            say(f"{name} is run again: expected {folder / NETWORK_FILE} as its record hashes it, got others")
+            return None
+        return record
 
     def stages(self, name: str, key: str, *, fresh: bool = False) -> Path:
         """The folder for the stages' files of a run that is not finished; they are bound to its content key.

@@ -20,7 +20,7 @@ _MEMORY = {errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN}
 # How torch and its libraries word it; most of these are bare RuntimeErrors. Shared memory comes first: /dev/shm that is
 # full reads "No space left on device" too.
 _WORDS: tuple[tuple[Kind, str], ...] = (
-    ("memory", r"shared memory|insufficient shm|bus error"),
+    ("memory", r"shared memory|insufficient shm|bus error|file </torch_"),
     ("disk", r"no space left on device|disk quota exceeded|input/output error|read-only file system"),
     ("memory", r"out of memory|can't allocate memory|cannot allocate memory|not enough memory|too many open files"),
     ("memory", r"dataloader worker .*(killed|exited unexpectedly)"),
@@ -53,8 +53,7 @@ def of(error: BaseException) -> Trouble | None:
         if isinstance(cause, MachineTrouble):
             return cause.trouble
         if (kind := _kind(cause)) is not None:
-            words = f"{cause}".split()
-            return Trouble(kind, " ".join([type(cause).__name__ + ":" * bool(words), *words])[:300])
+            return Trouble(kind, " ".join(f"{type(cause).__name__}: {cause}".split()).removesuffix(":")[:300])
     return None
 
 
@@ -67,6 +66,8 @@ def _kind(error: BaseException) -> Kind | None:
     if isinstance(error, MemoryError):
         return "memory"
     if isinstance(error, OSError) and error.errno is not None:
+        if str(error.filename).startswith("/dev/shm/"):  # a full one is memory that ends
+            return "memory" if error.errno in _DISK | _MEMORY else None
         return "disk" if error.errno in _DISK else "memory" if error.errno in _MEMORY else None
     if isinstance(error, RuntimeError | OSError) or type(error).__name__ in ("SafetensorError", "AcceleratorError"):
         return next((kind for kind, words in _WORDS if re.search(words, str(error), re.IGNORECASE)), None)

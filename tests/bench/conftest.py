@@ -36,11 +36,11 @@ def in_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def setup(cache: Path) -> Setup:
     """MobileNet on Fashion-MNIST on the simulated 1080 Ti, 4 iterations, 2 of fine-tuning, 200 test images.
 
-    The weights are the initial ones; what they are does not matter here.
+    Its dense weights are initial ones; what they are is of no matter here.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENCH_CACHE", str(cache))
-        full = prepare(Request(protocol="smoke"))
+        full = prepare(Request(protocol="smoke", meter="sim"))
     protocol = replace(
         full.protocol, iterations=4, fine_tune_iterations=2, batch_size=16, recalibration_batches=2, search_images=50
     )

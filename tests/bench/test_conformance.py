@@ -12,8 +12,7 @@ import torch
 from torch import nn
 
 from bench import conformance, dense
-from bench.dense import DenseWeights
-from bench.plan import Ground
+from bench.setup import Setup
 from methods import registry
 from methods.contract import Infeasible, Method, Outcome, Task, spend_remaining
 from shared import data, platforms
@@ -24,11 +23,11 @@ Check = Callable[[type[Method]], dict[str, str | None]]
 
 
 @pytest.fixture
-def check(ground: Ground, weights: DenseWeights, monkeypatch: pytest.MonkeyPatch) -> Check:
-    """Rule -> problem, on the small ground with a few iterations."""
-    longer = replace(ground, protocol=replace(ground.protocol, iterations=6, batch_size=4))
-    monkeypatch.setattr(conformance, "lay_ground", lambda request: longer)
-    monkeypatch.setattr(dense, "obtain", lambda *_: weights)
+def check(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> Check:
+    """Rule -> problem, on the small setup with a few iterations."""
+    longer = replace(setup, protocol=replace(setup.protocol, iterations=6, batch_size=4))
+    monkeypatch.setattr(conformance, "prepare", lambda request: longer)
+    monkeypatch.setattr(dense, "obtain", lambda *_: setup.dense)
 
     def run(method: type[Method]) -> dict[str, str | None]:
         monkeypatch.setattr(registry, "get", lambda name: method())
@@ -216,7 +215,7 @@ def test_a_broken_rule_is_named(method: type[Method], rule: str, problem: str, c
     assert before == [None] * len(before)
 
 
-def test_a_look_at_test_images_is_seen(check: Check, ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = replace(ground, dataset=replace(ground.dataset, test=data.load("fashion-mnist").test))
-    monkeypatch.setattr(conformance, "lay_ground", lambda request: whole)
+def test_a_look_at_test_images_is_seen(check: Check, setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = replace(setup, dataset=replace(setup.dataset, test=data.load("fashion-mnist").test))
+    monkeypatch.setattr(conformance, "prepare", lambda request: whole)
     assert check(Peeks)["runs"] == "looked at test images"

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from bench import cli, dense, workload
-from bench.plan import Ground
+from bench.setup import Setup
 from shared.cache import content_key
 from shared.checkpoints import Checkpoints
 from shared.data import Dataset, Split
@@ -62,7 +62,7 @@ def short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stops", [(1,), (4,), (2, 6), (7,)])
-def test_a_stopped_training_goes_on_with_the_same_outcome(ground: Ground, short: None, stops: tuple[int, ...]) -> None:
+def test_a_stopped_training_goes_on_with_the_same_outcome(setup: Setup, short: None, stops: tuple[int, ...]) -> None:
     def stopping(at: int):  # type: ignore[no-untyped-def]
         def progress(what: str, done: int, total: int) -> None:
             counted.append(done)
@@ -72,11 +72,11 @@ def test_a_stopped_training_goes_on_with_the_same_outcome(ground: Ground, short:
         return progress
 
     counted: list[int] = []
-    whole, record = dense.train(ground.workload, ground.dataset, lambda *_: None)
+    whole, record = dense.train(setup.workload, setup.dataset, lambda *_: None)
     for stop in stops:
         with pytest.raises(KeyboardInterrupt):
-            dense.train(ground.workload, ground.dataset, stopping(stop))
-    resumed, again = dense.train(ground.workload, ground.dataset, stopping(0))
+            dense.train(setup.workload, setup.dataset, stopping(stop))
+    resumed, again = dense.train(setup.workload, setup.dataset, stopping(0))
     assert counted == list(range(1, 8))  # no iteration twice
     for one, other in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
         assert torch.equal(one, other)
@@ -86,33 +86,33 @@ def test_a_stopped_training_goes_on_with_the_same_outcome(ground: Ground, short:
 
 @pytest.mark.parametrize(("largest", "dtype"), [(10_000_000, torch.float32), (100_000, torch.float16)])
 def test_the_network_in_use_is_the_one_in_the_file(
-    ground: Ground, short: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, largest: int, dtype: torch.dtype
+    setup: Setup, short: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, largest: int, dtype: torch.dtype
 ) -> None:
     monkeypatch.setattr(dense, "LARGEST_FLOAT32_BYTES", largest)
-    trained, record = dense.train(ground.workload, ground.dataset, lambda *_: None)
+    trained, record = dense.train(setup.workload, setup.dataset, lambda *_: None)
     path = dense.write(dense.stored(trained), record, tmp_path)
     tensors = load_file(path)
     assert {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()} == {dtype}
     monkeypatch.setattr(dense, "SHIPPED", tmp_path)
     monkeypatch.delattr(dense, "train")
-    found = dense.obtain(ground.workload, ground.dataset, lambda *_: None)
+    found = dense.obtain(setup.workload, setup.dataset, lambda *_: None)
     for name, tensor in found.network.state_dict().items():
         assert torch.equal(tensor, trained.state_dict()[name])
         assert not tensor.is_floating_point() or tensor.dtype == torch.float32
-    assert found.accuracy == record["test_accuracy"] == score(found.network, ground.dataset.test)
+    assert found.accuracy == record["test_accuracy"] == score(found.network, setup.dataset.test)
 
 
 @pytest.mark.parametrize(
     "content", [b"", b"[]", b"3", b"{}", b'{"key": ', b"\xff\xfe", b'{"key": 1, "test_accuracy": {}}']
 )
 def test_a_damaged_record_is_named(
-    ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+    setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
-    name = f"{ground.workload.network}-{ground.workload.dataset}"
+    name = f"{setup.workload.network}-{setup.workload.dataset}"
     (tmp_path / f"{name}.json").write_bytes(content)
     monkeypatch.setattr(dense, "SHIPPED", tmp_path)
     with pytest.raises(BadInput, match=rf"a record of dense weights at .*{name}\.json, got a damaged one"):
-        dense.find(ground.workload, ground.dataset)
+        dense.find(setup.workload, setup.dataset)
 
 
 def test_recipes_belong_to_pairs_that_exist() -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench import harness
+from bench.fine_tuning import fine_tune
 from methods.contract import Task
 from shared.checkpoints import Checkpoints
 from shared.ledger import Ledger
@@ -75,7 +75,7 @@ def test_fine_tuning_is_what_its_protocol_says(
         asked.append(index)
         return task.teacher(index, images)
 
-    harness.fine_tune(small, replace(task, teacher=teacher), ledger)
+    fine_tune(small, replace(task, teacher=teacher), ledger)
     assert ledger.training_iterations == TOTAL
     assert asked == [task.protocol.iterations + index for index in range(distilled)]  # nobody is asked in vain
     same(by_hand(task, rates, distilled, fresh_at=distilled), small, rtol=1e-4, atol=1e-6)
@@ -87,7 +87,7 @@ def test_stopped_fine_tuning_goes_on_with_the_same_outcome(
 ) -> None:
     task = tiny_task(fine_tune_iterations=TOTAL, **PUBLISHED)
     whole = task.copy_of_dense()
-    harness.fine_tune(whole, task, Ledger(TOTAL))
+    fine_tune(whole, task, Ledger(TOTAL))
     paid: list[int] = []
 
     def until(stop: int) -> nn.Module:
@@ -98,7 +98,7 @@ def test_stopped_fine_tuning_goes_on_with_the_same_outcome(
 
         small = task.copy_of_dense()
         ledger = Ledger(TOTAL, observer=observer)
-        harness.fine_tune(small, task, ledger, Checkpoints(tmp_path, every_s=0.0))
+        fine_tune(small, task, ledger, Checkpoints(tmp_path, every_s=0.0))
         return small
 
     for stop in stops:

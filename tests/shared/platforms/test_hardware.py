@@ -47,7 +47,7 @@ def test_it_finds_the_true_model_and_stops() -> None:
     bench, said = Bench(ToyNet(), bilinear()), list[str]()
     profile = platforms.collect(bench.platform, bench.subject, samples=1000, say=said.append)
     fit = energy.fit(profile, bench.subject.structure)
-    assert len(profile.amounts) == hardware.FEWEST + (collecting.SETTLED_BLOCKS - 1) * collecting.STEP
+    assert len(profile.amounts) == hardware.FEWEST + (hardware.SETTLED_BLOCKS - 1) * hardware.STEP
     assert profile.unit == fit.model.unit == "s" and profile.batch == 4
     assert profile.dense_reading == pytest.approx(1.0) and profile.noise == pytest.approx(0.0, abs=1e-12)
     assert fit.relative_error < 1e-6
