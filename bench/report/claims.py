@@ -1,27 +1,18 @@
-"""What the ECC paper claims for a page's very network, data set and platform; nothing where it says nothing."""
+"""What the ECC paper claims, for a network on a data set and a platform; nothing where it says nothing."""
 
 from __future__ import annotations
 
 import tomllib
 from functools import cache
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
-from bench.report.tables import first
+from bench.report.tables import dense, first
 from bench.report.text import ABSENT, Table, percent
 
 TITLES = {"ecc": "ECC", "netadapt": "NetAdapt", "amc": "AMC"}  # what the paper compares
-
-
-class Claims(NamedTuple):
-    """Claimed figures: `dense` beside what was obtained, the others as the paper prints them."""
-
-    dense: Table | None
-    budgets: Table | None
-    budgets_place: str
-    statements: list[str]
 
 
 @cache
@@ -41,30 +32,25 @@ def entries(kind: str, network: str, dataset: str, platform: str) -> list[dict[s
     return [entry for entry in about if platform in platforms(entry)]
 
 
-def claims(page: pd.DataFrame, dense_reading: float | None) -> Claims | None:
-    """The paper's figures for this network, data set and platform, or None. Claimed and obtained share no column."""
+def about(page: pd.DataFrame) -> list[list[dict[str, Any]]]:
+    """The dense figures, the tables and the statements about a page's network, data set and platform, in joules."""
     record = first(page)
     where = (str(record.network["name"]), record.dataset, record.platform.name)
-    dense, budgets, said = (entries(kind, *where) for kind in ("dense", "table", "statement"))
-    if record.platform.unit != "J" or not (dense or budgets or said):
-        return None
-    return Claims(
-        dense=_dense(dense[0], page, dense_reading) if dense else None,
-        budgets=_budgets(budgets[0]) if budgets else None,
-        budgets_place=budgets[0]["place"] if budgets else "",
-        statements=[f"{entry['text']} ({entry['place']})" for entry in said],
-    )
+    return [entries(kind, *where) if record.platform.unit == "J" else [] for kind in ("dense", "table", "statement")]
 
 
-def _dense(entry: dict[str, Any], page: pd.DataFrame, reading: float | None) -> Table:
-    record, place = first(page), entry["place"]
+def dense_table(entry: dict[str, Any], page: pd.DataFrame) -> Table:
+    """The dense network: claimed figures beside those of the page."""
+    record, reading = first(page), dense(page)
     obtained = ABSENT if reading is None else f"{reading:.4f}"
-    return ["Dense network", "claimed (metered)", f"obtained ({record.platform.source})", "place in the paper"], [
-        [f"{entry['metric']}, %", percent(entry["accuracy"]), percent(record.dense_accuracy), place],
-        ["joules per image", f"{entry['joules'][record.platform.name]:.4f}", obtained, place],
+    head = ["Dense network", "claimed (metered)", f"obtained ({record.platform.source})", "place in the paper"]
+    return head, [
+        [f"{entry['metric']}, %", percent(entry["accuracy"]), percent(record.dense_accuracy), entry["place"]],
+        ["joules per image", f"{entry['joules'][record.platform.name]:.4f}", obtained, entry["place"]],
     ]
 
 
-def _budgets(entry: dict[str, Any]) -> Table:
+def budgets_table(entry: dict[str, Any]) -> Table:
+    """Scores within budgets as the paper prints them."""
     head = [f"Claimed {entry['metric']}, %", *(f"{joules:.4f} J" for joules in entry["budgets_joules"])]
     return head, [[title, *map(percent, entry[method])] for method, title in TITLES.items()]

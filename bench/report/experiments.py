@@ -39,33 +39,10 @@ class Experiment(NamedTuple):
         return self.network, self.dataset, self.platform
 
     @property
-    def needs(self) -> str:
-        """What it takes to run it."""
-        return NEEDS[self.dataset]
-
-    @property
-    def weights_command(self) -> str:
-        """The command that takes trained dense weights, without which there is no run on these data."""
-        return f"python -m bench dense --network {self.network} --dataset {self.dataset} --data DIR --weights FILE"
-
-    @property
-    def command(self) -> str:
-        """The command that runs it, with the paper's three methods."""
-        what = f"--network {self.network} --dataset {self.dataset} --data DIR --device {self.platform}"
-        how = f"--protocol {PROTOCOL} --budgets {','.join(self.budgets)} --compute cuda:0"
-        return f"python -m bench run --methods {','.join(TITLES)} {what} {how}"
-
-    @property
-    def embedded_command(self) -> str:
-        """The command that runs the same network on embedded data under the protocol for CPUs."""
-        what = f"--network {self.network} --dataset {EMBEDDED[self.network]} --device {self.platform}"
-        return f"python -m bench run --methods {','.join(TITLES)} {what}"
-
-    @property
     def state(self) -> str:
         """Whether it was run, and on what."""
         pages = [f"[{name_of(page)}]({name}.md)" for name, page in self.runs.groupby("page")]
-        return f"obtained: {', '.join(pages)}" if pages else f"{NOT_RUN} (needs {self.needs})"
+        return f"obtained: {', '.join(pages)}" if pages else f"{NOT_RUN} (needs {NEEDS[self.dataset]})"
 
     def page(self, source: str) -> pd.DataFrame | None:
         """The page of this source; that with the paper's energy model where there are several."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+import tomllib
+from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -40,57 +43,29 @@ def csv_text(page: pd.DataFrame) -> str:
 
     Amounts are in J or s per image, shares and accuracies in %. A cell is empty where the run has no such figure.
     """
-    platform, score = first(page).platform, first(page).score
-    unit, source = platform.unit, platform.source
-    amount, reading = page["budget.amount"], page["measures.reading"]
-    low, high = (page["measures.interval"].map(lambda ends, i=i: ends[i], na_action="ignore") for i in (0, 1))
-    widths, bounds = (
-        page[f"measures.{name}"].map(lambda row: " ".join(map(str, row)), na_action="ignore")
-        for name in ("widths", "upper_bounds")
+    platform, amount, plain_s = first(page).platform, page["budget.amount"], page["cost.plain_s"]
+
+    def each(column: str, form: Callable[[Any], Any]) -> pd.Series:
+        return page[column].map(form, na_action="ignore")
+
+    figures = page.assign(
+        ranks=page["protocol.ranks"].all(),
+        unused=1 - page["measures.estimate"] / amount,
+        to_budget=page["measures.reading"] / amount - 1,
+        low=each("measures.interval", min),
+        high=each("measures.interval", max),
+        widths=each("measures.widths", lambda row: " ".join(map(str, row))),
+        upper_bounds=each("measures.upper_bounds", lambda row: " ".join(map(str, row))),
+        overhead=page["cost.method_s"] / plain_s.where(plain_s > 0),
+        sha256=each("record", digest),
     )
-    columns = {
-        "network": page["network.name"],
-        "data set": page["dataset"],
-        "platform": page["platform.name"],
-        f"{AMOUNTS[unit]} are": page["platform.source"],
-        "protocol": page["protocol.name"],
-        "protocol ranks": page["protocol.ranks"].all(),
-        **{name: page[name] for name in ("method", "title", "seed", "status", "reason")},
-        "budget (share of dense)": page["budget.fraction"],
-        f"budget ({unit})": amount,
-        f"dense, {source} ({unit})": page["budget.dense_reading"],
-        f"dense, estimated ({unit})": page["budget.dense_estimate"],
-        f"dense as delivered, {score} (%)": _percent(page["dense_accuracy"]),
-        f"before fine-tuning, {score} (%)": _percent(page["measures.accuracy_before"]),
-        f"after fine-tuning, {score} (%)": _percent(page["measures.accuracy_after"]),
-        f"estimated ({unit})": page["measures.estimate"],
-        "unused (% of budget)": _percent(1 - page["measures.estimate"] / amount),
-        f"{source} ({unit})": reading,
-        f"interval from ({unit})": low,
-        f"interval to ({unit})": high,
-        "reading to budget (%)": _percent(reading / amount - 1),
-        "parameters": page["measures.parameters"],
-        "MACs per image": page["measures.macs"],
-        "widths": widths,
-        "dense widths": bounds,
-        f"before repair, {source} ({unit})": page["repair.reading"],
-        f"before repair, {score} (%)": _percent(page["repair.accuracy_after"]),
-        "channels taken by repair": page["repair.removed_channels"],
-        f"dense read again, {source} ({unit})": page["dense_again"],
-        "training iterations": page["cost.training_iterations"],
-        "fine-tuning iterations": page["cost.fine_tune_iterations"],
-        "search images": page["cost.search_samples"],
-        "energy-model queries": page["cost.energy_queries"],
-        "readings": page["cost.measurements"],
-        "method (s)": page["cost.method_s"],
-        "fine-tuning (s)": page["cost.fine_tune_s"],
-        "overhead (ratio)": page["cost.method_s"] / page["cost.plain_s"].where(page["cost.plain_s"] > 0),
-        "energy model": page["energy_fit.kind"],
-        "energy model's held-out error (%)": _percent(page["energy_fit.relative_error"]),
-        "energy model's skill (ratio)": page["energy_fit.skill"],
-        "SHA-256 of the record": page["record"].map(digest),
+    names = {"amounts": AMOUNTS[platform.unit], "unit": platform.unit, "source": platform.source}
+    columns = tomllib.loads(files("bench.report").joinpath("columns.toml").read_text(encoding="utf-8"))
+    cells = {
+        head.format(**names, score=first(page).score): _percent(figures[column]) if "(%" in head else figures[column]
+        for head, column in columns.items()
     }
-    text: str = pd.DataFrame(columns).to_csv(index=False, lineterminator="\n")
+    text: str = pd.DataFrame(cells).to_csv(index=False, lineterminator="\n")
     return text
 
 
@@ -111,15 +86,10 @@ def latex_text(page: pd.DataFrame) -> str:
 
 
 def _float(table: Table, title: str, label: str) -> str:
-    head, rows = table
+    head, *rows = (" & ".join(map(latex, cells)) + r" \\" for cells in (table[0], *table[1]))
     lines = ["\\begin{table}", "\\centering", f"\\caption{{{latex(title)}}}", f"\\label{{tab:{label}}}"]
-    lines += [f"\\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}", "\\toprule", _line(head), "\\midrule"]
-    lines += [*map(_line, rows), "\\bottomrule", "\\end{tabular}", "\\end{table}", ""]
-    return "\n".join(lines)
-
-
-def _line(cells: Sequence[str]) -> str:
-    return " & ".join(map(latex, cells)) + r" \\"
+    lines += [f"\\begin{{tabular}}{{l{'r' * (len(table[0]) - 1)}}}", "\\toprule", head, "\\midrule"]
+    return "\n".join([*lines, *rows, "\\bottomrule", "\\end{tabular}", "\\end{table}", ""])
 
 
 _LATEX = (

@@ -24,8 +24,7 @@ _COMMITTED = re.compile(r"[^/]+-[^/]+-\d+\.json")  # see file_name
 _CHOICES = {"budgets", "seeds", "ranks"}  # entries of a protocol that say which runs there are, not how they go
 _NO_COLUMNS = {"notes", "trace"}  # free text and curves: they stay in the record
 _DTYPES = {int: "Int64", float: "float64"}  # which keep a number where another run lacks it
-_FLAGS = ["ok", "control", "protocol.ranks"]
-_COLUMNS = ["page", "budget", "network.name", "protocol.name", *_FLAGS, "cost.plain_s", "record"]  # beside the schema's
+_NAMES = ("network.name", "protocol.name")  # of parts that the schema leaves open
 _BUDGET_TOLERANCE = 1e-6  # relative; below what a report prints
 
 
@@ -110,34 +109,24 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
     record          the whole record
     """
     records = list(records)
-    runs = pd.DataFrame([_row(record) for record in records])
     fields = _fields(Record)
-    runs = runs.reindex(columns=list(dict.fromkeys([*runs.columns, *fields, *_COLUMNS])))
-    dtypes = {name: _DTYPES[kind] for name, kind in fields.items() if kind in _DTYPES}
-    runs = runs.astype(dtypes | dict.fromkeys(_FLAGS, "bool"))
+    runs = pd.json_normalize([record.model_dump(exclude=_NO_COLUMNS) for record in records], max_level=1)
+    runs = runs.reindex(columns=list(dict.fromkeys([*fields, *_NAMES, *(name for name in runs if "." in name)])))
+    runs = runs.astype({name: _DTYPES[kind] for name, kind in fields.items() if kind in _DTYPES})
+    steps_s = runs["cost.training_iterations"] * runs["cost.distillation_step_s"]
+    searches_s = runs["cost.search_samples"] * runs["cost.forward_s_per_image"]
+    computed = {
+        "page": [page_name(record) for record in records],
+        "budget": [share(record) for record in records],
+        "ok": runs["status"] == "ok",
+        "control": [is_control(record.method) for record in records],
+        "protocol.ranks": [bool(record.protocol.get("ranks", True)) for record in records],
+        "cost.plain_s": (steps_s + searches_s).astype("float64"),
+        "record": records,
+    }
+    runs = runs.assign(**computed).astype({"ok": bool, "control": bool, "protocol.ranks": bool})
     order = runs.assign(rank=[rank(method) for method in runs["method"]], amount=runs["budget.amount"].fillna(0.0))
     return runs.loc[order.sort_values(["page", "rank", "amount", "seed"]).index]
-
-
-def _row(record: Record) -> dict[str, Any]:
-    row: dict[str, Any] = {}
-    for name, value in record:
-        if isinstance(value, BaseModel | dict) and name not in _NO_COLUMNS:
-            row |= {f"{name}.{key}": part for key, part in dict(value).items()}
-        elif value is not None and name not in _NO_COLUMNS:
-            row[name] = value
-    cost, plain_s = record.cost, None
-    if cost is not None:
-        plain_s = cost.training_iterations * cost.distillation_step_s + cost.search_samples * cost.forward_s_per_image
-    return row | {
-        "page": page_name(record),
-        "budget": share(record),
-        "ok": record.status == "ok",
-        "control": is_control(record.method),
-        "protocol.ranks": bool(record.protocol.get("ranks", True)),
-        "cost.plain_s": plain_s,
-        "record": record,
-    }
 
 
 def _fields(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:

@@ -9,12 +9,10 @@ from pathlib import Path
 import pandas as pd
 
 from bench.record import Record
-from bench.report import hardware, tables
-from bench.report.claims import claims
+from bench.report import claims, hardware, provenance, tables
 from bench.report.frame import checked
 from bench.report.plots import draw
-from bench.report.provenance import commands, facts, files_table, notes_lines
-from bench.report.tables import Notes, budgets, dense, first, page_unit, seeds
+from bench.report.tables import Notes, budgets, first, page_unit, seeds
 from bench.report.text import escape, fill, markdown, table
 from shared import data
 from shared.cache import atomic_write
@@ -89,7 +87,8 @@ def page_text(page: pd.DataFrame, plots: Iterable[str] = (), records_folder: str
     ]
     return fill(
         "page.md.jinja",
-        page=page["page"].iloc[0],
+        page=page,
+        name=page["page"].iloc[0],
         first=record,
         platform=record.platform,
         protocol=record.protocol,
@@ -99,7 +98,6 @@ def page_text(page: pd.DataFrame, plots: Iterable[str] = (), records_folder: str
         sampling=tables.sampling_error(page),
         test_images=data.test_images(record.dataset),
         readings=hardware.section(page, unit),
-        repaired=int(page["repair.reading"].notna().sum()),
         reading_head=tables.reading_head(page, unit),
         above=tables.ABOVE if (page["measures.reading"] / page["budget.amount"] - 1).max() > tables.TOLERANCE else None,
         estimates_off=(off.min(), off.max()) if len(off) else None,
@@ -107,17 +105,14 @@ def page_text(page: pd.DataFrame, plots: Iterable[str] = (), records_folder: str
         sections=sections,
         dense_table=tables.dense_table(page, unit, notes),
         dense_cost=tables.cost_table(page, "dense", notes) if page["budget.amount"].isna().any() else None,
-        runs=len(page),
         runs_table=tables.runs_table(page, unit, notes) if len(seeds(page)) > 1 else None,
         widths_table=tables.widths_table(page),
         plots=list(plots),
         traces=[(titles[method], method) for method in titles if f"trace-{method}" in plots],
-        claims=claims(page, dense(page)),
+        claims=claims,
+        provenance=provenance,
+        records_folder=records_folder,
         methods={run.method: run for run in page["record"]}.values(),
-        run_notes=notes_lines(page),
-        commands=commands(page),
-        facts=facts(page),
-        files_table=files_table(page, records_folder),
         notes=notes.lines(),
     )
 

@@ -14,16 +14,9 @@ from typing import Any
 
 import pandas as pd
 
+from bench.report import experiments
 from bench.report.claims import TITLES, entries, published
-from bench.report.experiments import (
-    NOT_RUN,
-    PROTOCOL,
-    Experiment,
-    experiments,
-    name_of,
-    results_table,
-    statements_table,
-)
+from bench.report.experiments import NOT_RUN, Experiment, name_of
 from bench.report.plots import unit_widths
 from bench.report.tables import Notes, accuracy, budgets, dense, first
 from bench.report.text import ABSENT, Table, escape, fill, percent
@@ -48,13 +41,13 @@ def page_text(runs: pd.DataFrame, reports_dir: Path) -> str:
 
     Raises BadInput when that data is no JSON of a study.
     """
-    parts, items = _study(reports_dir / STUDY), experiments(runs)
+    parts, items = _study(reports_dir / STUDY), experiments.experiments(runs)
     properties, differing = properties_table()
     notes, in_joules = Notes(), runs[runs["platform.unit"] == "J"]
     sources = {source: in_joules[in_joules["platform.source"] == source] for source in ("measured", "simulated")}
     return fill(
         "paper.md.jinja",
-        protocol=PROTOCOL,
+        experiments=experiments,
         overview=_overview(items, studied=bool(parts)),
         properties=properties,
         differing=differing,
@@ -62,7 +55,9 @@ def page_text(runs: pd.DataFrame, reports_dir: Path) -> str:
         errors=errors_table(parts),
         hidden_layers=hidden_layers_table(parts),
         studied=bool(parts),
-        sections=[_section(title, [each for each in items if each.item == item]) for item, title in _TITLES.items()],
+        sections={title: [each for each in items if each.item == item] for item, title in _TITLES.items()},
+        methods=",".join(TITLES),
+        published_weights=networks.published_weights,
         widths=widths_table(in_joules),
         widths_claims=[
             f"{each.network}, {each.platform}: {entry['text']} ({entry['place']})"
@@ -96,20 +91,6 @@ def _overview(items: Sequence[Experiment], *, studied: bool) -> Table:
         *([each.item, f"{each.network} on {each.dataset}, {each.platform}", each.state] for each in items),
         ["Figure 6", "widths, tx2", "of the runs for Figures 4 and 5"],
     ]
-
-
-def _section(title: str, here: Sequence[Experiment]) -> dict[str, Any]:
-    """Tables, notes and commands of one item."""
-    notes = Notes()
-    return {
-        "title": title,
-        "first": here[0],
-        "parts": [(each, results_table(each, notes), statements_table(each)) for each in here],
-        "weights_file": networks.published_weights(here[0].network, here[0].dataset),
-        "commands": [each.command for each in here if each.runs.empty],
-        "embedded_commands": [each.embedded_command for each in here if not each.alike],
-        "notes": notes.lines(),
-    }
 
 
 def properties_table() -> tuple[Table, list[str]]:
