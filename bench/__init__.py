@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pandas as pd
     from torch import nn
 
@@ -33,8 +32,6 @@ def load_records(folder: Path | str) -> pd.DataFrame:
     may be compared; `file` is the record's file. Raises shared.errors.BadInput when there is no record below `folder`
     and when one is damaged.
     """
-    from pathlib import Path
-
     from bench.report import collect, frame  # pandas only when it is needed
 
     records = collect(Path(folder))

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from bench.record import Budget, Record
-from bench.report.frame import checked, collect, file_name, frame
+from bench.report.frame import checked, collect, file_name, frame, is_control
+from methods import registry
 from shared.errors import BadInput
 
 Make = Callable[..., Record]
@@ -46,6 +47,43 @@ def test_order_is_that_of_a_table_whatever_the_order_of_records(quick_runs: list
     assert list(runs["method"].unique()) == ["ecc", "netadapt", "amc", "aardvark", "zebra", "dense", "uniform"]
     assert list(runs.loc[runs["method"] == "ecc", "budget"]) == ["0.25", "0.35"]
     assert set(runs.loc[runs["control"], "method"]) == {"dense", "uniform"}
+
+
+def test_a_row_is_its_record(quick_runs: list[Record]) -> None:
+    runs = frame(quick_runs)
+    assert sorted(runs.index) == list(range(len(quick_runs)))
+    for place, row in runs.iterrows():
+        record = quick_runs[place]
+        assert row["record"] is record and row["network.name"] == "mobilenet" and row["protocol.iterations"] == 800
+        assert row["ok"] == (record.status == "ok") and row["platform.input_shape"] == (1, 28, 28)
+        assert row["cost.plain_s"] == pytest.approx(800 * 0.0625 + 0.0002 * record.cost.search_samples)
+        assert row["environment.commit"] == "0123456789abcdef"
+        if record.measures is None:
+            assert row.filter(like="measures.").isna().all()
+        else:
+            assert row["measures.widths"] == record.measures.widths
+    assert not {"trace", "notes"} & set(runs)  # they are in the record
+
+
+def test_what_no_run_has_is_a_column_still(make_record: Make) -> None:
+    alone = frame([make_record("dense", None, cost=None)])
+    assert alone["budget"].tolist() == ["dense"]
+    for column in ("budget.fraction", "repair.reading", "cost.plain_s", "cost.training_iterations", "first_pass.dense"):
+        assert alone[column].isna().all(), column
+    assert set(frame([])) >= {"page", "network.name", "measures.reading", "record"}
+
+
+def test_controls_are_those_without_properties_of_a_publication() -> None:
+    controls = {name for name in registry.BUILT_IN if is_control(name)}
+    assert controls >= {"dense", "uniform", "uniform-gradual", "random", "magnitude"}
+    assert not controls & {"ecc", "ecc-paper", "netadapt", "netadapt-original", "amc"}
+    assert not is_control("somebody-elses")  # nor does it have to be installed
+
+
+def test_networks_that_are_still_to_be_read_are_refused(make_record: Make) -> None:
+    unread = make_record().measures.model_copy(update={"reading": None})
+    with pytest.raises(BadInput, match="records whose networks have been read"):
+        checked([make_record("amc"), make_record(measures=unread)])
 
 
 @pytest.mark.parametrize("fingerprint", ["dataset", "dense_weights", "profile", "energy_model"])
@@ -119,6 +157,7 @@ def test_names_that_are_no_file_names_are_refused(make_record: Make, name: objec
 def test_no_records_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="at least one record"):
         checked([])
+    (tmp_path / "energy-models.json").write_text("{}")
     with pytest.raises(BadInput, match="run folders with a record"):
         collect(tmp_path)
 
