@@ -3,8 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
-# A virtual screen-less machine has no use for an interactive plotting backend.
-export MPLBACKEND := Agg
 
 .PHONY: bench test benchmarks clean
 

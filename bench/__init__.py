@@ -1,12 +1,12 @@
-"""The benchmark as a person runs it: `python -m bench`, and `bench.load_compressed` for its results."""
+"""The benchmark as a person runs it: `python -m bench`; `load_compressed` and `load_records` for its results."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    import pandas as pd
     from torch import nn
 
 
@@ -19,3 +19,21 @@ def load_compressed(record_folder: Path | str) -> nn.Module:
     from bench.loading import load  # torch only when it is needed: `python -m bench --help` must answer at once
 
     return load(record_folder)
+
+
+def load_records(folder: Path | str) -> pd.DataFrame:
+    """The runs of a store (`--out`), or committed ones (`reports/records`), as one frame: a row per run.
+
+    Columns are the fields of a record with dots for nested ones: `method`, `seed`, `status`, `dataset`, `network.name`,
+    `platform.name`, `platform.source`, `protocol.name`, `budget.fraction` (of the dense reading), `budget.amount`,
+    `measures.estimate` and `measures.reading` (J or s per image, see `platform.unit`), `measures.accuracy_before` and
+    `measures.accuracy_after` (0..1, before and after fine-tuning) and so on. What a run lacks is missing: the budget of
+    the dense control, the measures of a miss. `page` names the report that a run belongs to, and only runs of one page
+    may be compared; `file` is the record's file. Raises shared.errors.BadInput when there is no record below `folder`
+    and when one is damaged.
+    """
+    from bench.report import collect, frame  # pandas only when it is needed
+
+    records = collect(Path(folder))
+    runs = frame(record for record, _ in records)
+    return runs.assign(file=[records[place][1] for place in runs.index]).drop(columns="record").reset_index(drop=True)

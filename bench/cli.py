@@ -94,8 +94,8 @@ def report_(
     from shared.errors import BadInput
 
     console = say.console()
-    report.formats.check_name(form)
-    if check and form != report.formats.MARKDOWN:
+    report.export.check_name(form)
+    if check and form != report.export.MARKDOWN:
         raise BadInput("--check with --format markdown", repr(form), "--check alone")
     if check:
         folder = to or Path("reports")
@@ -109,10 +109,10 @@ def report_(
     if again and not (published := (to or Path("reports")) / report.RECORDS).is_dir():
         raise BadInput("pages that were published before for --again", f"no folder {published}", "`report --to` first")
     check_writable("--out", out) if to is None and not again else check_writable("--to", to or Path("reports"))
-    if form != report.formats.MARKDOWN:
+    if form != report.export.MARKDOWN:
         folder = to or (Path("reports") if again else out)
-        made = report.committed(folder) if again else report.pages(record for record, _ in report.collect(out))
-        pages = report.formats.write(made, form, folder)
+        runs = report.committed(folder) if again else report.checked(record for record, _ in report.collect(out))
+        pages = report.export.write(runs, form, folder)
     elif again:
         pages = report.regenerate(to or Path("reports"))
     else:

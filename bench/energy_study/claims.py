@@ -2,45 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+import pandas as pd
 
-from bench.energy_study.plan import DEPTHS, Part, Plan, readings
-from bench.energy_study.plots import CHAIN, reading_title
-from bench.report.text import percent, table
+from bench.energy_study.frame import of_study
+from bench.report.text import Table, percent
+from shared.energy.terms import KINDS
 
 # When a figure counts as what the paper says in words; both are this suite's choice.
 AROUND = (0.02, 0.04)  # "around 0.03"
 NOTICEABLE = 0.005  # of mean relative error: half a percentage point
-Way = tuple[bool, float]  # scaled targets, weight decay
-
-
-def final(data: dict[str, Any], part: Part) -> float:
-    """The error after the last iteration."""
-    return float(data["parts"][part.name]["curve"][-1][1])
-
-
-def by_depth(data: dict[str, Any], network: str, platform: str, kind: str, way: Way) -> list[float]:
-    """The final errors of no, one, two and three hidden layers."""
-    return [final(data, Part("depth", network, platform, kind, *way, depth)) for depth in DEPTHS]
-
-
-def judged(data: dict[str, Any], plan: Plan, way: Way) -> dict[str, tuple[float, bool]]:
-    """Claim -> (figure, whether it agrees) under one reading; the claims are about the first network."""
-    network = plan.networks[0][0]
-    found = {}
-    for platform in plan.platforms:
-        error = final(data, Part("adam", network, platform, CHAIN, *way))
-        found[f"error, {platform}"] = (error, AROUND[0] <= error <= AROUND[1])
-    for platform in plan.platforms:
-        plain, *deeper = by_depth(data, network, platform, CHAIN, way)
-        if platform == "1080ti":
-            found["gain, 1080ti"] = (plain - min(deeper), plain - min(deeper) < NOTICEABLE)
-        if platform == "tx2":
-            loss = sum(deeper) / len(deeper) - plain
-            found["loss, tx2"] = (loss, loss > NOTICEABLE)
-    return found
-
-
+CHAIN = KINDS[0]  # the paper's terms
 _CLAIMED = {
     "error, 1080ti": ("error without hidden layers, 1080 Ti (Figure 2)", "around 3 %"),
     "error, tx2": ("error without hidden layers, TX2 (Figure 2)", "around 3 %"),
@@ -49,40 +20,64 @@ _CLAIMED = {
 }
 
 
-def claims_table(data: dict[str, Any], plan: Plan, ways: list[Way]) -> str:
-    """Claimed and obtained in columns of their own; points are percentage points of the error."""
-    by_way = [judged(data, plan, way) for way in ways]
-    rows = []
-    for claim in by_way[0]:
-        title, claimed = _CLAIMED[claim]
-        unit = " %" if claim.startswith("error") else " points"
-        cells = [f"{percent(found[claim][0])}{unit}, {'agrees' if found[claim][1] else 'differs'}" for found in by_way]
-        rows.append([title, claimed, *(cell.replace("-", "−") for cell in cells)])
-    head = ["MobileNet", "claimed (metered)", *(f"obtained (simulated): {reading_title(*way)}" for way in ways)]
-    return table(head, rows, left=2)
+def claimed(figures: pd.DataFrame, study: str) -> pd.DataFrame:
+    """The trainings that the claims are about: of the first network, with the paper's terms."""
+    return of_study(figures, study, network=figures["network"].iloc[0], kind=CHAIN)
 
 
-def verdicts(data: dict[str, Any], plan: Plan) -> dict[str, tuple[list[str], list[str]]]:
-    """Claim, and "all" of them at once -> (readings under which it agrees, under which it does not)."""
-    ways = readings(plan, plan.networks[0][0], CHAIN)
-    found: dict[str, tuple[list[str], list[str]]] = {}
-    for way in ways:
-        held = {claim: agrees for claim, (_, agrees) in judged(data, plan, way).items()}
-        for claim, agrees in (held | {"all": all(held.values())}).items():
-            found.setdefault(claim, ([], []))[not agrees].append(reading_title(*way))
+def ways(figures: pd.DataFrame) -> list[str]:
+    """The readings of the weight decay that are tried."""
+    return list(claimed(figures, "adam")["way"].unique())
+
+
+def judged(figures: pd.DataFrame, way: str) -> dict[str, tuple[float, bool]]:
+    """Claim -> (figure, whether it agrees) under one reading."""
+    adam, deep = (claimed(figures[figures["way"] == way], study) for study in ("adam", "depth"))
+    errors = deep.pivot(index="platform", columns="depth", values="error")
+    gain = (errors[0] - errors.drop(columns=0).min(axis=1)).get("1080ti")
+    loss = (errors.drop(columns=0).mean(axis=1) - errors[0]).get("tx2")
+    found = {
+        f"error, {platform}": (error, AROUND[0] <= error <= AROUND[1])
+        for platform, error in zip(adam["platform"], adam["error"], strict=True)
+    }
+    if gain is not None:
+        found["gain, 1080ti"] = (gain, gain < NOTICEABLE)
+    if loss is not None:
+        found["loss, tx2"] = (loss, loss > NOTICEABLE)
     return found
 
 
-def unsettled(data: dict[str, Any], plan: Plan, platform: str) -> list[str]:
-    """The first network's trainings with hidden layers whose error moved noticeably in the last half of iterations."""
-    network = plan.networks[0][0]
-    found = []
-    for way in readings(plan, network, CHAIN):
-        for depth in DEPTHS[1:]:
-            curve = data["parts"][Part("depth", network, platform, CHAIN, *way, depth).name]["curve"]
-            halfway = next(error for step, error in curve if 2 * step >= plan.depth_steps)
-            moved = curve[-1][1] - halfway
-            if abs(moved) > NOTICEABLE:
-                points = f"{100 * moved:+.1f}".replace("-", "−")
-                found.append(f"{depth} with {reading_title(*way)} ({points} points)")
+def claims_table(figures: pd.DataFrame) -> Table:
+    """Claimed and obtained in columns of their own; points are percentage points of the error."""
+    by_way = {way: judged(figures, way) for way in ways(figures)}
+    rows = []
+    for claim in next(iter(by_way.values())):
+        unit = " %" if claim.startswith("error") else " points"
+        cells = [
+            f"{percent(found[claim][0])}{unit}, {'agrees' if found[claim][1] else 'differs'}"
+            for found in by_way.values()
+        ]
+        rows.append([*_CLAIMED[claim], *(cell.replace("-", "−") for cell in cells)])
+    return ["MobileNet", "claimed (metered)", *(f"obtained (simulated): {way}" for way in by_way)], rows
+
+
+def verdicts(figures: pd.DataFrame) -> dict[str, tuple[list[str], list[str]]]:
+    """Claim, and "all" of them at once -> (readings under which it agrees, under which it does not)."""
+    found: dict[str, tuple[list[str], list[str]]] = {}
+    for way in ways(figures):
+        holds = {claim: agrees for claim, (_, agrees) in judged(figures, way).items()}
+        for claim, agrees in (holds | {"all": all(holds.values())}).items():
+            found.setdefault(claim, ([], []))[not agrees].append(way)
+    return found
+
+
+def unsettled(figures: pd.DataFrame, platform: str) -> list[str]:
+    """The trainings with hidden layers whose error moved noticeably in the last half of their iterations."""
+    deep, found = claimed(figures[figures["platform"] == platform], "depth"), []
+    for depth, way, curve in deep.loc[deep["depth"] > 0, ["depth", "way", "curve"]].itertuples(index=False):
+        halfway = next(error for step, error in curve if 2 * step >= curve[-1][0])
+        moved = curve[-1][1] - halfway
+        if abs(moved) > NOTICEABLE:
+            points = f"{100 * moved:+.1f}".replace("-", "−")
+            found.append(f"{depth} with {way} ({points} points)")
     return found

@@ -1,147 +1,126 @@
-"""Plots of the energy-model study, from its figures alone."""
+"""Plots of the energy-model study, from its figures alone.
+
+A plot is a frame of what is drawn, a row per point: `row` and `panel` say where, `line` is the label, `colour` and
+`dash` its style, `x` and `error` (%) the point, `level` the error of the panel's least squares if it is to be shown.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from bench.energy_study.plan import DEFAULT_DECAY, DEPTHS, Part, Plan, readings
-from bench.report.style import BUDGETS, FAINT, INK, bare, house_style, new_figure, svg
+import pandas as pd
+
+from bench.energy_study.claims import CHAIN, claimed
+from bench.energy_study.frame import of_study
+from bench.energy_study.plan import DEFAULT_DECAY, Plan
+from bench.report.style import BUDGETS, FAINT, INK, house_style, new_figure, svg
 from shared.energy.terms import KINDS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WIDTH_IN = 9.4
-CHAIN = KINDS[0]
 _DASHES = ("-", (0, (4, 2)))
+_COLUMNS = ["row", "panel", "line", "colour", "dash", "x", "error", "level"]
 
 
-def reading_title(scaled: bool, decay: float) -> str:
-    """How a page names a way of reading the weight decay."""
-    return f"{'mean 1' if scaled else 'joules'}, {decay_title(decay)}"
+def plots(figures: pd.DataFrame, plan: Plan) -> dict[str, bytes]:
+    """Name -> SVG of every plot of the page."""
+    adam = "No hidden layer, all training rows; targets and weight decay."
+    depth = f"{plan.depth_rows:,} rows, targets {{}}, weight decay {DEFAULT_DECAY:g}."
+    made = {
+        "adam": ("Error of Adam against its iterations", adam, adam_lines(figures, plan)),
+        "samples": ("Error against training rows", "Non-negative least squares.", samples_lines(figures, plan)),
+    }
+    for name, scaled, targets in (("depth-raw", False, "in joules"), ("depth-scaled", True, "of mean 1")):
+        lines = depth_lines(figures, scaled)
+        made[name] = ("Error by hidden layers against iterations", depth.format(targets), lines)
+    return {
+        name: draw(
+            title, f"{caption} Simulated joules.", "training rows" if name == "samples" else "Adam iterations", of
+        )
+        for name, (title, caption, of) in made.items()
+    }
 
 
-def decay_title(decay: float) -> str:
-    """The decay as the paper would print it: 1/8000, and not 0.000125."""
-    return f"{decay:g}" if decay >= 1e-3 else f"1/{1 / decay:.0f}"
-
-
-def plots(data: dict[str, Any], plan: Plan, name: str) -> dict[str, bytes]:
-    """File name -> SVG of every plot of the page."""
-    made = {"adam": adam_data(data, plan), "samples": samples_data(data, plan)}
-    for title, scaled in (("depth-raw", False), ("depth-scaled", True)):
-        made[title] = depth_data(data, plan, scaled)
-    return {f"{name}-{title}.svg": draw(content) for title, content in made.items()}
-
-
-def adam_data(data: dict[str, Any], plan: Plan) -> dict[str, Any]:
+def adam_lines(figures: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     """Adam without hidden layers on the first network: a line per reading, least squares as a level."""
-    network = plan.networks[0][0]
-
-    def panel(platform: str) -> dict[str, Any]:
-        lines = [
-            {
-                "title": reading_title(scaled, decay),
-                "colour": plan.decays.index(decay),
-                "dash": int(scaled),
-                "points": _curve(data, Part("adam", network, platform, CHAIN, scaled, decay)),
-            }
-            for scaled, decay in readings(plan, network, CHAIN)
-        ]
-        return {"title": f"{network}, {platform}", "lines": lines, "level": _level(data, network, platform)}
-
-    caption = "No hidden layer, all training rows; targets and weight decay. Simulated joules."
-    return _figure("Error of Adam against its iterations", caption, "Adam iterations", [[*map(panel, plan.platforms)]])
+    parts = claimed(figures, "adam")
+    colours = [plan.decays.index(decay) for decay in parts["decay"]]
+    return _curves(figures, parts.assign(row=0, line=parts["way"], colour=colours, dash=parts["scaled"].astype(int)))
 
 
-def depth_data(data: dict[str, Any], plan: Plan, scaled: bool) -> dict[str, Any]:
+def depth_lines(figures: pd.DataFrame, scaled: bool) -> pd.DataFrame:
     """Depths under the published code's decay: a row of panels per network."""
-
-    def panel(network: str, platform: str) -> dict[str, Any]:
-        lines = [
-            {
-                "title": f"{depth or 'no'} hidden layer{'s' * (depth != 1)}",
-                "colour": depth,
-                "dash": 0,
-                "points": _curve(data, Part("depth", network, platform, CHAIN, scaled, DEFAULT_DECAY, depth)),
-            }
-            for depth in DEPTHS
-        ]
-        return {"title": f"{network}, {platform}", "lines": lines, "level": _level(data, network, platform)}
-
-    targets = "of mean 1" if scaled else "in joules"
-    caption = f"{plan.depth_rows:,} rows, targets {targets}, weight decay {DEFAULT_DECAY:g}. Simulated joules."
-    panels = [[panel(network, platform) for platform in plan.platforms] for network, _ in plan.networks]
-    return _figure("Error by hidden layers against iterations", caption, "Adam iterations", panels)
+    parts = of_study(figures, "depth", kind=CHAIN, scaled=scaled, decay=DEFAULT_DECAY)
+    labels = [f"{depth or 'no'} hidden layer{'s' * (depth != 1)}" for depth in parts["depth"]]
+    return _curves(figures, parts.assign(row=parts["network"], line=labels, colour=parts["depth"], dash=0))
 
 
-def samples_data(data: dict[str, Any], plan: Plan) -> dict[str, Any]:
-    """Least squares on ever more rows: a line per network and kind of terms."""
-
-    def panel(platform: str) -> dict[str, Any]:
-        lines = []
-        for colour, (network, _) in enumerate(plan.networks):
-            for dash, kind in enumerate(KINDS):
-                sizes = data["parts"][Part("fit", network, platform, kind).name]["sizes"]
-                points = [[int(size), 100 * error] for size, error in sizes.items()]
-                lines.append({"title": f"{network}, {kind}", "colour": colour, "dash": dash, "points": points})
-        return {"title": platform, "lines": lines, "level": None}
-
-    caption = "Non-negative least squares. Simulated joules."
-    return _figure("Error against training rows", caption, "training rows", [[*map(panel, plan.platforms)]])
+def _curves(figures: pd.DataFrame, parts: pd.DataFrame) -> pd.DataFrame:
+    levels = of_study(figures, "fit", kind=CHAIN)[["network", "platform", "error"]]
+    lines = parts.drop(columns="error").merge(levels, on=["network", "platform"]).explode("curve")
+    points = pd.DataFrame(lines["curve"].tolist(), lines.index, columns=["x", "percent"])
+    panels = lines["network"] + ", " + lines["platform"]
+    lines = lines.assign(panel=panels, x=points["x"], level=100 * lines["error"], error=100 * points["percent"])
+    return lines[_COLUMNS]
 
 
-def draw(data: dict[str, Any]) -> bytes:
-    """The SVG of the plot that `data` describes: panels of lines on logarithmic axes."""
-    rows = data["panels"]
+def samples_lines(figures: pd.DataFrame, plan: Plan) -> pd.DataFrame:
+    """Least squares on ever more rows: a panel per platform, a line per network and kind of terms."""
+    networks, fits = [name for name, _ in plan.networks], of_study(figures, "fit")
+    style = {
+        "row": 0,
+        "panel": fits["platform"],
+        "line": fits["network"] + ", " + fits["kind"],
+        "colour": fits["network"].map(networks.index),
+        "dash": fits["kind"].map(KINDS.index),
+        "level": float("nan"),
+    }
+    sizes = {f"sizes.{size}": size for size in plan.sizes if f"sizes.{size}" in fits}
+    by_size = [fits.assign(**style, x=size, error=100 * fits[column]) for column, size in sizes.items()]
+    return pd.concat(by_size).dropna(subset="error").sort_values(["panel", "colour", "dash", "x"])[_COLUMNS]
+
+
+def draw(title: str, caption: str, x_label: str, lines: pd.DataFrame) -> bytes:
+    """The SVG of a plot: panels of lines on logarithmic axes."""
+    panels = lines.groupby(["row", "panel"], sort=False)
+    rows = lines["row"].nunique()
     with house_style():
-        figure = new_figure(WIDTH_IN, 1.15 + 2.25 * len(rows))
-        figure.suptitle(data["caption"], fontsize=8.5, color=FAINT, x=0.012, ha="left")
-        grid = figure.subplots(len(rows), len(rows[0]), squeeze=False, sharex=True, sharey="row")
-        for row, panels in zip(grid, rows, strict=True):
-            for axes, panel in zip(row, panels, strict=True):
-                _panel(axes, panel)
+        figure = new_figure(WIDTH_IN, 1.15 + 2.25 * rows)
+        figure.suptitle(caption, fontsize=8.5, color=FAINT, x=0.012, ha="left")
+        grid = figure.subplots(rows, len(panels) // rows, squeeze=False, sharex=True, sharey="row")
+        for axes, ((_, panel), of_panel) in zip(grid.flat, panels, strict=True):
+            _panel(axes, panel, of_panel)
+        for row in grid:
             row[0].set_ylabel("held-out error, %")
             # The panels of a row share this axis. Beyond 100 % an estimate is no estimate.
             row[0].set_ylim(top=min(100, row[0].get_ylim()[1]))
         for axes in grid[-1]:
-            axes.set_xlabel(data["x_label"])
+            axes.set_xlabel(x_label)
         handles, labels = grid[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=4, handlelength=2.8)
-        return svg(figure, data["title"], data)
+        return svg(figure, title, lines)
 
 
-def _panel(axes: Axes, panel: dict[str, Any]) -> None:
+def _panel(axes: Axes, title: str, lines: pd.DataFrame) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axes.set_title(panel["title"])
+    axes.set_title(title)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    for index, line in enumerate(panel["lines"]):
-        if line["points"]:
-            x, y = zip(*line["points"], strict=True)
-            colour, marker = BUDGETS[line["colour"] % len(BUDGETS)]
-            every = max(1, len(x) // 8)  # from another point for each line, so that lines on one another are seen
-            look: dict[str, Any] = {"marker": marker, "ms": 3.6, "markevery": (index % every, every)}
-            axes.plot(x, y, color=colour, lw=1.4, ls=_DASHES[line["dash"]], label=line["title"], **look)
-    if panel["level"] is not None:
-        axes.axhline(panel["level"], color=INK, lw=1.1, ls=(0, (1, 2)), label="least squares, all training rows")
+    for index, (label, line) in enumerate(lines.groupby("line", sort=False)):
+        colour, marker = BUDGETS[line["colour"].iloc[0] % len(BUDGETS)]
+        every = max(1, len(line) // 8)  # from another point for each line, so that lines on one another are seen
+        look: dict[str, Any] = {"marker": marker, "ms": 3.6, "markevery": (index % every, every)}
+        axes.plot(line["x"], line["error"], color=colour, lw=1.4, ls=_DASHES[line["dash"].iloc[0]], label=label, **look)
+    level = lines["level"].iloc[0]
+    if pd.notna(level):
+        axes.axhline(level, color=INK, lw=1.1, ls=(0, (1, 2)), label="least squares, all training rows")
     plain: Callable[[float, int], str] = lambda value, _: f"{value:,.10g}"  # noqa: E731
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(plain))
         axis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    bare(axes, vertical_grid=True)
-
-
-def _figure(title: str, caption: str, x_label: str, panels: list[list[dict[str, Any]]]) -> dict[str, Any]:
-    return {"title": title, "caption": caption, "x_label": x_label, "panels": panels}
-
-
-def _curve(data: dict[str, Any], part: Part) -> list[list[float]]:
-    return [[step, 100 * error] for step, error in data["parts"][part.name]["curve"]]
-
-
-def _level(data: dict[str, Any], network: str, platform: str) -> float:
-    return 100 * float(data["parts"][Part("fit", network, platform, CHAIN).name]["error"])
+    axes.grid(True, axis="x")

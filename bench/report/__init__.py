@@ -1,25 +1,28 @@
 """Reports: pages and plots, made of records and of nothing else.
 
+frame(records)                             a row per run
+checked(records)                           the same, refused where rows can't share a page
 render(records, folder)                    pages and plots of some runs
 summary_table(records)                     the main table for a terminal
-publish(records_with_folders, reports)     the same, committed together with the records
+publish(records_with_files, reports)       the same, committed together with the records
 regenerate(reports), check(reports)        from the committed records again
-collect(path), committed(reports)          the records below a folder; the pages of committed ones
-pages(records), formats.write(pages, ...)  records as pages; pages as CSV or LaTeX
+collect(path), committed(reports)          the records below a folder; the frame of committed ones
+export.write(runs, ...)                    pages as CSV or LaTeX
 """
 
-from bench.report import formats
-from bench.report.collect import collect, pages
+from bench.report import export
+from bench.report.frame import checked, collect, frame
+from bench.report.page import render, summary_table
 from bench.report.publish import RECORDS, check, committed, publish, regenerate
-from bench.report.render import render, summary_table
 
 __all__ = [
     "RECORDS",
     "check",
+    "checked",
     "collect",
     "committed",
-    "formats",
-    "pages",
+    "export",
+    "frame",
     "publish",
     "regenerate",
     "render",

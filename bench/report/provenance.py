@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import pandas as pd
+
 from bench.record import Record, to_json
-from bench.report.collect import Page, file_name, share
+from bench.report.frame import file_name, share
+from bench.report.tables import first, seeds
 from bench.report.text import ABSENT, code, escape, table
 
+_NAMED_ABOVE = ("name", "budgets", "seeds", "ranks", "widths")  # entries that a page has elsewhere
 _LONGEST_NOTE = 160  # characters; what is longer is left to the record
 
 
@@ -18,30 +22,33 @@ def digest(record: Record) -> str:
     return hashlib.sha256(to_json(record)).hexdigest()[:16]
 
 
-def commands(page: Page) -> list[str]:
+def commands(page: pd.DataFrame) -> list[str]:
     """The distinct commands that made the page's runs."""
-    told = (record.environment.get("command") for record in page.records)
-    return sorted({" ".join(str(command).split()) for command in told if command})
+    of_runs = (record.environment.get("command") for record in page["record"])
+    return sorted({" ".join(str(command).split()) for command in of_runs if command})
 
 
-def facts(page: Page) -> list[tuple[str, str]]:
+def facts(page: pd.DataFrame) -> list[tuple[str, str]]:
     """(what, value) of what all runs share and of the environment; each value with its methods where runs differ."""
-    first = page.first
-    protocol = {key: value for key, value in first.protocol.items() if key not in ("name", "budgets", "seeds", "ranks")}
-    network = {
-        key: value for key, value in first.network.items() if key not in ("name", "widths") and value is not None
-    }
+    records, record = list(page["record"]), first(page)
+    protocol = [(key, value) for key, value in record.protocol.items() if key not in _NAMED_ABOVE]
+    network = [(key, value) for key, value in record.network.items() if key not in _NAMED_ABOVE and value is not None]
     lines = [
-        ("commit", _distinct(page.records, _commit)),
-        ("protocol", ", ".join(f"{_words(key)} {_plain(value)}" for key, value in protocol.items())),
-        ("network", ", ".join([str(first.network["name"]), *(f"{_words(k)} {_plain(v)}" for k, v in network.items())])),
-        ("seeds", ", ".join(map(str, page.seeds))),
-        ("calibration", escape(f"{first.platform.meter} {first.platform.calibration}")),
+        ("commit", _distinct(records, _commit)),
+        ("protocol", _listed(protocol)),
+        ("network", ", ".join([str(record.network["name"]), *([_listed(network)] if network else [])])),
+        ("seeds", ", ".join(map(str, seeds(page)))),
+        ("calibration", escape(f"{record.platform.meter} {record.platform.calibration}")),
     ]
-    lines += [(f"fingerprint of {_words(key)}", code(value)) for key, value in sorted(first.fingerprints.items())]
-    keys = sorted({key for record in page.records for key in record.environment} - {"command", "commit", "dirty"})
-    lines += [(_words(key), _distinct(page.records, lambda r, key=key: _plain(r.environment.get(key)))) for key in keys]
-    return lines
+    lines += [(f"fingerprint of {_words(key)}", code(value)) for key, value in sorted(record.fingerprints.items())]
+    keys = sorted({key for record in records for key in record.environment} - {"command", "commit", "dirty"})
+    return lines + [
+        (_words(key), _distinct(records, lambda r, key=key: _plain(r.environment.get(key)))) for key in keys
+    ]
+
+
+def _listed(entries: Iterable[tuple[str, Any]]) -> str:
+    return ", ".join(f"{_words(key)} {_plain(value)}" for key, value in entries)
 
 
 def _commit(record: Record) -> str:
@@ -78,10 +85,10 @@ def _plain(value: Any) -> str:
     return "unknown" if value is None else str(value)
 
 
-def files_table(page: Page, folder: str | None) -> str:
+def files_table(page: pd.DataFrame, folder: str | None) -> str:
     """A row per run: its record's digest and key, its network's hash. `folder` (relative) holds the records."""
     rows = []
-    for record in page.records:
+    for record in page["record"]:
         file = file_name(record)
         name = code(file) if folder is None else f"[{file}]({folder}/{file})"
         network = ABSENT if record.network_sha256 is None else code(record.network_sha256[:16])
@@ -89,15 +96,13 @@ def files_table(page: Page, folder: str | None) -> str:
     return table(["record", "SHA-256 of the record", "content key", "SHA-256 of the network"], rows, left=4)
 
 
-def notes_lines(page: Page) -> list[str]:
+def notes_lines(page: pd.DataFrame) -> list[str]:
     """What the runs noted about themselves, a line per run that did."""
     lines = []
-    for record in page.records:
-        told = []
-        for key, value in sorted(record.notes.items()):
-            text = _plain(value)
-            told.append(f"{_words(key)}: {text if len(text) <= _LONGEST_NOTE else 'see the record'}")
-        if told:
-            where = f"{record.title}, {share(record)}" + (f", seed {record.seed}" if len(page.seeds) > 1 else "")
-            lines.append(f"**{escape(where)}** – {escape('; '.join(told))}")
+    for record in page["record"]:
+        texts = {_words(key): _plain(value) for key, value in sorted(record.notes.items())}
+        notes = [f"{key}: {text if len(text) <= _LONGEST_NOTE else 'see the record'}" for key, text in texts.items()]
+        if notes:
+            where = f"{record.title}, {share(record)}" + (f", seed {record.seed}" if len(seeds(page)) > 1 else "")
+            lines.append(f"**{escape(where)}** – {escape('; '.join(notes))}")
     return lines

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
-from bench.record import RECORD_FILE, Record, load
+import pandas as pd
+
+from bench.record import Record, load
 from bench.report import paper
-from bench.report.collect import Page, file_name, page_name, pages
-from bench.report.render import index_text, page_files, write
+from bench.report.frame import checked, file_name, frame, page_name
+from bench.report.page import index_text, page_files, write
 from bench.report.style import same_plot
 from shared.cache import atomic_write
 from shared.errors import BadInput
@@ -18,25 +20,25 @@ RECORDS, INDEX = "records", "README.md"
 ENERGY_MODELS = "energy-models.md"  # page of `python -m bench fit`, which has data of its own
 
 
-def publish(records_with_folders: Sequence[tuple[Record, Path]], reports_dir: Path) -> list[Path]:
+def publish(records_with_files: Sequence[tuple[Record, Path]], reports_dir: Path) -> list[Path]:
     """Copy record files to records/<page>/<method>-<budget>-<seed>.json below `reports_dir`, render; returns the pages.
 
     A page is made of exactly these records: others that lay there for it are removed. Raises BadInput, before anything
     is written, when records can't share a page.
     """
-    made = pages(record for record, _ in records_with_folders)
+    pages = checked(record for record, _ in records_with_files)["page"].unique()
     copies = {
-        reports_dir / RECORDS / page_name(record) / file_name(record): (folder / RECORD_FILE).read_bytes()
-        for record, folder in records_with_folders
+        reports_dir / RECORDS / page_name(record) / file_name(record): file.read_bytes()
+        for record, file in records_with_files
     }
     for path, content in copies.items():
         atomic_write(path, content)
-    for page in made:
-        for old in (reports_dir / RECORDS / page.name).glob("*.json"):
+    for page in pages:
+        for old in (reports_dir / RECORDS / page).glob("*.json"):
             if old not in copies:
                 old.unlink()
     regenerate(reports_dir)
-    return [reports_dir / f"{page.name}.md" for page in made]
+    return [reports_dir / f"{page}.md" for page in pages]
 
 
 def regenerate(reports_dir: Path) -> list[Path]:
@@ -44,37 +46,32 @@ def regenerate(reports_dir: Path) -> list[Path]:
 
     The paper's page is none of the returned.
     """
-    made = committed(reports_dir)
-    for page in made:
-        write(page, page_files(page, f"{RECORDS}/{page.name}"), reports_dir)
-    for name, content in _overviews(made, reports_dir).items():
+    runs = committed(reports_dir)
+    for name, page in runs.groupby("page"):
+        write(name, page_files(page, f"{RECORDS}/{name}"), reports_dir)
+    for name, content in _overviews(runs, reports_dir).items():
         atomic_write(reports_dir / name, content)
-    return [reports_dir / f"{page.name}.md" for page in made]
+    return [reports_dir / f"{name}.md" for name in runs["page"].unique()]
 
 
-def committed(reports_dir: Path) -> list[Page]:
-    """The pages that the committed records make. Raises BadInput for a damaged or misplaced one."""
-    found = []
+def committed(reports_dir: Path) -> pd.DataFrame:
+    """The frame of the committed records. Raises BadInput for a damaged or misplaced one."""
+    records = []
     for path in sorted((reports_dir / RECORDS).glob("*/*.json")):
         record = load(path)
         place = f"{page_name(record)}/{file_name(record)}"
         if place != f"{path.parent.name}/{path.name}":
             raise BadInput(f"another record in {path}", f"that of {place}", "moving it there")
-        found.append(record)
-    return pages(found) if found else []
+        records.append(record)
+    return checked(records) if records else frame([])
 
 
-def _overviews(made: Sequence[Page], reports_dir: Path) -> dict[str, bytes]:
+def _overviews(runs: pd.DataFrame, reports_dir: Path) -> dict[str, bytes]:
     """File name -> content of what is made of all pages at once."""
-    return {paper.NAME: paper.page_text(made, reports_dir).encode(), INDEX: _index(made, reports_dir)}
-
-
-def _index(made: Sequence[Page], reports_dir: Path) -> bytes:
     grids = sorted(path.name for path in reports_dir.glob("learning-rate-*.md"))  # pages of `python -m bench tune`
-    studied = (reports_dir / ENERGY_MODELS).is_file()
-    return index_text(
-        made, paper=paper.NAME, learning_rates=grids, energy_models=ENERGY_MODELS if studied else None
-    ).encode()
+    study = ENERGY_MODELS if (reports_dir / ENERGY_MODELS).is_file() else None
+    index = index_text(runs, paper=paper.NAME, learning_rates=grids, energy_models=study)
+    return {paper.NAME: paper.page_text(runs, reports_dir).encode(), INDEX: index.encode()}
 
 
 def check(reports_dir: Path) -> list[str]:
@@ -85,23 +82,23 @@ def check(reports_dir: Path) -> list[str]:
     named too.
     """
     try:
-        made = committed(reports_dir)
-        expected = _overviews(made, reports_dir)
+        runs = committed(reports_dir)
+        expected = _overviews(runs, reports_dir)
     except BadInput as error:
         return [str(error)]
-    for page in made:
-        expected |= page_files(page, f"{RECORDS}/{page.name}")
-    found = []
+    for name, page in runs.groupby("page"):
+        expected |= page_files(page, f"{RECORDS}/{name}")
+    problems = []
     for name, content in sorted(expected.items()):
         path = reports_dir / name
         if not path.is_file():
-            found.append(f"{name}: missing")
+            problems.append(f"{name}: missing")
         elif name.endswith(".svg"):
             if not same_plot(path.read_bytes(), content):
-                found.append(f"{name}: not the plot of its records")
+                problems.append(f"{name}: not the plot of its records")
         elif path.read_bytes() != content:
-            found.append(f"{name}: {_first_difference(path.read_bytes(), content)}")
-    return found + [f"{name}: no records behind it" for name in _strays(reports_dir, expected)]
+            problems.append(f"{name}: {_first_difference(path.read_bytes(), content)}")
+    return problems + [f"{name}: no records behind it" for name in _strays(reports_dir, expected)]
 
 
 def _first_difference(committed_bytes: bytes, fresh: bytes) -> str:

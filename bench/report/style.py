@@ -8,74 +8,35 @@ too light for a line; a marker and a dash tell the same thing again without colo
 from __future__ import annotations
 
 import io
-import json
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
+import pandas as pd
+
+from methods.registry import BUILT_IN
+
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-CARD, EDGE, INK, FAINT, GRID = "#f8f9fb", "#d0d7de", "#24292f", "#4d555e", "#dfe3e8"
+CARD, EDGE, INK, FAINT = "#f8f9fb", "#d0d7de", "#24292f", "#4d555e"  # bench.mplstyle repeats the last two
 
-# method -> (colour, marker); controls are drawn hollow and dashed
-METHODS = {
-    "ecc": ("#0067a6", "o"),
-    "ecc-paper": ("#2b8cbe", "h"),
-    "netadapt": ("#d1560a", "s"),
-    "netadapt-original": ("#b5651d", "D"),
-    "amc": ("#007a56", "^"),
-    "uniform": ("#82868c", "v"),
-    "uniform-gradual": ("#5a1846", "p"),
-    "random": ("#8a6d1b", "X"),
-    "magnitude": ("#1f1f1f", "P"),
-}
-OTHERS = (("#b8447f", "<"), ("#6f4fd1", ">"), ("#a03033", "d"), ("#3d7a8a", "8"))
+# (colour, marker) of every built-in method in the registry's order, then of third parties; controls are drawn hollow
+# and dashed, the dense one as a level.
+PALETTE = (
+    *(("#0067a6", "o"), ("#2b8cbe", "h"), ("#d1560a", "s"), ("#b5651d", "D"), ("#007a56", "^"), (INK, "*")),
+    *(("#82868c", "v"), ("#5a1846", "p"), ("#8a6d1b", "X"), ("#1f1f1f", "P")),
+    *(("#b8447f", "<"), ("#6f4fd1", ">"), ("#a03033", "d"), ("#3d7a8a", "8")),
+)
 # budgets, tightest first; no colour of a method, neighbours far apart in hue and lightness
 BUDGETS = (("#4b1d7a", "o"), ("#16808c", "s"), ("#b07400", "^"), ("#c2477f", "D"), ("#2f5f2f", "v"), ("#5f6fd0", "P"))
 
-_RC = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib
-    "font.size": 9,
-    "axes.titlesize": 9.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.titlepad": 8,
-    "axes.labelsize": 9,
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "axes.titlecolor": INK,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.facecolor": "none",
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "axes.unicode_minus": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.7,
-    "text.color": INK,
-    "text.parse_math": False,
-    "xtick.color": FAINT,
-    "ytick.color": FAINT,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "legend.frameon": False,
-    "legend.fontsize": 8.5,
-    "figure.dpi": 72,  # an SVG's unit, so that the card's outline is in its pixels
-    "figure.facecolor": "none",
-    "svg.fonttype": "path",  # the same letters wherever it is read
-    "svg.hashsalt": "bench.report",
-}
 
-
-def method_style(method: str, others: list[str]) -> tuple[str, str]:
-    """(colour, marker) of a method; `others` are the page's methods without a place in the palette, in order."""
-    return METHODS.get(method) or OTHERS[others.index(method) % len(OTHERS)]
+def method_style(method: str, others: Sequence[str]) -> tuple[str, str]:
+    """(colour, marker) of a method; `others` are the page's methods that are not built in, in order."""
+    known = [*BUILT_IN, *others]
+    return PALETTE[known.index(method) % len(PALETTE)]
 
 
 def budget_style(index: int) -> tuple[str, str]:
@@ -103,23 +64,19 @@ def house_style() -> Any:
     """Context in which every setting is ours, whatever a user's matplotlibrc says."""
     import matplotlib.style
 
-    return matplotlib.style.context(["default", _RC])
+    return matplotlib.style.context(["default", "bench.report.bench"])  # bench.mplstyle beside this module
 
 
-def svg(figure: Figure, title: str, data: dict[str, Any]) -> bytes:
-    """The figure as SVG without a date, with the library's version as its creator and `data` as its description."""
+def svg(figure: Figure, title: str, data: pd.DataFrame) -> bytes:
+    """The figure as SVG without a date, with the library's version as its creator and `data` as its description.
+
+    The data are CSV of twelve digits. So a committed plot can be compared with its records also where another version
+    of the library would draw other bytes.
+    """
     stream = io.BytesIO()
-    description = json.dumps(data, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    metadata = {"Date": None, "Title": title, "Description": description}
-    figure.savefig(stream, format="svg", metadata=metadata)
-    text = re.sub(r"[ \t]+\n", "\n", stream.getvalue().decode())
-    return text.encode()
-
-
-def bare(axes: Axes, *, vertical_grid: bool = False) -> None:
-    """Ticks and grid as quiet as they can be read."""
-    axes.tick_params(length=3, width=0.8)
-    axes.grid(vertical_grid, axis="x")
+    description = data.to_csv(index=False, float_format="%.12g", lineterminator="\n")
+    figure.savefig(stream, format="svg", metadata={"Date": None, "Title": title, "Description": description})
+    return re.sub(rb"[ \t]+\n", b"\n", stream.getvalue())
 
 
 _DUBLIN_CORE = "{http://purl.org/dc/elements/1.1/}"

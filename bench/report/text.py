@@ -6,7 +6,12 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from statistics import fmean, stdev
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 ABSENT = "–"
 _PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
@@ -122,3 +127,36 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
 
     rule = ["-" * width if i < left else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
     return "\n".join([line(header), line(rule), *map(line, rows)])
+
+
+Table = tuple[list[str], list[list[str]]]  # head and rows as plain text; the first column names the rows
+
+
+def markdown(cells: Table, left: int = 1) -> str:
+    """The table in Markdown, the names in its first column escaped."""
+    head, rows = cells
+    return table(head, [[escape(row[0]), *row[1:]] for row in rows], left)
+
+
+@cache
+def environment() -> Environment:
+    """The templates that lie in this package."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    templates = Environment(
+        loader=PackageLoader("bench.report", "."),
+        undefined=StrictUndefined,
+        autoescape=False,  # Markdown, escaped cell by cell
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    templates.filters |= {"escape_md": escape, "count": count, "percent": percent, "signed": signed_percent}
+    templates.filters |= {"markdown": markdown, "table": lambda cells, left: table(cells[0], cells[1], left)}
+    return templates
+
+
+def fill(template: str, **values: object) -> str:
+    """The Markdown of a template: at most one empty line in a row, one newline at the end."""
+    text = environment().get_template(template).render(**values)
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"

@@ -22,6 +22,7 @@ __all__ = [
     "names",
     "network_arguments",
     "stand_in",
+    "test_images",
 ]
 
 
@@ -41,14 +42,15 @@ class _Source:
     classes: int
     channels: int
     size: int | tuple[int, int]
+    test_images: int
     in_files: bool = False
 
 
 _SOURCES = {
-    "fashion-mnist": _Source("shared.data.fashion_mnist", 10, 1, 28),
-    "garment-scenes": _Source("shared.data.garment_scenes", 11, 1, (48, 64)),
-    "imagenet": _Source("shared.data.imagenet", 1000, 3, 224, in_files=True),
-    "cityscapes": _Source("shared.data.cityscapes", 20, 3, (512, 1024), in_files=True),
+    "fashion-mnist": _Source("shared.data.fashion_mnist", 10, 1, 28, 10_000),
+    "garment-scenes": _Source("shared.data.garment_scenes", 11, 1, (48, 64), 2_000),
+    "imagenet": _Source("shared.data.imagenet", 1000, 3, 224, 50_000, in_files=True),
+    "cityscapes": _Source("shared.data.cityscapes", 20, 3, (512, 1024), 500, in_files=True),
 }
 
 
@@ -61,6 +63,11 @@ def network_arguments(name: str) -> dict[str, Any]:
     """Arguments of shared.networks.build for a network that fits the data set `name`."""
     source = _SOURCES[name]
     return {"num_classes": source.classes, "in_channels": source.channels, "input_size": source.size}
+
+
+def test_images(name: str) -> int | None:
+    """The number of images in the test split of the whole data set, without reading it; None for an unknown name."""
+    return _SOURCES[name].test_images if name in _SOURCES else None
 
 
 def load(name: str, folder: Path | None = None) -> Dataset:

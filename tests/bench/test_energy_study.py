@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from bench import energy_study
 from bench.energy_study import Plan, page, page_files, plots, study
 from bench.energy_study.claims import claims_table, judged, unsettled, verdicts
+from bench.energy_study.frame import frame
 from bench.energy_study.parts import compute, ground
 from bench.energy_study.plan import DEPTHS, Part, parts, readings
 from bench.report.publish import check as check_other_pages
@@ -266,18 +268,19 @@ def test_verdicts_follow_the_figures(studied: tuple[Path, list[str]]) -> None:
     plant("depth", "1080ti", "scaled/1", 0.02, "/2")  # a gain of a whole point
     for depth in (1, 2, 3):
         plant("depth", "tx2", "scaled/0.001", 0.031, f"/{depth}")  # a loss of a tenth
-    found = verdicts(data, TINY)
+    found = verdicts(frame(data))
     titles = ["joules, 1", "joules, 0.001", "mean 1, 1", "mean 1, 0.001"]
     assert found["all"] == (["joules, 0.001"], [titles[0], *titles[2:]])
     assert found["error, 1080ti"] == (titles, [])
     assert found["error, tx2"] == (titles[1:], titles[:1])
     assert found["gain, 1080ti"] == ([*titles[:2], titles[3]], ["mean 1, 1"])
     assert found["loss, tx2"] == (titles[:3], ["mean 1, 0.001"])
-    figures = judged(data, TINY, (True, 1.0))
+    figures = judged(frame(data), "mean 1, 1")
     assert figures["gain, 1080ti"][0] == pytest.approx(0.01) and figures["loss, tx2"][0] == pytest.approx(0.06)
-    lines = claims_table(data, TINY, [(False, 1.0), (True, 1.0)]).splitlines()
-    assert "17.00 %, differs" in lines[3] and "around 3 %" in lines[3]
-    assert "0.00 points, agrees" in lines[4] and "1.00 points, differs" in lines[4]
+    head, (_, tx2, gain, _) = claims_table(frame(data))
+    assert head[2:] == [f"obtained (simulated): {title}" for title in titles]
+    assert tx2[1:3] == ["around 3 %", "17.00 %, differs"]
+    assert gain[2] == "0.00 points, agrees" and gain[4] == "1.00 points, differs"
 
 
 def test_what_still_moved_is_named(studied: tuple[Path, list[str]]) -> None:
@@ -285,11 +288,11 @@ def test_what_still_moved_is_named(studied: tuple[Path, list[str]]) -> None:
     for name, part in data["parts"].items():
         if name.startswith("depth/"):
             part["curve"] = [[step, 0.03] for step in range(1, TINY.depth_steps + 1)]
-    assert unsettled(data, TINY, "tx2") == []
+    assert unsettled(frame(data), "tx2") == []
     data["parts"]["depth/mobilenet/tx2/bilinear/raw/0.001/2"]["curve"][1][1] = 0.5  # of the first half
     data["parts"]["depth/mobilenet/tx2/bilinear/scaled/1/3"]["curve"][2][1] = 0.05  # step 3 of 6
-    assert unsettled(data, TINY, "tx2") == ["3 with mean 1, 1 (−2.0 points)"]
-    assert unsettled(data, TINY, "1080ti") == []
+    assert unsettled(frame(data), "tx2") == ["3 with mean 1, 1 (−2.0 points)"]
+    assert unsettled(frame(data), "1080ti") == []
 
 
 def test_processes_compute_what_one_does(studied: tuple[Path, list[str]]) -> None:
@@ -305,12 +308,9 @@ def test_panels_of_a_row_share_an_axis_that_shows_all_of_them(monkeypatch: pytes
     shown = []
     monkeypatch.setattr(plots, "svg", lambda figure, title, data: shown.append(figure) or b"")
 
-    def panel(*errors: float) -> dict[str, Any]:
-        points = [[step, error] for step, error in enumerate(errors, 1)]
-        return {"title": "t", "lines": [{"title": "l", "colour": 0, "dash": 0, "points": points}], "level": None}
-
-    row = [panel(3.0, 2.5), panel(40.0, 1.2), panel(5000.0, 2.0)]
-    plots.draw({"caption": "c", "title": "t", "x_label": "x", "panels": [row]})
+    style = {"row": 0, "line": "l", "colour": 0, "dash": 0, "level": float("nan")}
+    points = [("a", 1, 3.0), ("a", 2, 2.5), ("b", 1, 40.0), ("b", 2, 1.2), ("c", 1, 5000.0), ("c", 2, 2.0)]
+    plots.draw("t", "c", "x", pd.DataFrame(points, columns=["panel", "x", "error"]).assign(**style))
     for axes in shown[0].axes:
         low, high = axes.get_ylim()
         assert low < 1.2 and high == 100

@@ -168,11 +168,11 @@ def seeded_runs() -> list[Record]:
 
 
 def save(record: Record, root: Path) -> tuple[Record, Path]:
-    """Write a record below `root` as the store does."""
+    """Write a record below `root` as the store does; returns it with its file."""
     folder = root / "plan" / f"{record.platform.source}-{record.method}-{record.key}-s{record.seed}"
     folder.mkdir(parents=True)
     (folder / "record.json").write_bytes(to_json(record))
-    return record, folder
+    return record, folder / "record.json"
 
 
 @pytest.fixture

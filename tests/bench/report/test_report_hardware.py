@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from bench.record import FirstPass, Record, Repair
-from bench.report.collect import pages
-from bench.report.hardware import Section, section
+from bench.report import checked
+from bench.report.hardware import section
 from bench.report.text import Unit
 
 Make = Callable[..., Record]
@@ -56,17 +56,18 @@ def run(
     )
 
 
-def told(*records: Record) -> Section:
-    (page,) = pages(records)
-    found = section(page, Unit("µs", 1e-6, 2))
+def said(*records: Record) -> tuple[str, str]:
+    """The section's text, and its table."""
+    found = section(checked(records), Unit("µs", 1e-6, 2))
     assert found is not None
-    return found
+    text, _, table = found.rpartition("\n\n")
+    return text, table
 
 
 def test_without_repair(make_record: Make) -> None:
     """Two of three within; with a drift of a tenth, one."""
     runs = [run(make_record, name, reading=of) for name, of in (("ecc", 0.9), ("netadapt", 0.95), ("amc", 1.03))]
-    text, table = told(*runs)
+    text, table = said(*runs)
     assert "**Within the budget by reading: 2 of 3**." in text and "after repair" not in text
     assert "was +10.0 % off the reading that the fractions refer to" in text
     assert "by their bare amounts, 1 of 3 networks are within" in text
@@ -80,7 +81,7 @@ def test_without_repair(make_record: Make) -> None:
 
 def test_after_repair(make_record: Make) -> None:
     """Two were above and are within; of two left alone the passes differ by 1 % to either side."""
-    text, table = told(
+    text, table = said(
         run(make_record, "ecc", first=1.045, reading=0.98, repaired=True),
         run(make_record, "netadapt", first=1.14, reading=0.9, repaired=True, drift=1.2),
         run(make_record, "amc", first=0.9, reading=0.909, drift=1.2),
@@ -97,7 +98,7 @@ def test_after_repair(make_record: Make) -> None:
 
 
 def test_flags_are_counted(make_record: Make) -> None:
-    text, _ = told(
+    text, _ = said(
         run(make_record, "ecc", reading=0.9, flags=["throttled: heat", "late samples"]),
         run(make_record, "amc", reading=0.9, flags=["late samples"]),
     )
@@ -105,5 +106,4 @@ def test_flags_are_counted(make_record: Make) -> None:
 
 
 def test_simulated_pages_have_none(make_record: Make) -> None:
-    (page,) = pages([make_record()])
-    assert section(page, Unit("mJ", 1e-3, 2)) is None
+    assert section(checked([make_record()]), Unit("mJ", 1e-3, 2)) is None

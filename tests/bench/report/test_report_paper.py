@@ -14,11 +14,10 @@ from markdown_it import MarkdownIt
 
 from bench import cli, plan, protocols
 from bench.record import Record
-from bench.report import check, paper, regenerate
-from bench.report.collect import pages
-from bench.report.paper_experiments import TITLES, Experiment, experiments
-from bench.report.paper_parts import properties_table, turns
-from bench.report.published import published
+from bench.report import check, checked, frame, paper, regenerate
+from bench.report.claims import TITLES, published
+from bench.report.experiments import Experiment, experiments
+from bench.report.paper import properties_table, turns
 from methods import registry
 from shared import data, networks, platforms
 from shared.errors import BadInput
@@ -82,7 +81,7 @@ def table_2(make_record: Make) -> Callable[..., list[Record]]:
 
 
 def text_of(records: list[Record], folder: Path) -> str:
-    return paper.page_text(pages(records) if records else [], folder)
+    return paper.page_text(checked(records) if records else frame([]), folder)
 
 
 # --- claimed
@@ -114,8 +113,8 @@ def test_words_and_figures_of_a_statement_agree() -> None:
 
 
 def test_table_1_has_the_paper_s_ticks_and_the_methods_own() -> None:
-    text, differing = properties_table()
-    found = {row[0]: row[1:] for row in rows(text)[1:]}
+    (_, body), differing = properties_table()
+    found = {row[0]: row[1:] for row in body}
     assert found["EAP"][:5] == ["yes", "yes", "no", "no", "not in this suite"]
     assert found["ECC"] == 8 * ["yes"]
     assert found["AMC"][:4] == ["yes", "no", "no", "yes"] == found["LcP"][:4]
@@ -227,10 +226,10 @@ def test_another_protocol_data_set_or_unit_is_not_the_experiment(table_2, tmp_pa
         table_2(dataset="garment-scenes"),
     ]
     for records in others:
-        found = experiments(pages(records))
-        assert len(found) == 6 and not any(each.pages for each in found)
-    assert [each.item for each in experiments(pages(others[3])) if each.alike] == ["Table 2"]
-    assert [each.item for each in experiments(pages(table_2())) if each.pages] == ["Table 2"]
+        found = experiments(checked(records))
+        assert len(found) == 6 and all(each.runs.empty for each in found)
+    assert [each.item for each in experiments(checked(others[3])) if each.alike] == ["Table 2"]
+    assert [each.item for each in experiments(checked(table_2())) if len(each.runs)] == ["Table 2"]
 
 
 def test_the_lead_over_netadapt_is_in_points(make_record: Make, tmp_path: Path) -> None:
@@ -330,7 +329,7 @@ def test_the_committed_page_has_the_committed_study_and_links_to_what_exists() -
 
 
 def test_an_experiment_without_pages_names_its_needs() -> None:
-    found = experiments([])
+    found = experiments(frame([]))
     assert [(each.item, each.platform) for each in found] == [
         (item, platform) for item in ("Figure 4", "Figure 5", "Table 2") for platform in ("1080ti", "tx2")
     ]

@@ -6,12 +6,13 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
+import pandas as pd
 import pytest
 
 from bench.record import Record
-from bench.report import check, collect, figures, publish, regenerate
+from bench.report import check, collect, page, plots, publish, regenerate
+from bench.report.text import Unit
 from shared.errors import BadInput
 
 Make = Callable[..., Record]
@@ -20,17 +21,17 @@ PAGE = "mobilenet-fashion-mnist-1080ti-simulated-quick"
 
 @pytest.fixture(scope="module", autouse=True)
 def _draw_once() -> Iterator[None]:
-    """Each plot is drawn once for all tests here: what is drawn is a function of its data (tested with the plots)."""
-    plain, drawn = figures.draw, {}
+    """The plots of a page are drawn once for all tests here: they depend on its runs alone (tested with the plots)."""
+    drawn: dict[str, dict[str, bytes]] = {}
 
-    def draw(data: dict[str, Any]) -> bytes:
-        key = json.dumps(data, sort_keys=True)
+    def draw(runs: pd.DataFrame, unit: Unit) -> dict[str, bytes]:
+        key = runs["record"].map(repr).str.cat()
         if key not in drawn:
-            drawn[key] = plain(data)
+            drawn[key] = plots.draw(runs, unit)
         return drawn[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "draw", draw)
+        patch.setattr(page, "draw", draw)
         yield
 
 
@@ -68,8 +69,8 @@ def test_the_index_names_every_page(published: Path) -> None:
 
 
 def test_check_finds_an_edited_page(reports: Path) -> None:
-    page = reports / f"{PAGE}.md"
-    page.write_text(page.read_text().replace("89.34", "91.34"))
+    markdown = reports / f"{PAGE}.md"
+    markdown.write_text(markdown.read_text().replace("89.34", "91.34"))
     (problem,) = check(reports)
     assert problem.startswith(f"{PAGE}.md: line ") and "91.34" in problem and "89.34" in problem
 
@@ -159,10 +160,10 @@ def test_publishing_again_replaces_the_page_and_leaves_others(reports: Path, sav
 
 
 def test_committed_records_are_the_files_of_the_runs(reports: Path, save_record, make_record: Make) -> None:
-    record, folder = save_record(make_record("ecc"), reports.parent / "run")
-    publish([(record, folder)], reports)
+    record, file = save_record(make_record("ecc"), reports.parent / "run")
+    publish([(record, file)], reports)
     committed = reports / "records" / PAGE / "ecc-0.35-0.json"
-    assert committed.read_bytes() == (folder / "record.json").read_bytes()
+    assert committed.read_bytes() == file.read_bytes()
 
 
 def test_nothing_is_published_when_records_are_refused(save_record, make_record: Make, tmp_path: Path) -> None:

@@ -8,33 +8,23 @@ from collections.abc import Callable
 import pytest
 
 from bench.record import Record
-from bench.report import tables
-from bench.report.cells import Notes, overhead, page_unit, sampling_error
-from bench.report.collect import Page, pages
-from bench.report.series import accuracy_data
+from bench.report import checked, tables
+from bench.report.plots import points
+from bench.report.tables import Notes, overhead, page_unit, sampling_error
+from bench.report.text import Table
 
 Make = Callable[..., Record]
 
 
-def rows(text: str) -> list[list[str]]:
-    """Cells of a table without its rule."""
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
-    return [line for line in lines if not set("".join(line)) <= set("-:")]
-
-
-def by_name(text: str) -> dict[str, dict[str, str]]:
-    head, *body = rows(text)
+def by_name(table: Table) -> dict[str, dict[str, str]]:
+    head, body = table
     return {row[0]: dict(zip(head[1:], row[1:], strict=True)) for row in body}
 
 
-def page_of(records: list[Record]) -> Page:
-    (page,) = pages(records)
-    return page
-
-
 def main(records: list[Record]) -> tuple[list[list[str]], Notes]:
-    page, notes = page_of(records), Notes()
-    return rows(tables.main_table(page, page_unit(page), notes)), notes
+    page, notes = checked(records), Notes()
+    head, body = tables.main_table(page, page_unit(page), notes)
+    return [head, *body], notes
 
 
 def test_main_table_of_one_seed(quick_runs: list[Record]) -> None:
@@ -80,7 +70,7 @@ def test_seeds_that_were_not_run_are_told(seeded_runs: list[Record]) -> None:
 
 
 def test_figures_of_a_budget(quick_runs: list[Record]) -> None:
-    page, notes = page_of(quick_runs), Notes()
+    page, notes = checked(quick_runs), Notes()
     found = by_name(tables.figures_table(page, "0.25", page_unit(page), notes))
     assert found["NetAdapt"] == {
         "before, %": "80.11",
@@ -97,7 +87,7 @@ def test_figures_of_a_budget(quick_runs: list[Record]) -> None:
 
 
 def test_one_seed_above_the_budget_is_marked_in_the_mean(make_record: Make) -> None:
-    page = page_of([make_record(seed=0, reading_share=0.99), make_record(seed=1, reading_share=1.002)])
+    page = checked([make_record(seed=0, reading_share=0.99), make_record(seed=1, reading_share=1.002)])
     found = by_name(tables.figures_table(page, "0.35", page_unit(page), Notes()))
     assert found["ECC"]["to budget, %"] == "−0.40 ▲"
     assert found["ECC"]["simulated mJ"] == "4.357 ± 0.037"
@@ -105,13 +95,13 @@ def test_one_seed_above_the_budget_is_marked_in_the_mean(make_record: Make) -> N
 
 def test_measured_joules_are_called_measured(make_record: Make) -> None:
     platform = make_record().platform.model_copy(update={"source": "measured", "meter": "nvml"})
-    page = page_of([make_record(platform=platform)])
-    text = tables.figures_table(page, "0.35", page_unit(page), Notes())
-    assert "measured mJ" in text and "simulated" not in text
+    page = checked([make_record(platform=platform)])
+    head, _ = tables.figures_table(page, "0.35", page_unit(page), Notes())
+    assert "measured mJ" in head and not any("simulated" in column for column in head)
 
 
 def test_cost_and_its_misses(quick_runs: list[Record]) -> None:
-    page = page_of(quick_runs)
+    page = checked(quick_runs)
     found = by_name(tables.cost_table(page, "0.25", Notes()))
     assert found["ECC"] == {
         "iterations": "800",
@@ -124,26 +114,26 @@ def test_cost_and_its_misses(quick_runs: list[Record]) -> None:
         "overhead": "1.10",  # 55 / (800 * 0.0625)
     }
     assert found["AMC (miss)¹"]["overhead"] == "0.92"  # 55 / (50 + 50,000 * 0.0002)
-    assert list(by_name(tables.cost_table(page, None, Notes()))) == ["Dense"]
+    assert list(by_name(tables.cost_table(page, "dense", Notes()))) == ["Dense"]
 
 
 def test_overhead_weighs_runs_by_their_seconds(make_record: Make) -> None:
     run = make_record()
     slow = make_record(seed=1, cost=run.cost.model_copy(update={"method_s": 95.0}))
-    assert overhead([run, slow]) == pytest.approx(150 / 100)
+    assert overhead(checked([run, slow])) == "1.50"  # 150 / 100
     free = run.cost.model_copy(update={"training_iterations": 0})
-    assert overhead([make_record(cost=free)]) is None
-    assert overhead([make_record(cost=None)]) is None
+    assert overhead(checked([make_record(cost=free)])) == "–"
+    assert overhead(checked([make_record(cost=None)])) == "–"
 
 
 def test_unequal_iterations_are_seen(make_record: Make) -> None:
     fewer = make_record(seed=1, cost=make_record().cost.model_copy(update={"training_iterations": 799}))
-    found = by_name(tables.cost_table(page_of([make_record(), fewer]), "0.35", Notes()))
+    found = by_name(tables.cost_table(checked([make_record(), fewer]), "0.35", Notes()))
     assert found["ECC"]["iterations"] == "799–800"
 
 
 def test_dense_control_as_delivered_and_retrained(quick_runs: list[Record], make_record: Make) -> None:
-    page = page_of(quick_runs)
+    page = checked(quick_runs)
     found = by_name(tables.dense_table(page, page_unit(page), Notes()))
     assert {name: row["top-1 accuracy, %"] for name, row in found.items()} == {
         "as delivered": "92.34",
@@ -151,25 +141,25 @@ def test_dense_control_as_delivered_and_retrained(quick_runs: list[Record], make
         "and the same fine-tuning": "92.51",
     }
     assert found["as delivered"]["estimated mJ"] == "12.625" and found["as delivered"]["simulated mJ"] == "12.500"
-    alone = page_of([make_record()])
+    alone = checked([make_record()])
     assert list(by_name(tables.dense_table(alone, page_unit(alone), Notes()))) == ["as delivered"]
 
 
 def test_every_run_and_every_width_is_listed(seeded_runs: list[Record]) -> None:
-    page = page_of(seeded_runs)
-    body = rows(tables.runs_table(page, page_unit(page), Notes()))[1:]
+    page = checked(seeded_runs)
+    _, body = tables.runs_table(page, page_unit(page), Notes())
     assert len(body) == len(seeded_runs)
     assert body[1][:5] == ["ECC", "0.35", "1", "84.00", "89.00"]
-    widths = rows(tables.widths_table(page))[1:]
+    _, widths = tables.widths_table(page)
     assert len(widths) == 1 + len(seeded_runs)
-    assert widths[1][3] == " ".join(map(str, page.records[0].measures.widths))
+    assert widths[1][3] == " ".join(map(str, page["measures.widths"].iloc[0]))
 
 
 def test_sampling_error_is_that_of_a_binomial(make_record: Make) -> None:
-    low, high = sampling_error(page_of([make_record(after=0.75)]))
+    low, high = sampling_error(checked([make_record(after=0.75)]))
     assert high == pytest.approx(math.sqrt(0.75 * 0.25 / 10_000))
     assert low == pytest.approx(math.sqrt(0.9234 * 0.0766 / 10_000))
-    assert sampling_error(page_of([make_record(dataset="unknown")])) is None
+    assert sampling_error(checked([make_record(dataset="unknown")])) is None
 
 
 def test_figures_that_are_no_numbers_become_dashes(make_record: Make) -> None:
@@ -183,8 +173,8 @@ def test_a_miss_that_knows_its_figures_shows_them_but_is_no_result(make_record: 
     records = [make_record("ecc"), missed]
     found, _ = main(records)
     assert found[-1] == ["AMC", "miss¹", "–"]
-    page = page_of(records)
+    page = checked(records)
     assert by_name(tables.figures_table(page, "0.35", page_unit(page), Notes()))["AMC (miss)¹"]["to budget, %"] == (
         "+20.00 ▲"
     )
-    assert [line["method"] for line in accuracy_data(page, page_unit(page))["lines"]] == ["ecc"]
+    assert list(points(page, page_unit(page))["method"]) == ["ecc"]

@@ -20,6 +20,7 @@ def test_counts_are_those_of_the_whole_set_and_batches_look_alike(
     blank = data.stand_in(name)
     assert data.in_files(name) and (len(blank.train), len(blank.search), len(blank.test)) == COUNTS[name]
     assert len(blank.classes) == len(given.classes) and blank.name == name
+    assert data.test_images(name) == len(blank.test)
     assert (blank.input_shape, blank.label_shape) == (given.input_shape, given.label_shape)
     assert blank.objective.score_name == given.objective.score_name and blank.fingerprint != given.fingerprint
     for batch, other in zip(blank.train.stream(0, 2).batch(0), given.train.stream(0, 2).batch(0), strict=True):
@@ -31,4 +32,10 @@ def test_counts_are_those_of_the_whole_set_and_batches_look_alike(
 
 @pytest.mark.parametrize("name", sorted(set(data.names()) - set(COUNTS)))
 def test_what_is_embedded_stands_for_itself(name: str) -> None:
-    assert not data.in_files(name) and data.stand_in(name).fingerprint == data.load(name).fingerprint
+    loaded = data.load(name)
+    assert not data.in_files(name) and data.stand_in(name).fingerprint == loaded.fingerprint
+    assert data.test_images(name) == len(loaded.test)
+
+
+def test_nothing_is_known_of_another_data_set() -> None:
+    assert data.test_images("mine") is None

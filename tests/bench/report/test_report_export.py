@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 
 from bench import cli
 from bench.record import Record, Repair
-from bench.report import formats, publish
-from bench.report.collect import Page, pages
+from bench.report import checked, export, frame, publish
 from shared.errors import BadInput
 
 Make = Callable[..., Record]
@@ -24,13 +23,8 @@ Save = Callable[[Record, Path], tuple[Record, Path]]
 PAGE = "mobilenet-fashion-mnist-1080ti-simulated-quick"
 
 
-def page_of(records: list[Record]) -> Page:
-    (page,) = pages(records)
-    return page
-
-
 def read(records: list[Record], folder: Path) -> pandas.DataFrame:
-    (path,) = formats.write([page_of(records)], "csv", folder)
+    (path,) = export.write(checked(records), "csv", folder)
     return pandas.read_csv(path).set_index(["method", "budget (share of dense)", "seed"])
 
 
@@ -91,7 +85,7 @@ def tabulars(text: str) -> list[list[list[str]]]:
 
 
 def test_latex_has_the_main_table_and_one_per_budget(quick_runs: list[Record], tmp_path: Path) -> None:
-    (path,) = formats.write([page_of(quick_runs)], "latex", tmp_path)
+    (path,) = export.write(checked(quick_runs), "latex", tmp_path)
     assert path == tmp_path / f"{PAGE}.tex"
     text = path.read_text()
     main, tight, _ = tabulars(text)
@@ -107,21 +101,21 @@ def test_latex_has_the_main_table_and_one_per_budget(quick_runs: list[Record], t
 
 
 def test_latex_escapes_what_others_named(make_record: Make) -> None:
-    text = formats.latex_text(page_of([make_record("ecc", title="50 % & more_[x] \\input{y}")]))
+    text = export.latex_text(checked([make_record("ecc", title="50 % & more_[x] \\input{y}")]))
     assert r"50 \% \& more\_{[}x{]} \textbackslash{}input\{y\} & 88.00" in text
 
 
 @given(st.text())
 def test_no_special_character_is_left_bare(text: str) -> None:
-    left = re.sub(r"\\[&%$#_{}]|\\text[a-z]+\{\}|\\dots\{\}|\{[\[\]]\}|\$[^$]*\$", "", formats.latex(text))
+    left = re.sub(r"\\[&%$#_{}]|\\text[a-z]+\{\}|\\dots\{\}|\{[\[\]]\}|\$[^$]*\$", "", export.latex(text))
     assert not set(left) & set("\\&%$#_{}~^[]<>|\n")
 
 
 def test_formats_without_a_page_or_of_another_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="records to make pages of"):
-        formats.write([], "csv", tmp_path)
+        export.write(frame([]), "csv", tmp_path)
     with pytest.raises(BadInput, match="'html'"):
-        formats.check_name("html")
+        export.check_name("html")
 
 
 @pytest.fixture

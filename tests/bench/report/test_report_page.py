@@ -11,10 +11,9 @@ import pytest
 from markdown_it import MarkdownIt
 
 from bench.record import Record
-from bench.report import render, summary_table
-from bench.report.collect import pages
+from bench.report import checked, render, summary_table
+from bench.report.page import page_text
 from bench.report.provenance import digest
-from bench.report.render import page_text
 from bench.report.text import signed_percent
 from shared.errors import BadInput
 
@@ -23,8 +22,7 @@ MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 
 
 def text_of(records: list[Record], records_folder: str | None = None) -> str:
-    (page,) = pages(records)
-    return page_text(page, set(), [], records_folder)
+    return page_text(checked(records), records_folder=records_folder)
 
 
 @pytest.fixture(scope="module")

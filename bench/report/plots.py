@@ -1,0 +1,254 @@
+"""A page's plots. Each is a small frame of what is drawn, and the figure of that frame."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from bench.record import Record
+from bench.report.style import FAINT, INK, budget_style, house_style, method_style, new_figure, svg
+from bench.report.tables import binomial_error, budgets, dense, first, seeds
+from bench.report.text import Unit
+from methods.registry import BUILT_IN
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+TRACE_POINTS = 120
+_WIDTH_IN = 9.4
+_HALO: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.8}
+# (title, columns of a trace: the first drawn solid, the second dashed): Ê, widths φ, bounds s, duals y and z, loss
+_TRACE_PANELS = {
+    "Ê": ("energy",),
+    "φ and s (dashed), share": ("phi", "s"),
+    "dual y, mean over units": ("y",),
+    "dual z": ("z",),
+    "loss": ("loss",),
+}
+
+
+def draw(page: pd.DataFrame, unit: Unit) -> dict[str, bytes]:
+    """Name ("accuracy", "widths", "trace-<method>") -> SVG of every plot for which the page has figures."""
+    with house_style():
+        plots = {
+            "accuracy": (f"{first(page).score} on test against {_x_label(page, unit)}", accuracy, points(page, unit)),
+            "widths": ("Normalised width of every unit", widths, unit_widths(page)),
+        }
+        for method in page.loc[page["budget.amount"].notna(), "method"].unique():
+            title = f"Course of {first(page[page['method'] == method]).title}"
+            plots[f"trace-{method}"] = (title, trace, courses(page, method, unit))
+        return {
+            name: svg(figure(page, unit, data), title, data)
+            for name, (title, figure, full) in plots.items()
+            if not (data := _rounded(full)).empty
+        }
+
+
+def _rounded(data: pd.DataFrame) -> pd.DataFrame:
+    """Numbers of twelve digits: enough to draw, few enough that the bytes of a plot don't depend on a sum's order."""
+    numbers = data.select_dtypes("float")
+    return data.assign(**{name: numbers[name].map(lambda value: float(f"{value:.12g}")) for name in numbers})
+
+
+def _x_label(page: pd.DataFrame, unit: Unit) -> str:
+    return f"{first(page).platform.source} {unit.symbol} per image"
+
+
+def _figure(page: pd.DataFrame, height_in: float) -> Figure:
+    """An empty figure whose caption says what the numbers are."""
+    record, count = first(page), len(seeds(page))
+    parts = [f"{record.network['name']} on {record.dataset}", f"{record.platform.name}, {record.platform.source}"]
+    parts += [f"protocol {record.protocol['name']}", f"{count} seed{'s' * (count > 1)}"]
+    figure = new_figure(_WIDTH_IN, height_in)
+    caption = "  ·  ".join(parts if page["protocol.ranks"].all() else [*parts, "ranks nothing"])
+    figure.suptitle(caption, fontsize=8.5, color=FAINT, x=0.012, ha="left")
+    return figure
+
+
+def points(page: pd.DataFrame, unit: Unit) -> pd.DataFrame:
+    """Reading in `unit` and accuracy in % of every method and budget: means over the seeds that kept the budget.
+
+    Errors are sample standard deviations, or with one seed the binomial standard error of the accuracy where the number
+    of test images is known, else 0. Rows of the budget "dense" are controls that no budget binds.
+    """
+    kept = page[page["ok"]]
+    values = kept[["method", "title", "control", "budget"]].assign(
+        reading=kept["measures.reading"] / unit.size,
+        after=100 * kept["measures.accuracy_after"],
+        before=100 * kept["measures.accuracy_before"],
+    )
+    groups = values.groupby(["method", "title", "control", "budget"], sort=False)
+    means, deviations = groups.mean(), groups[["after", "before"]].std()
+    binomial = means[["after", "before"]].map(lambda percent: 100 * binomial_error(percent / 100, first(page)))
+    return means.join(deviations.fillna(binomial).fillna(0.0).add_suffix(" error")).reset_index()
+
+
+def accuracy(page: pd.DataFrame, unit: Unit, data: pd.DataFrame) -> Figure:
+    """Accuracy before and after fine-tuning against the reading per image, a line per method."""
+    figure = _figure(page, 4.5)
+    others = [method for method in data["method"].unique() if method not in BUILT_IN]
+    of_dense = data["budget"] == "dense"
+    axes_of = dict(zip(("after", "before"), figure.subplots(1, 2), strict=True))
+    for when, axes in axes_of.items():
+        axes.set_title(f"{when.capitalize()} fine-tuning", pad=17)
+        axes.set_xlabel(_x_label(page, unit))
+        axes.set_ylabel(f"{first(page).score} on test, %")
+        for method, line in data[~of_dense].groupby("method", sort=False):
+            _method_line(axes, line, when, method_style(method, others))
+        reading = dense(page)
+        where = "" if reading is None else f" ({unit.named(reading)})"
+        axes.axhline(100 * first(page).dense_accuracy, color=INK, lw=1.1, zorder=2, label=f"Dense, as delivered{where}")
+        if of_dense.any():
+            level, dash = data.loc[of_dense, when].mean(), (0, (5, 2, 1, 2))
+            axes.axhline(level, color=INK, lw=1.1, ls=dash, zorder=2, label="Dense, same iterations")
+        axes.margins(x=0.1, y=0.08)
+        _budget_lines(axes, {fraction: amount / unit.size for fraction, amount in budgets(page).items()})
+    lines = [line for line in axes_of["after"].get_lines() if not str(line.get_label()).startswith("_")]
+    columns = legend_columns([str(line.get_label()) for line in lines])
+    figure.legend(handles=lines, loc="outside lower center", ncols=columns, handlelength=2.8, columnspacing=1.8)
+    return figure
+
+
+def legend_columns(labels: list[str], most: int = 5, characters: int = 125) -> int:
+    """The most columns, filled downwards, whose longest labels fit into the width; fewer where that saves no row."""
+    for columns in range(min(most, len(labels)), 1, -1):
+        rows = math.ceil(len(labels) / columns)
+        starts = range(0, len(labels), rows)
+        longest = [max(map(len, labels[start : start + rows])) + 9 for start in starts]  # 9: its line
+        if sum(longest) <= characters:
+            return len(longest)
+    return 1
+
+
+def _method_line(axes: Axes, line: pd.DataFrame, when: str, style: tuple[str, str]) -> None:
+    (colour, marker), control, error = style, line["control"].any(), line[f"{when} error"]
+    hollow: dict[str, Any] = {"markerfacecolor": "white", "markeredgecolor": colour, "markeredgewidth": 1.3}
+    dash, order = ((0, (4, 2)) if control else "-"), (3 if control else 4)
+    if error.any():
+        bars: dict[str, Any] = {"fmt": "none", "ecolor": colour, "elinewidth": 1, "capsize": 2}
+        axes.errorbar(line["reading"], line[when], yerr=error, zorder=order, **bars)
+    size, thickness = (6, 1.2) if control else (7.5, 1.8)
+    look = (hollow if control else _HALO) | {"color": colour, "marker": marker, "ms": size, "lw": thickness, "ls": dash}
+    axes.plot(line["reading"], line[when], label=line["title"].iloc[0], zorder=order, **look)
+
+
+def _budget_lines(axes: Axes, amounts: dict[str, float]) -> None:
+    label = "Budget, share of dense"
+    for fraction, amount in amounts.items():
+        axes.axvline(amount, color=FAINT, lw=0.9, ls=(0, (1, 3)), zorder=1, label=label)
+        label = "_another"
+        place: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "xytext": (0, 3), "textcoords": "offset points"}
+        axes.annotate(fraction, (amount, 1), ha="center", va="bottom", fontsize=7.5, color=FAINT, **place)
+
+
+def unit_widths(page: pd.DataFrame) -> pd.DataFrame:
+    """Width over dense width of every unit: the mean over the seeds that kept the budget, the least and the most."""
+    kept = page[page["ok"] & page["budget.amount"].notna()]
+    both = ["measures.widths", "measures.upper_bounds"]
+    units = kept[["method", "title", "budget", *both]].explode(both)
+    units["unit"] = units.groupby(level=0).cumcount() + 1
+    units["share"] = (units["measures.widths"] / units["measures.upper_bounds"]).astype(float)
+    groups = units.groupby(["method", "title", "budget", "unit"], sort=False)
+    return groups["share"].agg(["mean", "min", "max"]).reset_index()
+
+
+def widths(page: pd.DataFrame, unit: Unit, data: pd.DataFrame) -> Figure:
+    """A panel per method and a line per budget (the layout of the paper's Figure 6)."""
+    panels = list(data.groupby("method", sort=False))
+    rows = math.ceil(len(panels) / 3)
+    columns = math.ceil(len(panels) / rows)
+    figure = _figure(page, 0.95 + 1.75 * rows)
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    fractions, legend = list(budgets(page)), dict[str, Any]()
+    for axes, (_, panel) in zip(grid.flat, panels, strict=False):
+        axes.set_title(panel["title"].iloc[0])
+        for fraction, line in panel.groupby("budget", sort=False):
+            colour, marker = budget_style(fractions.index(fraction))
+            axes.fill_between(line["unit"], line["min"], line["max"], color=colour, alpha=0.18, lw=0)
+            look = {"marker": marker, "ms": 4.2, "markeredgecolor": "white", "markeredgewidth": 0.5}
+            (legend[fraction],) = axes.plot(line["unit"], line["mean"], color=colour, lw=1.4, **look)
+        axes.set_ylim(0, 1.04)
+        axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "", "0.5", "", "1"])
+        axes.xaxis.get_major_locator().set_params(integer=True, steps=[1, 2, 5, 10])
+    for axes in grid.flat[len(panels) :]:
+        axes.set_visible(False)
+    for column in range(columns):
+        lowest = grid[(len(panels) - 1 - column) // columns, column]
+        lowest.tick_params(labelbottom=True)
+        lowest.set_xlabel("unit, in execution order")
+    for row in grid:
+        row[0].set_ylabel("width / dense width")
+    _budget_legend(figure, {fraction: legend[fraction] for fraction in fractions if fraction in legend})
+    return figure
+
+
+def _budget_legend(figure: Figure, lines: dict[str, Any]) -> None:
+    labels = [f"budget {fraction}" for fraction in lines]
+    figure.legend(list(lines.values()), labels, loc="outside lower center", ncols=6)
+
+
+def courses(page: pd.DataFrame, method: str, unit: Unit) -> pd.DataFrame:
+    """The course of `method`: of one run per budget (its first seed that has one), empty where none has."""
+    of_budgets = []
+    for _, runs in page[page["method"] == method].groupby("budget", sort=False):
+        found = (course for run in runs["record"] if not (course := _course(run, unit)).empty)
+        of_budgets += [course.assign(budget=runs["budget"].iloc[0]) for course in [*found][:1]]
+    return pd.concat(of_budgets) if of_budgets else pd.DataFrame()
+
+
+def _course(run: Record, unit: Unit) -> pd.DataFrame:
+    """Some 120 points of a trace: means over units for the vectors, φ and s as shares of the dense widths."""
+    names = [name for panel in _TRACE_PANELS.values() for name in panel if run.trace.get(name)]
+    iterations = run.trace.get("iteration", [])  # without it the rows are something else, such as AMC's episodes
+    length = len(iterations)
+    if "energy" not in names or any(len(run.trace[name]) != length for name in names):
+        return pd.DataFrame()
+    rows = sorted({0, *range(length - 1, -1, -max(1, length // TRACE_POINTS))})
+    bounds = run.measures.upper_bounds if run.measures else ()
+    scales: dict[str, Sequence[float]] = {"energy": [unit.size], "phi": bounds, "s": bounds}
+    course = pd.DataFrame({"iteration": [iterations[i] for i in rows]})
+    for name in names:
+        column = run.trace[name]
+        if name == "loss":  # noisy from batch to batch: the mean since the point before
+            course[name] = [_mean(column[last:i]) for last, i in pairwise([0, *(row + 1 for row in rows)])]
+        else:
+            course[name] = [_mean(column[i], scales.get(name)) for i in rows]
+    course = course.dropna(axis=1, how="all")
+    return course if "energy" in course else pd.DataFrame()
+
+
+def _mean(value: Any, scale: Sequence[float] | None = None) -> float:
+    """The mean of a number or a list of them, each over its `scale`; NaN where they are something else or more."""
+    values = value if isinstance(value, list) else [value]
+    if len(values) != len(values if scale is None else scale) or not values:
+        return math.nan
+    if not all(isinstance(number, int | float) and math.isfinite(number) for number in values):
+        return math.nan
+    return fmean(number / size for number, size in zip(values, scale or [1.0] * len(values), strict=True))
+
+
+def trace(page: pd.DataFrame, unit: Unit, data: pd.DataFrame) -> Figure:
+    """A panel per group of a trace's columns, a colour per budget."""
+    panels = {title: names for title, names in _TRACE_PANELS.items() if set(names) & set(data)}
+    figure = _figure(page, 2.6)
+    amounts, legend = budgets(page), dict[str, Any]()
+    for axes, (title, names) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        axes.set_title(f"Ê, {unit.symbol} per image" if title == "Ê" else title, fontsize=8.5)
+        for fraction, course in data.groupby("budget", sort=False):
+            colour, _ = budget_style(list(amounts).index(fraction))
+            for name, dash in zip(names, ("-", (0, (3, 2))), strict=False):
+                if name in course and course[name].notna().any():
+                    (line,) = axes.plot(course["iteration"], course[name], color=colour, lw=1.3, ls=dash)
+                    legend.setdefault(fraction, line)
+            if title == "Ê":
+                axes.axhline(amounts[fraction] / unit.size, color=colour, lw=0.9, ls=(0, (1, 2)))
+        axes.set_xlabel("training iteration")
+        axes.xaxis.get_major_locator().set_params(nbins=3)
+    _budget_legend(figure, legend)
+    return figure
