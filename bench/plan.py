@@ -13,7 +13,7 @@ import torch
 from bench import protocols
 from bench.budgets import Budget, budget_text, distinct, reachable
 from bench.fingerprints import code_fingerprint, method_fingerprint
-from bench.names import FILE_NAME, slug
+from bench.names import FILE_NAME, slug, unusual
 from bench.request import Request
 from bench.setup import Say, Setup, prepare
 from methods import registry
@@ -54,8 +54,7 @@ class Plan:
             request.dataset,
             request.device,
             setup.platform.source,
-            "latency" if setup.unit == "s" else "",
-            "" if request.energy_model == Request.energy_model else request.energy_model,
+            *unusual(setup.unit, request.energy_model),
             setup.protocol.name,
         )
 

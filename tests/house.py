@@ -20,6 +20,7 @@ _LAYOUT = {
     tokenize.ENCODING,
     tokenize.ENDMARKER,
 }
+_DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 Graph = dict[str, set[str]]  # module -> modules of ours that it imports
 
 
@@ -109,7 +110,7 @@ def lines(source: str) -> Lines:
         elif token.type not in _LAYOUT:
             code.update(range(token.start[0], token.end[0] + 1))
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node):
+        if isinstance(node, _DOCUMENTED) and ast.get_docstring(node):
             text = node.body[0]
             docstrings.update(range(text.lineno, (text.end_lineno or text.lineno) + 1))
     return Lines(len(code - docstrings), len(comments), len(docstrings))
@@ -138,8 +139,8 @@ def main() -> None:
         own = [count for name, count in counts.items() if f"{name}.".startswith(f"{room}.")]
         print(f"{room}: {sum(count.code for count in own):,} lines of code in {len(own)} modules")
     code, comments, docstrings = (sum(column) for column in zip(*counts.values(), strict=True))
-    everything = code + comments + docstrings
-    print(f"all: {code:,} lines of code, {comments / everything:.1%} comments, {docstrings / everything:.1%} docstrings")
+    whole = code + comments + docstrings
+    print(f"all: {code:,} lines of code; {comments / whole:.1%} comments, {docstrings / whole:.1%} docstrings")
     rooms = rooms_of_bench(graph(sources))
     arrows = sum(map(len, rooms.values()))
     print(f"bench: {len(rooms)} rooms on {floors(rooms)} floors, {arrows} arrows")

@@ -54,6 +54,8 @@ def csv_text(page: pd.DataFrame) -> str:
         to_budget=page["measures.reading"] / amount - 1,
         low=each("measures.interval", min),
         high=each("measures.interval", max),
+        compressed=each("landing.before", lambda reading: reading["amount"]),
+        landed=each("landing.after", lambda reading: reading["amount"]),
         widths=each("measures.widths", lambda row: " ".join(map(str, row))),
         upper_bounds=each("measures.upper_bounds", lambda row: " ".join(map(str, row))),
         overhead=page["cost.method_s"] / plain_s.where(plain_s > 0),

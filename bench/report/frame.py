@@ -6,15 +6,17 @@ import json
 import math
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import fields as dataclass_fields
+from dataclasses import is_dataclass
 from functools import cache
 from pathlib import Path
 from types import UnionType
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import pandas as pd
 from pydantic import BaseModel
 
-from bench.names import slug
+from bench.names import slug, unusual
 from bench.record import RECORD_FILE, Record, load
 from methods import registry
 from shared.errors import BadInput
@@ -24,7 +26,7 @@ _COMMITTED = re.compile(r"[^/]+-[^/]+-\d+\.json")  # see file_name
 _CHOICES = {"budgets", "seeds", "ranks"}  # entries of a protocol that say which runs there are, not how they go
 _NO_COLUMNS = {"notes", "trace"}  # free text and curves: they stay in the record
 _DTYPES = {int: "Int64", float: "float64"}  # which keep a number where another run lacks it
-_NAMES = ("network.name", "protocol.name")  # of parts that the schema leaves open
+_NAMES = ("network.name",)  # of parts that the schema leaves open
 _BUDGET_TOLERANCE = 1e-6  # relative; below what a report prints
 
 
@@ -72,12 +74,13 @@ def page_name(record: Record) -> str:
         "network": record.network.get("name"),
         "dataset": record.dataset,
         "device": platform.name,
-        "protocol": record.protocol.get("name"),
+        "protocol": record.protocol.name,
     }
     for what, part in (parts | {"method": record.method}).items():
         if not isinstance(part, str) or not _NAME.fullmatch(part):
             raise BadInput(f"a {what} whose name is letters, digits and ._+-", repr(part), "naming it so")
-    return slug(**parts, source=platform.source, unit=platform.unit, energy_model=record.energy_fit.kind)
+    names = (record.network["name"], record.dataset, platform.name, platform.source)
+    return slug(*names, *unusual(platform.unit, record.energy_fit.kind), record.protocol.name)
 
 
 @cache
@@ -120,7 +123,6 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
         "budget": [share(record) for record in records],
         "ok": runs["status"] == "ok",
         "control": [is_control(record.method) for record in records],
-        "protocol.ranks": [bool(record.protocol.get("ranks", True)) for record in records],
         "cost.plain_s": (steps_s + searches_s).astype("float64"),
         "record": records,
     }
@@ -130,24 +132,32 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
 
 
 def _fields(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
-    """Dotted name -> type of the fields whose names a record's schema fixes."""
+    """Dotted name -> type of the fields whose names a record's schema fixes, nested ones one level deep."""
     fields: dict[str, Any] = {}
     for name, field in model.model_fields.items():
-        kind = field.annotation
-        kinds = get_args(kind) if get_origin(kind) is UnionType else (kind,)
-        if isinstance(kinds[0], type) and issubclass(kinds[0], BaseModel):
-            fields |= _fields(kinds[0], f"{prefix}{name}.")
-        elif get_origin(kinds[0]) is not dict:
-            fields[f"{prefix}{name}"] = kinds[0]
+        kind = _plain(field.annotation)
+        if not prefix and is_dataclass(kind):
+            fields |= {f"{name}.{part.name}": None for part in dataclass_fields(kind)}
+        elif not prefix and isinstance(kind, type) and issubclass(kind, BaseModel):
+            fields |= _fields(kind, f"{name}.")
+        elif get_origin(kind) is not dict:
+            fields[f"{prefix}{name}"] = kind
     return fields
+
+
+def _plain(kind: Any) -> Any:
+    """The type without None and without the limits of its values."""
+    if get_origin(kind) is UnionType or get_origin(kind) is Union:
+        kind = get_args(kind)[0]
+    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
 
 
 def checked(records: Iterable[Record]) -> pd.DataFrame:
     """The frame of records whose pages can stand: `groupby("page")` gives what may share columns.
 
     Simulated and metered joules never meet, since the source is part of a page's name. Raises BadInput without a
-    record, when a run is there twice, when a finished run lacks its measures or a network its reading, and when the
-    runs of a page differ in a fingerprint, in their platform or in their protocol.
+    record, when a run is there twice, and when the runs of a page differ in a fingerprint, in their platform or in
+    their protocol.
     """
     runs = frame(records)
     if runs.empty:
@@ -166,12 +176,6 @@ def _label(record: Record) -> str:
 def _check_runs(name: str, records: Iterable[Record]) -> None:
     seen: dict[str, str] = {}
     for record in records:
-        if record.status == "ok" and record.measures is None:
-            raise BadInput(
-                "measures in a record that is ok", f"none for {_label(record)} of {name}", "running it again"
-            )
-        if record.measures is not None:
-            _ = record.measures.read  # raises where hardware is still to be read
         file = file_name(record).lower()  # some file systems don't tell A from a
         if file in seen:
             keys = f"{_label(record)} twice in {name} (keys {seen[file]} and {record.key})"
@@ -189,7 +193,7 @@ def _check_budgets(name: str, page: pd.DataFrame) -> None:
 
 def _aspects(record: Record) -> dict[str, str]:
     """What must be equal in all runs of a page, as JSON."""
-    protocol = {key: value for key, value in record.protocol.items() if key not in _CHOICES}
+    protocol = {key: value for key, value in vars(record.protocol).items() if key not in _CHOICES}
     parts = {
         "fingerprint of": sorted(record.fingerprints.items()),
         "platform": list(record.platform),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from bench.record import Record
-from bench.report import claims, hardware, provenance, tables
+from bench.report import claims, landing, provenance, tables
 from bench.report.frame import checked
 from bench.report.plots import draw
 from bench.report.tables import Notes, budgets, first, page_unit, seeds
@@ -56,7 +56,7 @@ def caption(page: pd.DataFrame) -> str:
     record, platform, all_seeds = first(page), first(page).platform, ", ".join(map(str, seeds(page)))
     text = f"{record.network['name']} on {record.dataset}"
     text += f"; {platform.name}, {platform.source} {AMOUNTS[platform.unit]} per image"
-    text += f"; protocol {record.protocol['name']}, seed{'s' * (len(seeds(page)) > 1)} {all_seeds}"
+    text += f"; protocol {record.protocol.name}, seed{'s' * (len(seeds(page)) > 1)} {all_seeds}"
     text += f"; {record.score} in % after fine-tuning"
     return text if page["protocol.ranks"].all() else text + ". It ranks nothing."
 
@@ -97,7 +97,7 @@ def page_text(page: pd.DataFrame, plots: Iterable[str] = (), records_folder: str
         seeds=seeds(page),
         sampling=tables.sampling_error(page),
         test_images=data.test_images(record.dataset),
-        readings=hardware.section(page, unit),
+        landing=landing.section(page, unit),
         reading_head=tables.reading_head(page, unit),
         above=tables.ABOVE if (page["measures.reading"] / page["budget.amount"] - 1).max() > tables.TOLERANCE else None,
         estimates_off=(off.min(), off.max()) if len(off) else None,
@@ -131,7 +131,7 @@ def index_text(runs: pd.DataFrame, *, paper: str, learning_rates: Sequence[str],
             rows.append(
                 [
                     f"[{record.network['name']} on {record.dataset}, {record.platform.name}]({name}.md)",
-                    str(record.protocol["name"]) + ("" if ranks else " (ranks nothing)"),
+                    record.protocol.name + ("" if ranks else " (ranks nothing)"),
                     ", ".join(map(escape, page["title"].unique())),
                     ", ".join(budgets(page)),
                     str(len(seeds(page))),

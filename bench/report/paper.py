@@ -218,5 +218,5 @@ def _place(page: pd.DataFrame) -> list[str]:
     return [
         f"[{escape(record.network['name'])} on {escape(record.dataset)}]({page['page'].iloc[0]}.md)",
         f"{record.platform.name}, {name_of(page)}",
-        str(record.protocol["name"]) + ("" if ranks else " (ranks nothing)"),
+        record.protocol.name + ("" if ranks else " (ranks nothing)"),
     ]

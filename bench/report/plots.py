@@ -64,7 +64,7 @@ def _figure(page: pd.DataFrame, height_in: float) -> Figure:
     """An empty figure whose caption says what the numbers are."""
     record, count = first(page), len(seeds(page))
     parts = [f"{record.network['name']} on {record.dataset}", f"{record.platform.name}, {record.platform.source}"]
-    parts += [f"protocol {record.protocol['name']}", f"{count} seed{'s' * (count > 1)}"]
+    parts += [f"protocol {record.protocol.name}", f"{count} seed{'s' * (count > 1)}"]
     figure = new_figure(_WIDTH_IN, height_in)
     caption = "  ·  ".join(parts if page["protocol.ranks"].all() else [*parts, "ranks nothing"])
     figure.suptitle(caption, fontsize=8.5, color=FAINT, x=0.012, ha="left")

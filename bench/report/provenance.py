@@ -31,7 +31,7 @@ def commands(page: pd.DataFrame) -> list[str]:
 def facts(page: pd.DataFrame) -> list[tuple[str, str]]:
     """(what, value) of what all runs share and of the environment; each value with its methods where runs differ."""
     records, record = list(page["record"]), first(page)
-    protocol = [(key, value) for key, value in record.protocol.items() if key not in _NAMED_ABOVE]
+    protocol = [(key, value) for key, value in vars(record.protocol).items() if key not in _NAMED_ABOVE]
     network = [(key, value) for key, value in record.network.items() if key not in _NAMED_ABOVE and value is not None]
     lines = [
         ("commit", _distinct(records, _commit)),

@@ -222,7 +222,7 @@ COST_COLUMNS: dict[str, Cell] = {
     "fine-tuning": _counts("cost.fine_tune_iterations"),
     "search images": _counts("cost.search_samples"),
     "Ê queries": _counts("cost.energy_queries"),
-    "readings": _counts("cost.measurements"),
+    "readings": _counts("cost.landing_readings"),
     "method, s": lambda runs: seconds(runs["cost.method_s"].mean()),
     "fine-tuning, s": lambda runs: seconds(runs["cost.fine_tune_s"].mean()),
     "overhead": overhead,

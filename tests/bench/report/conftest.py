@@ -4,35 +4,38 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench.record import Budget, Cost, EnergyFit, Measures, Platform, Record, to_json
+from bench.record import Budget, Cost, EnergyFit, Landing, Measures, Platform, Reading, Record, to_json
+from shared.protocol import Protocol
 
 BOUNDS = (8, 16, 32, 32, 64, 64, 128, 128, 128, 128, 128, 128, 256, 256)
 DENSE_JOULES = 0.0125
 TITLES = {"ecc": "ECC", "netadapt": "NetAdapt", "amc": "AMC", "dense": "Dense", "uniform": "Uniform"}
-PROTOCOL = {
-    "name": "quick",
-    "iterations": 800,
-    "fine_tune_iterations": 300,
-    "batch_size": 64,
-    "learning_rate": 0.002,
-    "budgets": [0.35, 0.25],
-    "seeds": [0],
-    "search_images": 500,
-    "minimum_short_term_iterations": 5,
-    "episodes": 100,
-    "stages": 4,
-    "weight_decay": 0.0001,
-    "distillation": 0.5,
-    "recalibration_batches": 20,
-    "profile_samples": 10000,
-    "profile_test_samples": 2000,
-    "ranks": False,
-}
+PROTOCOL = Protocol(
+    name="quick",
+    iterations=800,
+    fine_tune_iterations=300,
+    batch_size=64,
+    learning_rate=0.002,
+    budgets=(0.35, 0.25),
+    seeds=(0,),
+    search_images=500,
+    minimum_short_term_iterations=5,
+    episodes=100,
+    stages=4,
+    ranks=False,
+)
+
+
+def read_at(amount: float, half: float = 0.0, **more: Any) -> Reading:
+    """A reading whose interval is `half` of the amount to each side."""
+    interval = ((1 - half) * amount, (1 + half) * amount)
+    return Reading(**({"amount": amount, "interval": interval, "flags": (), "reference": None, "detail": None} | more))
 
 
 def make(
@@ -86,20 +89,31 @@ def make(
             upper_bounds=BOUNDS,
             estimate=0.995 * joules,
             reading=reading_share * joules,
-            interval=None,
+            interval=(reading_share * joules,) * 2,
             flags=(),
+            reference=None,
+            detail=None,
             parameters=54_321,
             macs=1_234_567,
             accuracy_before=after - 0.05,
             accuracy_after=after,
         ),
-        "repair": None,
-        "dense_again": None,
+        "landing": None
+        if fraction is None or reason is not None
+        else Landing(
+            widths=widths,
+            estimate=0.995 * joules,
+            before=read_at(reading_share * joules),
+            after=read_at(reading_share * joules),
+            removed_channels=0,
+            search_accuracy_before=after - 0.06,
+            search_accuracy_after=after - 0.06,
+        ),
         "cost": Cost(
             training_iterations=800,
             search_samples=50_000 if method in ("netadapt", "amc") else 0,
             energy_queries=1_600,
-            measurements=0,
+            landing_readings=0 if fraction is None else 1,
             fine_tune_iterations=300,
             method_s=55.0,
             fine_tune_s=12.0,
@@ -158,7 +172,7 @@ def quick_runs() -> list[Record]:
 
 def seeded_runs() -> list[Record]:
     """Two methods with three seeds under a protocol that ranks; ECC's accuracies are 88, 89 and 90 %."""
-    protocol = PROTOCOL | {"name": "standard", "seeds": [0, 1, 2], "ranks": True}
+    protocol = replace(PROTOCOL, name="standard", seeds=(0, 1, 2), ranks=True)
     return [
         make(method, fraction, seed, after=after + 0.01 * seed, protocol=protocol)
         for fraction in (0.35, 0.5)

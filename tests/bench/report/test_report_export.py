@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import cli
-from bench.record import Record, Repair
+from bench.record import Record
 from bench.report import checked, export, frame, publish
 from shared.errors import BadInput
+from tests.bench.report.conftest import read_at
 
 Make = Callable[..., Record]
 Save = Callable[[Record, Path], tuple[Record, Path]]
@@ -53,18 +54,18 @@ def test_csv_keeps_misses_with_their_reason_and_empty_cells(quick_runs: list[Rec
     assert pandas.isna(missed["simulated (J)"]) and missed["training iterations"] == 800
 
 
-def test_csv_of_hardware_has_intervals_repairs_and_its_own_unit(make_record: Make, tmp_path: Path) -> None:
+def test_csv_of_hardware_has_intervals_landing_and_its_own_unit(make_record: Make, tmp_path: Path) -> None:
     base = make_record()
-    measures = base.measures.model_copy(update={"interval": (0.001, 0.002)})
-    repair = Repair(widths=(1,), estimate=0.1, reading=0.25, accuracy_after=0.5, removed_channels=3)
-    platform = base.platform.model_copy(update={"source": "measured", "unit": "s"})
-    row = read([make_record(platform=platform, measures=measures, repair=repair, dense_again=0.013)], tmp_path).iloc[0]
-    assert (row["interval from (s)"], row["interval to (s)"], row["before repair, measured (s)"]) == (
-        0.001,
-        0.002,
-        0.25,
+    measures = base.measures.model_copy(update={"interval": (0.001, 0.002), "reference": 0.013})
+    landing = base.landing.model_copy(
+        update={"before": read_at(0.25), "after": read_at(0.125), "removed_channels": 3, "search_accuracy_after": 0.5}
     )
-    assert (row["channels taken by repair"], row["dense read again, measured (s)"]) == (3, 0.013)
+    platform = base.platform.model_copy(update={"source": "measured", "unit": "s"})
+    row = read([make_record(platform=platform, measures=measures, landing=landing)], tmp_path).iloc[0]
+    assert (row["interval from (s)"], row["interval to (s)"]) == (0.001, 0.002)
+    assert (row["as compressed, measured (s)"], row["as landed, measured (s)"]) == (0.25, 0.125)
+    assert row["channels removed by landing"] == 3 and row["dense network read beside it, measured (s)"] == 0.013
+    assert row["search split after landing, top-1 accuracy (%)"] == 50
     assert row["seconds are"] == "measured" and not any("(J)" in head or "simulated" in head for head in row.index)
 
 

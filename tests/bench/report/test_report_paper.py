@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def table_2(make_record: Make) -> Callable[..., list[Record]]:
                     "dataset": "cityscapes",
                     "score": "mean IoU",
                     "platform": base.platform.model_copy(update={"name": "tx2", "source": source}),
-                    "protocol": base.protocol | {"name": "paper"},
+                    "protocol": replace(base.protocol, name="paper"),
                     "budget": type(base.budget)(**budget),
                     "measures": measures,
                     "dense_accuracy": 0.72,
@@ -220,7 +221,7 @@ def test_the_saving_is_the_largest_within_the_loss(table_2, tmp_path: Path) -> N
 def test_another_protocol_data_set_or_unit_is_not_the_experiment(table_2, tmp_path: Path) -> None:
     base = table_2()[0]
     others = [
-        table_2(protocol=base.protocol | {"name": "quick"}),
+        table_2(protocol=replace(base.protocol, name="quick")),
         table_2(platform=base.platform.model_copy(update={"unit": "s"})),
         table_2(platform=base.platform.model_copy(update={"name": "local"})),
         table_2(dataset="garment-scenes"),
@@ -239,7 +240,7 @@ def test_the_lead_over_netadapt_is_in_points(make_record: Make, tmp_path: Path) 
         "network": {"name": "mobilenet", "num_classes": 1001},
         "dataset": "imagenet",
         "platform": base.platform.model_copy(update={"name": "tx2"}),
-        "protocol": base.protocol | {"name": "paper"},
+        "protocol": replace(base.protocol, name="paper"),
         "budget": budget,
     }
     runs = [make_record("ecc", 0.507, after=0.68, **shared), make_record("netadapt", 0.507, after=0.69, **shared)]

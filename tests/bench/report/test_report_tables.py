@@ -108,7 +108,7 @@ def test_cost_and_its_misses(quick_runs: list[Record]) -> None:
         "fine-tuning": "300",
         "search images": "0",
         "Ê queries": "1,600",
-        "readings": "0",
+        "readings": "1",
         "method, s": "55.0",
         "fine-tuning, s": "12.0",
         "overhead": "1.10",  # 55 / (800 * 0.0625)
