@@ -22,7 +22,7 @@ from shared.networks.operations import priced
 from shared.platforms import SimulatedPlatform
 
 # One operation whose channels are position 0 (inputs) and position 1 (outputs), widths (n, 2) -> amounts per image (n,)
-Readings = Callable[[Operation, Floats], Floats]
+ReadOperation = Callable[[Operation, Floats], Floats]
 
 
 def table_from_platform(
@@ -34,14 +34,14 @@ def table_from_platform(
     """
     images = batch or platform.inference_batch(structure.operations, structure.position_bounds)
 
-    def readings(operation: Operation, widths: Floats) -> Floats:
+    def read(operation: Operation, widths: Floats) -> Floats:
         return platform.measure([operation], widths, images)
 
-    entries = read_entries(structure, readings, points)
+    entries = read_entries(structure, read, points)
     return LookupTable(entries, structure.position_bounds, platform.source, platform.name, images, platform.unit)
 
 
-def read_entries(structure: Structure, readings: Readings, points: int = POINTS) -> tuple[Entry, ...]:
+def read_entries(structure: Structure, read: ReadOperation, points: int = POINTS) -> tuple[Entry, ...]:
     """Entries of a table. Operations with the same positions share an entry, the sum of their readings.
 
     Operations that differ in nothing that the platform prices are read once. Operations whose input and output channels
@@ -62,7 +62,7 @@ def read_entries(structure: Structure, readings: Readings, points: int = POINTS)
         )
         key = content_key(priced(alone), widths.tobytes())
         if key not in cache:
-            cache[key] = readings(alone, widths.reshape(-1, 2)).reshape(widths.shape[:-1])
+            cache[key] = read(alone, widths.reshape(-1, 2)).reshape(widths.shape[:-1])
         entry = entries.get(positions, Entry(positions, grids, np.zeros(widths.shape[:-1])))
         names = (*entry.operations, operation.name)
         entries[positions] = replace(entry, energy=entry.energy + cache[key], operations=names)
