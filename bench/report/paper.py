@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.report import experiments
+from bench.report import claims, experiments
 from bench.report.claims import TITLES, entries, published
 from bench.report.experiments import NOT_RUN, Experiment, name_of
 from bench.report.plots import unit_widths
@@ -27,11 +27,6 @@ from shared.errors import BadInput
 NAME = "paper.md"
 STUDY = "records/energy-models.json"
 PAPERS_METHODS = {"eap": "EAP", "amc": "AMC", "netadapt": "NetAdapt", "lcp": "LcP", "ecc": "ECC"}
-_TITLES = {
-    "Figure 4": "Figure 4: MobileNet on ImageNet",
-    "Figure 5": "Figure 5: AlexNet on ImageNet",
-    "Table 2": "Table 2: ERFNet on Cityscapes",
-}
 _PLATFORMS = ("1080ti", "tx2")
 _WAYS = {"raw/0.001": "joules, 0.001", "raw/0.000125": "joules, 1/8000", "scaled/0.001": "mean 1, 0.001"}
 
@@ -43,30 +38,22 @@ def page_text(runs: pd.DataFrame, reports_dir: Path) -> str:
     """
     parts, items = _study(reports_dir / STUDY), experiments.experiments(runs)
     properties, differing = properties_table()
-    notes, in_joules = Notes(), runs[runs["platform.unit"] == "J"]
-    sources = {source: in_joules[in_joules["platform.source"] == source] for source in ("measured", "simulated")}
+    in_joules = runs[runs["platform.unit"] == "J"]
     return fill(
         "paper.md.jinja",
+        claims=claims,
         experiments=experiments,
-        overview=_overview(items, studied=bool(parts)),
+        items=items,
         properties=properties,
         differing=differing,
         dense=dense_table(items, parts),
         errors=errors_table(parts),
         hidden_layers=hidden_layers_table(parts),
         studied=bool(parts),
-        sections={title: [each for each in items if each.item == item] for item, title in _TITLES.items()},
-        methods=",".join(TITLES),
         published_weights=networks.published_weights,
         widths=widths_table(in_joules),
-        widths_claims=[
-            f"{each.network}, {each.platform}: {entry['text']} ({entry['place']})"
-            for each in items
-            for entry in entries("statement", *each.where)
-            if entry.get("figure") == 6
-        ],
-        fine_tuning=[(source, table) for source, of in sources.items() if (table := fine_tuning_table(of, notes))[1]],
-        fine_tuning_notes=notes.lines(),
+        in_joules=in_joules,
+        fine_tuning_table=fine_tuning_table,
     )
 
 
@@ -79,18 +66,6 @@ def _study(path: Path) -> dict[str, Any]:
         return dict(study["parts"].items())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(f"the figures of a study in {path}", str(error), "python -m bench fit") from None
-
-
-def _overview(items: Sequence[Experiment], *, studied: bool) -> Table:
-    """Every item of the evaluation with where it stands."""
-    of_study = "obtained: [simulated](energy-models.md)" if studied else f"{NOT_RUN} (python -m bench fit)"
-    return ["Item of the paper", "what", "here"], [
-        ["Table 1", "properties of methods", "declared in the methods' code"],
-        ["Figure 2", "error of the energy model", of_study],
-        ["Figure 3", "error with hidden layers", of_study],
-        *([each.item, f"{each.network} on {each.dataset}, {each.platform}", each.state] for each in items),
-        ["Figure 6", "widths, tx2", "of the runs for Figures 4 and 5"],
-    ]
 
 
 def properties_table() -> tuple[Table, list[str]]:
