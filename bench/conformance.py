@@ -22,7 +22,7 @@ from bench.budgets import Budget
 from bench.plan import Job
 from bench.request import Request
 from bench.rules import Miss
-from bench.setup import Setup, prepare
+from stand.setup import Setup, prepare
 from bench.stages import make_task
 from bench.teacher import live
 from methods import registry
@@ -58,7 +58,7 @@ class _Run:
 
 
 @dataclass(frozen=True)
-class _Bench:
+class _Stand:
     """What the method is tried on."""
 
     setup: Setup
@@ -105,23 +105,23 @@ def check(name: str) -> Iterator[Finding]:
     torch.set_num_threads(1)  # as every run has it
     method = registry.get(name)
     yield _declares(name, method)
-    bench = _Bench(prepare(Request(protocol="smoke", meter="sim")).with_dense_weights())
-    budget = FRACTION * bench.setup.reach.dense_reading
-    first = _again(bench, method, budget)
+    stand = _Stand(prepare(Request(protocol="smoke", meter="sim")).with_dense_weights())
+    budget = FRACTION * stand.setup.reach.dense_reading
+    first = _again(stand, method, budget)
     if isinstance(first, Exception):
         yield Finding("runs", rules.reason(first), _mend_of(first))
         return
     yield Finding("runs", None, "")
     for rule, mend in _RULES.items():
         if method.compresses or rule is not rules.keeps_the_budget:
-            problem = _problem(rule, first.task, bench.setup.dense, first.outcome)
+            problem = _problem(rule, first.task, stand.setup.dense, first.outcome)
             yield Finding(rule.__name__.strip("_").replace("_", " "), problem, mend)
             if problem is not None:
                 return
     yield _declares_its_samples(method, first)
-    yield _is_deterministic(bench, method, first, budget)
-    yield _goes_on(bench, method, first, budget)
-    yield _tells_what_it_cannot_reach(bench, method)
+    yield _is_deterministic(stand, method, first, budget)
+    yield _goes_on(stand, method, first, budget)
+    yield _tells_what_it_cannot_reach(stand, method)
 
 
 def _is_the_network_billed(task: Task, weights: dense.DenseWeights, outcome: Outcome) -> None:
@@ -161,14 +161,14 @@ def _declares_its_samples(method: Method, run: _Run) -> Finding:
     return Finding("announces its search samples", problem, "search_samples(protocol, structure): the most a run takes")
 
 
-def _is_deterministic(bench: _Bench, method: Method, first: _Run, budget: float) -> Finding:
+def _is_deterministic(stand: _Stand, method: Method, first: _Run, budget: float) -> Finding:
     mend = (
         "task.generator(purpose, index) for all that is random, no clock, no set or dict order, no state in the class"
     )
-    return Finding("is deterministic", _difference(first, _again(bench, method, budget)), mend)
+    return Finding("is deterministic", _difference(first, _again(stand, method, budget)), mend)
 
 
-def _goes_on(bench: _Bench, method: Method, first: _Run, budget: float) -> Finding:
+def _goes_on(stand: _Stand, method: Method, first: _Run, budget: float) -> Finding:
     """Killed twice and started again, with states saved as often as the method lets."""
     mend = (
         "task.save(name, state) with all that later iterations stand on, and task.saved(name) before them; "
@@ -178,18 +178,18 @@ def _goes_on(bench: _Bench, method: Method, first: _Run, budget: float) -> Findi
         states = Checkpoints(Path(folder), every_s=0.0)
         for share in STOPS:
             with contextlib.suppress(Stopped):
-                _again(bench, method, budget, states, kill_at=share)
-        return Finding("stops and goes on", _difference(first, _again(bench, method, budget, states)), mend)
+                _again(stand, method, budget, states, kill_at=share)
+        return Finding("stops and goes on", _difference(first, _again(stand, method, budget, states)), mend)
 
 
-def _tells_what_it_cannot_reach(bench: _Bench, method: Method) -> Finding:
+def _tells_what_it_cannot_reach(stand: _Stand, method: Method) -> Finding:
     rule, mend = "tells what it cannot reach", "raising methods.contract.Infeasible with the reason"
     if not method.compresses:
         return Finding(rule, None, mend)
-    task = bench.task(HARDLY * bench.setup.reach.floor)
+    task = stand.task(HARDLY * stand.setup.reach.floor)
     try:
-        run = bench.run(method, task)
-        rules.check_rules(task, bench.setup.dense, run.outcome)
+        run = stand.run(method, task)
+        rules.check_rules(task, stand.setup.dense, run.outcome)
     except Infeasible as error:
         return Finding(rule, None if str(error) else "raised Infeasible without a reason", mend)
     except Exception as error:
@@ -198,10 +198,10 @@ def _tells_what_it_cannot_reach(bench: _Bench, method: Method) -> Finding:
 
 
 def _again(
-    bench: _Bench, method: Method, budget: float, states: Checkpoints | None = None, kill_at: float | None = None
+    stand: _Stand, method: Method, budget: float, states: Checkpoints | None = None, kill_at: float | None = None
 ) -> _Run | Exception:
     """Another run, killed after a share of its iterations where one is given."""
-    task = bench.task(budget, states)
+    task = stand.task(budget, states)
 
     def kill(ledger: Ledger) -> None:
         if kill_at is not None and ledger.training_iterations == int(kill_at * ledger.limit):
@@ -209,7 +209,7 @@ def _again(
 
     task.ledger.observer = kill
     try:
-        return bench.run(method, task)
+        return stand.run(method, task)
     except Exception as error:
         return error
 
