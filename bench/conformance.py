@@ -22,7 +22,7 @@ from bench.budgets import Budget
 from bench.plan import Job
 from bench.request import Request
 from bench.rules import Miss
-from stand.setup import Setup, prepare
+from bench.setup import Setup, prepare
 from bench.stages import make_task
 from bench.teacher import live
 from methods import registry
