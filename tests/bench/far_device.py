@@ -2,7 +2,7 @@
 
 The device `far` computes on the CPU and holds its tensors apart: an operation on tensors of two devices raises, as on a
 GPU, and what leaves or enters the device has to be sent. To be run as a program, since torch takes such a device once
-per process: `python far_device.py METHOD[:GROUND]…`. Grounds: `table` (images in memory, the dense network's logits
+per process: `python far_device.py METHOD[:SETUP]…`. Setups: `table` (images in memory, the dense network's logits
 from files; where none is named), `files` (images in files) and `scenes` (labels of pixels), both with the dense network
 answering beside each step.
 """
@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -117,9 +119,14 @@ def in_files(split: Any, count: int) -> Any:
 
 def main(asked: list[str]) -> None:
     """One line of JSON for each that is asked for: what its run on the CPU and the one on the device came to."""
-    from bench import dense, harness, teacher
+    from bench import dense, stages, teacher
+    from bench.budgets import Budget
     from bench.dense import DenseWeights
-    from bench.plan import Budget, Ground, Job, Request, lay_ground
+    from bench.describe import describe
+    from bench.plan import Job
+    from bench.record import Record
+    from bench.request import Request
+    from bench.setup import Setup, prepare
     from methods import registry
     from shared.computing import Computing
 
@@ -133,11 +140,11 @@ def main(asked: list[str]) -> None:
     counts = {"iterations": 12, "fine_tune_iterations": 3, "minimum_short_term_iterations": 1, "episodes": 4}
     sizes = {"batch_size": 16, "recalibration_batches": 2, "search_images": 50, "stages": 2}
 
-    def ground(kind: str) -> Ground:
+    def setup(kind: str) -> Setup:
         request = Request(protocol="smoke")
         if kind == "scenes":
             request = Request(network="erfnet", dataset="garment-scenes", protocol="smoke")
-        full = lay_ground(request)
+        full = prepare(request)
         data = full.dataset
         few = 100 if kind != "scenes" else 8
         data = replace(data, test=head(data.test, few), search=head(data.search, few))
@@ -148,51 +155,54 @@ def main(asked: list[str]) -> None:
                 **{part: in_files(getattr(data, part), few) for part in ("search", "test")},
             )
         less = {"batch_size": 4, "search_images": 8} if kind == "scenes" else {}
-        return replace(full, protocol=replace(full.protocol, **counts | sizes | less), dataset=data)
+        weights = DenseWeights(dense.untrained(full.workload).eval(), 0.1, "untrained")
+        protocol = replace(full.protocol, **counts | sizes | less)
+        return replace(full, protocol=protocol, dataset=data, weights=weights)
 
-    grounds = {kind: ground(kind) for kind in {name.partition(":")[2] or "table" for name in asked}}
-    weights = {
-        kind: DenseWeights(dense.untrained(near.workload).eval(), 0.1, "untrained") for kind, near in grounds.items()
-    }
+    setups = {kind: setup(kind) for kind in {name.partition(":")[2] or "table" for name in asked}}
 
-    def run(name: str, ground: Ground, given: DenseWeights) -> harness.Result:
+    def run(name: str, on: Setup) -> tuple[Record, dict[str, Tensor] | None]:
         method, _, kind = name.partition(":")
         share = 0.8 if kind == "scenes" else 0.6  # ERFNet's trunk alone takes 0.6
-        budget = Budget(share, share * ground.dense_reading) if registry.get(method).compresses else None
-        answers = teacher.live(given.network, ground.computing) if kind else teacher.teacher(ground, given, 0)
-        return harness.execute(Job(method, budget, 0), "key", ground, given, answers, lambda *_: None, "command")
+        budget = Budget(share, share * on.reach.dense_reading) if registry.get(method).compresses else None
+        most = 0 if kind else teacher.LARGEST_TABLE_BYTES
+        with tempfile.TemporaryDirectory() as folder, mock.patch.object(teacher, "LARGEST_TABLE_BYTES", most):
+            one = stages.Run(Job(method, budget, 0), on, "key", Path(folder))
+            for stage in stages.STAGES:
+                stages.do(stage, [one])
+            return describe(one)
 
-    def of(name: str) -> tuple[Ground, DenseWeights]:
-        kind = name.partition(":")[2] or "table"
-        return grounds[kind], weights[kind]
+    def of(name: str) -> Setup:
+        return setups[name.partition(":")[2] or "table"]
 
-    plain = {name: run(name, *of(name)) for name in asked}
+    plain = {name: run(name, of(name)) for name in asked}
     place = torch.device(FAR)
     with Far():
         for name in asked:
-            near, here = of(name)
-            away = replace(near, computing=Computing(place), dataset=near.dataset.to(place))
-            sent = here.to(place)
+            near = of(name)
+            away = replace(
+                near, computing=Computing(place), dataset=near.dataset.to(place), weights=near.dense.to(place)
+            )
             if name == asked[0]:
-                print(json.dumps({"refused": refused(next(sent.network.parameters()))}), flush=True)
-            one, other = plain[name], run(name, away, sent)
+                print(json.dumps({"refused": refused(next(away.dense.network.parameters()))}), flush=True)
+            (one, ours), (other, theirs) = plain[name], run(name, away)
             worst = averages = None  # of what Adam moves; of batch norm's averages, relative to the largest
-            if one.weights is not None and other.weights is not None:
-                assert one.weights.keys() == other.weights.keys()
-                off = {n: float((a.double() - other.weights[n].double()).abs().max()) for n, a in one.weights.items()}
+            if ours is not None and theirs is not None:
+                assert ours.keys() == theirs.keys()
+                off = {n: float((a.double() - theirs[n].double()).abs().max()) for n, a in ours.items()}
                 worst = max(value for name, value in off.items() if ".running_" not in name)
-                largest = {n: float(a.double().abs().max()) for n, a in one.weights.items()}
+                largest = {n: float(a.double().abs().max()) for n, a in ours.items()}
                 averages = max((off[name] / largest[name] for name in off if ".running_" in name), default=0.0)
-            measures = [result.record.measures for result in (one, other)]
+            measures = [record.measures for record in (one, other)]
             told = {
                 "method": name,
-                "reasons": [one.record.reason, other.record.reason],
+                "reasons": [one.reason, other.reason],
                 "widths": [None if measured is None else measured.widths for measured in measures],
                 "scores": [None if measured is None else measured.accuracy_after for measured in measures],
                 "worst": worst,
                 "averages": averages,
-                "devices": sorted({str(tensor.device) for tensor in (other.weights or {}).values()}),
-                "compute": other.record.environment["compute"],
+                "devices": sorted({str(tensor.device) for tensor in (theirs or {}).values()}),
+                "compute": other.environment["compute"],
             }
             print(json.dumps(told), flush=True)
 

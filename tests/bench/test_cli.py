@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable
+from dataclasses import fields
 from functools import partial
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -16,8 +19,11 @@ from typing import Any, Protocol
 
 import pytest
 import torch
+import typer
 
-from bench import cli, options, workload
+from bench import cli, options, skeleton, workload
+from bench.request import Request
+from bench.runner import Finished
 from methods import registry
 from shared import platforms
 from shared.cache import cache_dir
@@ -31,14 +37,15 @@ from tests.shared.meters.test_ina3221 import hwmon, iio, write
 ROOT = Path(__file__).parents[2]
 
 
-def bench(*arguments: str, cache: Path) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"BENCH_CACHE": str(cache), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+def bench(*arguments: str, cache: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    own = {"BENCH_CACHE": str(cache), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment = os.environ | own | variables
     return subprocess.run(
         [sys.executable, "-m", "bench", *arguments],
         cwd=ROOT,
         env=environment,
         capture_output=True,
-        text=True,
+        encoding=variables.get("PYTHONIOENCODING", "utf-8"),
         check=False,
     )
 
@@ -240,17 +247,46 @@ def test_a_cache_that_cannot_be_written_is_refused(
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize(
-    ("option", "value", "planned"),
-    [
-        ("--executor", "ray", True),
-        ("--executor", "", False),
-    ],
-)
-def test_values_of_options_that_are_to_come_are_told_from_wrong_ones(option: str, value: str, planned: bool) -> None:
-    with pytest.raises(BadInput, match=f"expected {option} ") as caught:
-        options.check_built(**{option[2:]: value})
-    assert repr(value) in str(caught.value) and ("not built yet" in str(caught.value)) == planned
+def test_run_and_plan_take_the_same_options() -> None:
+    """`plan` with the arguments of `run` says what they would cost; every field of a request has an option."""
+    commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+    run, plan = (
+        {one.name: (one.opts, one.default, one.required, one.help) for one in commands[name].params}
+        for name in ("run", "plan")
+    )
+    assert run == plan and inspect.signature(cli.run) == inspect.signature(cli.plan_)
+    assert {field.name: field.default for field in fields(Request)}.items() <= {
+        name: option[1] for name, option in run.items()
+    }.items()
+    assert run.keys() - {field.name for field in fields(Request)} == {"executor", "out", "fresh", "jobs"}
+
+
+def test_a_request_is_what_was_typed(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = list[Request]()
+
+    def make(request: Request, *_: object, **__: object) -> None:
+        asked.append(request)
+        raise BadInput("nothing", "enough", "seeing")
+
+    typed = {
+        "methods": "uniform",
+        "device": "tx2",
+        "network": "alexnet",
+        "dataset": "imagenet",
+        "protocol": "standard",
+        "budgets": "0.5,3.2ms",
+        "seeds": "1,2",
+        "data": "/somewhere",
+        "metric": "latency",
+        "meter": "sim",
+        "energy_model": "bilinear+linear",
+        "compute": "cuda:1",
+    }
+    words = [word for name, value in typed.items() for word in (f"--{name.replace('_', '-')}", value)]
+    monkeypatch.setattr("bench.plan.make", make)
+    for name in ("run", "plan"):
+        assert command(name, *words, "--compile")[0] == command(name)[0] == 2
+    assert asked == [Request(**typed, compile=True), Request()] * 2
 
 
 @pytest.mark.parametrize("name", ["run", "plan"])
@@ -279,8 +315,34 @@ def test_options_as_the_simulator_needs_them(command: Command, tmp_path: Path, m
     assert code == 0 and "uniform-0.4-s0" in out, error
     for name in ("plan", "run"):
         code, out, error = command(name, *arguments[1:], "--executor", "ray")
-        assert code == 2 and out == "" and "not built yet" in error and len(error.splitlines()) == 1
+        assert code == 2 and out == "" and len(error.splitlines()) == 1
+        assert error.startswith("expected --executor local, got 'ray'; try ")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_output_that_is_not_utf_8_ends_no_command(encoding: str, cache: Path, tmp_path: Path) -> None:
+    """The first line has a ×, the line of a wrong budget repeats what was typed."""
+    arguments = ("plan", "--methods", "uniform", "--protocol", "smoke")
+    done = bench(*arguments, cache=cache, PYTHONIOENCODING=encoding)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert done.stdout.splitlines()[-1].startswith("1 runs: 60 training iterations")
+    done = bench(*arguments, "--budgets", "5 μJ–6", cache=cache, PYTHONIOENCODING=encoding)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("expected a positive budget") and "5 ?J?6" in done.stderr
+
+
+@pytest.mark.parametrize("plain", [{}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}])
+def test_a_skeleton_is_utf_8_whatever_the_locale(plain: dict[str, str], cache: Path, tmp_path: Path) -> None:
+    done = bench("new-method", "my-own", "--to", str(tmp_path), cache=cache, **plain)
+    assert done.returncode == 0, done.stderr
+    place = tmp_path / "bench-my-own"
+    texts = {path.name: path.read_bytes().decode("utf-8") for path in place.iterdir()}
+    assert set(texts) == {"pyproject.toml", "bench_my_own.py"}
+    assert tomllib.loads(texts["pyproject.toml"])["project"]["name"] == "bench-my-own"
+    compile(texts["bench_my_own.py"], "bench_my_own.py", "exec")
+    expected = skeleton.write("my-own", tmp_path / "again")
+    assert {path.name: path.read_bytes() for path in expected} == {k: v.encode() for k, v in texts.items()}
 
 
 def test_methods_lists_a_broken_one_with_a_note(monkeypatch: pytest.MonkeyPatch, command: Command) -> None:
@@ -406,6 +468,20 @@ def test_a_miss_is_recorded_and_the_plan_goes_on(cache: Path, tmp_path: Path) ->
     assert reason in page.read_text()
     command = "python -m bench run --methods uniform,amc --protocol smoke --budgets 0.25"
     assert records["amc"]["environment"]["command"] == command
+
+
+def test_a_folder_s_name_is_no_markup(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In rich's eyes "[/x]" would close what nobody opened."""
+    monkeypatch.chdir(tmp_path)
+    out = "runs[/x]"
+    monkeypatch.setattr("bench.report.render", lambda records, folder: [folder / "page.md"])
+    monkeypatch.setattr("bench.report.summary_table", lambda records: f"{len(records)} records")
+    monkeypatch.setattr(
+        "bench.runner.run", lambda plan, store, **_: Finished([], {plan.jobs[0]: f"{store.root} is full"})
+    )
+    code, told, error = command("run", "--methods", "uniform", "--protocol", "smoke", "--out", out)
+    assert (code, error) == (1, "")
+    assert f"report: {out}/page.md\n" in told and f"is still open: {tmp_path / out} is full" in told
 
 
 def test_an_interrupt_says_that_finished_runs_are_kept(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The whole line on this very processor: compress to a latency, cut, build, read by the clock, repair, report."""
+"""The whole line on this very processor: compress to a latency, land by the clock, tune, read by the clock."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from bench import workload
-from bench.plan import Request, lay_ground
 from bench.record import read
+from bench.request import Request
+from bench.setup import prepare, reopen
 from shared.meters import MeterError, Reading
 from shared.networks import structure
 from shared.platforms import MeasuredPlatform
@@ -39,10 +40,11 @@ def profiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(MeasuredPlatform, "read", played)
     monkeypatch.setattr(MeasuredPlatform, "inference_batch", lambda self, subject: 16)
     with pytest.raises(MeterError, match="a whole profile in the cache"):
-        lay_ground(REQUEST, may_read=False)
-    ground = lay_ground(REQUEST)
-    assert ground.unit == "s" and ground.inference_batch == 16 and ground.dense_reading == pytest.approx(1e-4)
-    assert lay_ground(REQUEST, may_read=False).profile.key == ground.profile.key
+        reopen(REQUEST)
+    setup = prepare(REQUEST)
+    assert setup.unit == "s" and setup.inference_batch == 16 and setup.reach.dense_reading == pytest.approx(1e-4)
+    again = reopen(REQUEST)
+    assert again.profile.key == setup.profile.key and again.dense.accuracy > 0.9
     return tmp_path
 
 
@@ -71,23 +73,27 @@ EMPTY = Reading(
 
 def test_a_latency_budget_from_end_to_end(profiled: Path) -> None:
     out = profiled / "runs"
-    command = [sys.executable, "-m", "bench", "run", *ARGUMENTS, "--methods", "uniform", "--repair", "--out", str(out)]
+    command = [sys.executable, "-m", "bench", "run", *ARGUMENTS, "--methods", "uniform", "--out", str(out)]
     done = subprocess.run(
         command, check=False, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("profile: 140 networks are in ")
     assert "\ncpu: measured seconds per image by clock (wall time) of " in done.stdout
-    assert "reading the dense network and 1 cut ones in turns" in done.stdout
+    assert "of readings\n" in done.stdout  # said before they begin
     (folder,) = (path.parent for path in out.glob("*-cpu-measured-latency-smoke/*/record.json"))
     record = read(folder)
     assert record.status == "ok" and record.measures is not None and record.budget is not None
     assert (record.platform.unit, record.platform.source, record.platform.inference_batch) == ("s", "measured", 16)
-    low, high = record.measures.interval or (0.0, 0.0)
+    low, high = record.measures.interval
     assert 0 < low <= record.measures.reading <= high  # a clock truly read it
     assert record.measures.estimate <= record.budget.amount
-    assert record.dense_again is not None and record.dense_again > 0
-    assert record.repair is None or record.repair.reading > record.budget.amount
+    assert record.measures.reference is not None and record.measures.reference > 0
+    assert record.landing is not None and record.cost is not None
+    assert record.landing.after.interval[1] <= record.budget.amount
+    moved = record.landing.removed_channels > 0
+    assert moved == (record.landing.before.interval[1] > record.budget.amount) == (record.cost.landing_readings > 1)
+    assert sum(record.landing.widths) - record.landing.removed_channels == sum(record.measures.widths)
     (page,) = out.glob("*.md")
     text = page.read_text()
     assert "## Measured again" in text and "Within the budget by reading: " in text

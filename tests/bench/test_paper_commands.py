@@ -83,7 +83,7 @@ def test_every_experiment_is_priced_without_its_data(
     command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(cost, "_prices", lambda ground: (1.0, 0.001))
+    monkeypatch.setattr(cost, "_prices", lambda setup: (1.0, 0.001))
     parts = shlex.split(command)
     parts = [part for place, part in enumerate(parts) if "--data" not in parts[max(0, place - 1) : place + 1]]
     assert call(monkeypatch, ["plan", *typed(shlex.join(parts[1:]), tmp_path, tmp_path)]) == 0

@@ -60,13 +60,13 @@ def test_the_plan_and_the_running_steps_say_how_long_they_take(clock: Clock) -> 
     assert notes(bars)["a"] == "compress, 30 s to go"
     assert notes(bars)["plan"] == minutes(10 * (2 - 0.85 / 4) / (0.85 / 4)) + " to go"
     clock.now += 10
-    bars.step("a", "fine-tune", 0.1)  # its own clock, from its first word
-    assert notes(bars)["a"] == "fine-tune, just started"
+    bars.step("a", "tune", 0.1)  # its own clock, from its first word
+    assert notes(bars)["a"] == "tune, just started"
     clock.now += 8
-    bars.step("a", "fine-tune", 0.5)
-    assert notes(bars)["a"] == "fine-tune, 10 s to go"
-    bars.step("a", "fine-tune", 1.0)
-    assert notes(bars)["a"] == "fine-tune, all done"
+    bars.step("a", "tune", 0.5)
+    assert notes(bars)["a"] == "tune, 10 s to go"
+    bars.step("a", "tune", 1.0)
+    assert notes(bars)["a"] == "tune, all done"
 
 
 def test_lines_take_the_place_of_bars_where_there_is_no_terminal(clock: Clock) -> None:
