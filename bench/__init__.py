@@ -16,7 +16,7 @@ def load_compressed(record_folder: Path | str) -> nn.Module:
     `record_folder` holds `record.json` and `network.safetensors`. Raises shared.errors.BadInput when the run is a
     miss without a network, or its file is not the one that the record hashes.
     """
-    from bench.loading import load  # torch only when it is needed: `python -m bench --help` must answer at once
+    from bench.record.loading import load  # torch only when it is needed: `python -m bench --help` must answer at once
 
     return load(record_folder)
 

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from shared.checkpoints import Checkpoints, State
 from shared.computing import ON_CPU, Computing
 from shared.data import Batches, Images
-from shared.energy.budget import uniform_widths
 from shared.errors import Infeasible
 from shared.ledger import Ledger
 from shared.networks import Structure
 from shared.protocol import Protocol
 from shared.rng import generator
 from shared.training import Teacher, Trainer, score
+from shared.widths.uniform import uniform_widths
 
 __all__ = [
     "EnergyModel",

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from shared.errors import BadInput
-from shared.meters.nvml_wheels import NEW_WHEEL, missing_code
+from shared.torch_builds import NEW_WHEEL, missing_code
 
 CPU = torch.device("cpu")
 AMPERE = (8, 0)  # the first compute capability with bfloat16 in hardware

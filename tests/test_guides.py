@@ -34,7 +34,7 @@ def suite(tmp_path: Path) -> Path:
         shutil.copytree(
             ROOT / room, tmp_path / room, copy_function=os.symlink, ignore=shutil.ignore_patterns("__pycache__")
         )
-    recipe = tmp_path / "bench/dense.py"
+    recipe = tmp_path / "bench/setup/dense.py"
     text = recipe.read_text()
     assert "iterations: int = 10_000" in text
     recipe.unlink()

@@ -101,9 +101,9 @@ def test_reports_hold_no_code() -> None:
     [
         ("shared.training", "from methods.contract import Task"),
         ("shared.training", "import bench"),
-        ("shared.training", "def later():\n    import bench.plan"),
+        ("shared.training", "def later():\n    import bench.setup.plan"),
         ("shared.training", "if TYPE_CHECKING:\n    from methods import contract"),
-        ("methods.ecc.ecc", "from bench.record import Record"),
+        ("methods.ecc.ecc", "from bench.record.model import Record"),
         ("methods.ecc.ecc", "from methods.amc import AMC"),
         ("methods.ecc.ecc", "from ..amc import env"),
         ("methods.ecc.ecc", "from .. import amc"),
@@ -116,7 +116,7 @@ def test_a_wrong_arrow_is_found(name: str, source: str) -> None:
     sources = dict.fromkeys(
         ("methods", "methods.amc", "methods.amc.env", "methods.ecc", "methods.ecc.ecc", "bench"), ""
     )
-    sources |= {"methods.contract": "", "bench.plan": "", "shared": "", name: source}
+    sources |= {"methods.contract": "", "bench.setup.plan": "", "shared": "", name: source}
     assert len(wrong_arrows(graph(sources))) == 1
 
 
@@ -129,7 +129,7 @@ def test_right_arrows_and_foreign_packages_pass() -> None:
         "methods.ecc.prox": "import benchmark",
         "shared.ledger": "from shared import errors",
         "shared.errors": "",
-        "bench.plan": "from methods import registry\nimport shared.data",
+        "bench.setup.plan": "from methods import registry\nimport shared.data",
     }
     arrows = graph(sources)
     assert wrong_arrows(arrows) == []

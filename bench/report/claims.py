@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import tomllib
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
 import pandas as pd
 
 from bench.report.tables import dense, first
 from bench.report.text import ABSENT, Table, percent
+from bench.setup.protocols import PUBLISHED
 
 TITLES = {"ecc": "ECC", "netadapt": "NetAdapt", "amc": "AMC"}  # what the paper compares
 
@@ -18,7 +18,7 @@ TITLES = {"ecc": "ECC", "netadapt": "NetAdapt", "amc": "AMC"}  # what the paper 
 @cache
 def published() -> dict[str, Any]:
     """The data file of claimed figures; its comments say what stands where."""
-    text = files("bench.report").joinpath("published.toml").read_text(encoding="utf-8")
+    text = PUBLISHED.read_text(encoding="utf-8")
     return tomllib.loads(text)
 
 

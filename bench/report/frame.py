@@ -16,8 +16,8 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import pandas as pd
 from pydantic import BaseModel
 
-from bench.names import slug, unusual
-from bench.record import RECORD_FILE, Record, load
+from bench.record.model import RECORD_FILE, Record, load
+from bench.setup.names import slug, unusual
 from methods import registry
 from shared.errors import BadInput
 
@@ -68,7 +68,7 @@ def file_name(record: Record) -> str:
 
 
 def page_name(record: Record) -> str:
-    """See bench.names.slug. Raises BadInput when a part could not be a file's name."""
+    """See bench.setup.names.slug. Raises BadInput when a part could not be a file's name."""
     platform = record.platform
     parts: dict[str, Any] = {
         "network": record.network.get("name"),

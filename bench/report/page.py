@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.record import Record
+from bench.record.model import Record
 from bench.report import claims, landing, provenance, tables
 from bench.report.frame import checked
 from bench.report.plots import draw

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from bench.record import Record
+from bench.record.model import Record
 from bench.report.style import FAINT, INK, budget_style, house_style, method_style, new_figure, svg
 from bench.report.tables import binomial_error, budgets, dense, first, seeds
 from bench.report.text import Unit

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.record import Record, to_json
+from bench.record.model import Record, to_json
 from bench.report.frame import file_name, share
 from bench.report.tables import first, seeds
 from bench.report.text import ABSENT, code, escape, table

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.record import Record, load
+from bench.record.model import Record, load
 from bench.report import paper
 from bench.report.frame import checked, file_name, frame, page_name
 from bench.report.page import index_text, page_files, write

@@ -12,7 +12,7 @@ from functools import partial
 
 import pandas as pd
 
-from bench.record import Record
+from bench.record.model import Record
 from bench.report.text import (
     ABSENT,
     Table,

@@ -15,7 +15,6 @@ from torch import nn
 
 from methods.amc.env import PruningEnv, Strategy
 from methods.contract import Method, Outcome, Properties, Task
-from shared.bounded_widths import BoundedWidths, lower_bounds
 from shared.candidates import Candidates, at_widths
 from shared.checkpoints import State
 from shared.networks import Structure, structure
@@ -23,6 +22,7 @@ from shared.protocol import Protocol
 from shared.reconstruction import calibration_batches
 from shared.rng import forked
 from shared.training import Trainer
+from shared.widths.bounded import BoundedWidths, lower_bounds
 
 
 class Search(NamedTuple):

@@ -17,8 +17,8 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shared.bounded_widths import BoundedWidths, WidthEnergy, lower_bounds
 from shared.networks import Operation, Structure
+from shared.widths.bounded import BoundedWidths, WidthEnergy, lower_bounds
 
 Observation = NDArray[np.float32]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 from methods.contract import Method, Outcome, Task, spend_remaining
-from shared.energy.greedy import greedy_widths
 from shared.networks import compact, importance, zero_channels
 from shared.networks.ranking import weakest_channels
+from shared.widths.greedy import greedy_widths
 
 
 class Magnitude(Method):

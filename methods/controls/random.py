@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import ClassVar
 
 from methods.contract import Method, Outcome, Task, spend_remaining
-from shared.bounded_widths import BoundedWidths, lower_bounds
 from shared.candidates import Candidates
 from shared.networks import Structure
 from shared.protocol import Protocol
 from shared.reconstruction import calibration_batches
 from shared.rng import numpy_generator
+from shared.widths.bounded import BoundedWidths, lower_bounds
 
 
 class Random(Method):

@@ -18,7 +18,7 @@ from shared.board.runner import MEASUREMENT_SCHEMA, OPERATIONS_SCHEMA, VERSION, 
 from shared.board.wiring import wired
 from shared.cache import atomic_write
 from shared.errors import BadInput
-from shared.meters.jetson_rails import quantum_watts, scope, settled_watts, shunt_ohms
+from shared.meters.jetson.rails import quantum_watts, scope, settled_watts, shunt_ohms
 from shared.meters.meter import Window
 from shared.meters.signal import sampled_window
 from shared.networks.operations import Operation

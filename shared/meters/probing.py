@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from shared.meters import ina3221, nvml_probe, rapl
+from shared.meters import rapl
+from shared.meters.jetson import ina3221
 from shared.meters.meter import Finding, MeterError
+from shared.meters.nvml import probe as nvml_probe
 
 
 def probe(root: Path = Path("/"), nvml: Any = None) -> list[Finding]:

@@ -17,7 +17,7 @@ from shared.board.exchange import BoardMeasurement, operation_list, read_measure
 from shared.cache import cache_dir, content_key
 from shared.errors import BadInput
 from shared.meters import FULL, SHORT, MeterError, Reading, Settings, device_lock
-from shared.meters.jetson_rails import scope
+from shared.meters.jetson.rails import scope
 from shared.meters.meter import Source
 from shared.meters.reading import Visit, reading
 from shared.platforms import simulated

@@ -10,17 +10,17 @@ import torch
 
 from shared.errors import BadInput
 from shared.meters import ClockMeter, Meter, MeterError, RaplMeter, ReplayMeter
-from shared.meters.ina3221 import INA3221Meter, Rail, SysfsRail
-from shared.meters.ina3221_i2c import I2CRail, open_bus
-from shared.meters.jetson_rails import known_rail
-from shared.meters.nvml import NvmlMeter
-from shared.meters.nvml_devices import cuda_device
-from shared.meters.nvml_library import Library
-from shared.meters.nvml_wheels import missing_code
+from shared.meters.jetson.ina3221 import INA3221Meter, Rail, SysfsRail
+from shared.meters.jetson.ina3221_i2c import I2CRail, open_bus
+from shared.meters.jetson.rails import known_rail
+from shared.meters.nvml.devices import cuda_device
+from shared.meters.nvml.library import Library
+from shared.meters.nvml.meter import NvmlMeter
 from shared.platforms import simulated
 from shared.platforms.board import BoardPlatform
 from shared.platforms.measured import MeasuredPlatform
 from shared.platforms.platform import Platform
+from shared.torch_builds import missing_code
 
 HERE = {"cpu": "the processor of this machine", "local": "the GPU of this machine"}
 MODELS = {"1080ti": "GTX 1080 Ti", "tx2": "Jetson TX2"}  # as the driver and the board's device tree name them

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import dense
-from bench.dense import DenseWeights
-from bench.request import Request
-from bench.setup import Setup, prepare
+from bench.setup import dense
+from bench.setup.dense import DenseWeights
+from bench.setup.request import Request
+from bench.setup.setup import Setup, prepare
 from shared.data import Split
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bench.record import Budget, Cost, EnergyFit, Landing, Measures, Platform, Reading, Record, to_json
+from bench.record.model import Budget, Cost, EnergyFit, Landing, Measures, Platform, Reading, Record, to_json
 from shared.protocol import Protocol
 
 BOUNDS = (8, 16, 32, 32, 64, 64, 128, 128, 128, 128, 128, 128, 256, 256)

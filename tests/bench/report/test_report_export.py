@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import cli
-from bench.record import Record
+from bench.cli import app as cli
+from bench.record.model import Record
 from bench.report import checked, export, frame, publish
 from shared.errors import BadInput
 from tests.bench.report.conftest import read_at

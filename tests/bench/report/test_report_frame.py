@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.record import Budget, Record
+from bench.record.model import Budget, Record
 from bench.report.frame import checked, collect, file_name, frame, is_control
 from methods import registry
 from shared.errors import BadInput

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from bench.record import Record
+from bench.record.model import Record
 from bench.report import checked
 from bench.report.landing import section
 from bench.report.text import Unit

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
-from bench.record import Record
+from bench.record.model import Record
 from bench.report import checked, render, summary_table
 from bench.report.page import page_text
 from bench.report.provenance import digest

@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
-from bench import cli, plan, protocols
-from bench.record import Record
+from bench.cli import app as cli
+from bench.record.model import Record
 from bench.report import check, checked, frame, paper, regenerate
 from bench.report.claims import TITLES, published
 from bench.report.experiments import Experiment, experiments
 from bench.report.paper import properties_table, turns
+from bench.setup import plan, protocols
 from methods import registry
 from shared import data, networks, platforms
 from shared.errors import BadInput

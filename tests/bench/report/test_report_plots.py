@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 import pandas as pd
 import pytest
 
-from bench.record import Record
+from bench.record.model import Record
 from bench.report import checked
 from bench.report.plots import TRACE_POINTS, courses, draw, legend_columns, points, unit_widths
 from bench.report.style import BUDGETS, CARD, FAINT, INK, PALETTE, creator_and_data, method_style, same_plot

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bench.record import Record
+from bench.record.model import Record
 from bench.report import check, collect, page, plots, publish, regenerate
 from bench.report.text import Unit
 from shared.errors import BadInput

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bench.record import Record
+from bench.record.model import Record
 from bench.report import checked, tables
 from bench.report.plots import points
 from bench.report.tables import Notes, overhead, page_unit, sampling_error

@@ -14,12 +14,12 @@ import torch
 
 from methods.amc import AMC
 from methods.contract import Infeasible, Outcome, Task
-from shared.bounded_widths import lower_bounds
 from shared.candidates import Candidates
 from shared.checkpoints import Checkpoints
 from shared.ledger import Ledger
 from shared.networks import active_widths, structure
 from shared.rng import generator
+from shared.widths.bounded import lower_bounds
 
 SMALL = AMC(hidden=(32, 32))
 

@@ -10,8 +10,8 @@ from methods.controls import magnitude
 from methods.controls.dense import Dense
 from methods.controls.magnitude import Magnitude
 from methods.controls.uniform import Uniform
-from shared.energy.budget import uniform_widths
 from shared.networks import active_channels, active_widths, importance
+from shared.widths.uniform import uniform_widths
 
 
 def estimate(task: Task, widths: list[int]) -> float:

@@ -12,10 +12,10 @@ import torch
 
 from methods.contract import Infeasible, Task
 from methods.controls.random import Random
-from shared.bounded_widths import lower_bounds
 from shared.checkpoints import Checkpoints
 from shared.ledger import Ledger
 from shared.networks import active_widths
+from shared.widths.bounded import lower_bounds
 
 
 def test_spends_exactly_and_stays_within_the_budget(tiny_task: Callable[..., Any]) -> None:

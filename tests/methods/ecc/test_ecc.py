@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from methods.contract import Infeasible
 from methods.ecc import ECC, ECCPaper, UniformGradual
 from methods.ecc.ecc import target_energy
-from shared.energy.budget import uniform_widths
 from shared.networks import active_channels, active_widths, compact
+from shared.widths.uniform import uniform_widths
 
 ALL = [ECC, ECCPaper, UniformGradual]
 

@@ -10,7 +10,7 @@ import torch
 from shared import platforms
 from shared.errors import BadInput
 from shared.meters import MeterError
-from shared.meters.nvml_library import Library
+from shared.meters.nvml.library import Library
 from shared.platforms import MeasuredPlatform, SimulatedPlatform, choose, choosing
 
 

@@ -1,0 +1,254 @@
+"""The conformance kit: whether a method keeps the contract, rule by rule, and how to mend what it breaks.
+
+It runs the method on the embedded workload with the counts of the protocol `smoke`: whole, once more, stopped and gone
+on, and at a budget that hardly anything can reach.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+
+from bench.run import rules
+from bench.run.rules import Miss
+from bench.run.stages import make_task
+from bench.run.teacher import live
+from bench.setup import dense
+from bench.setup.budgets import Budget
+from bench.setup.plan import Job
+from bench.setup.request import Request
+from bench.setup.setup import Setup, prepare
+from methods import registry
+from methods.contract import Infeasible, Method, Outcome, Properties, Task
+from shared.checkpoints import Checkpoints
+from shared.data import Split
+from shared.ledger import BudgetExhausted, Ledger
+from shared.platforms import SimulatedPlatform
+from shared.rng import forked
+
+FRACTION = 0.5  # of the dense reading; whoever can prune can reach it
+HARDLY = 1.02  # times the least that one channel per unit takes
+STOPS = (0.4, 0.8)  # shares of the iterations after which the process is killed
+
+
+class Stopped(BaseException):
+    """The process is killed: nothing that a method catches."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One rule: `problem` is None where it is kept, `mend` says what to do where it is not."""
+
+    rule: str
+    problem: str | None
+    mend: str
+
+
+@dataclass(frozen=True)
+class _Run:
+    task: Task
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class _Stand:
+    """What the method is tried on."""
+
+    setup: Setup
+
+    def task(self, budget: float, checkpoints: Checkpoints | None = None) -> Task:
+        job = Job("conformance", Budget(budget / self.setup.reach.dense_reading, budget), seed=0)
+        task = make_task(job, self.setup, live(self.setup.dense.network))
+        return replace(task, checkpoints=checkpoints or Checkpoints())
+
+    def run(self, method: Method, task: Task) -> _Run:
+        """The method's outcome under the harness's watch. Raises Miss, Infeasible, or what the method raises."""
+        with forked(task.seed, method.name), rules.steps_paid(self.setup.dense.network), _sealed(self.setup):
+            outcome = method.run(replace(task))
+        return _Run(task, rules.checked(outcome))
+
+
+@contextlib.contextmanager
+def _sealed(setup: Setup) -> Iterator[None]:
+    """Raises Miss where a method looks at a test image or asks the platform."""
+    test = setup.dataset.test
+    assert isinstance(test, Split)  # the embedded data set
+    take = Split.take
+
+    def guarded(split: Split, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if len(split) == len(test) and torch.equal(split.labels, test.labels):
+            raise Miss("looked at test images")
+        return take(split, index)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise Miss("asked the platform for joules")
+
+    with (
+        mock.patch.object(Split, "take", guarded),
+        mock.patch.object(SimulatedPlatform, "simulate", refuse),
+    ):
+        yield
+
+
+def check(name: str) -> Iterator[Finding]:
+    """The findings on the method `name`, in order; those that need an outcome end with the first that has none.
+
+    Raises BadInput when there is no such method.
+    """
+    torch.set_num_threads(1)  # as every run has it
+    method = registry.get(name)
+    yield _declares(name, method)
+    stand = _Stand(prepare(Request(protocol="smoke", meter="sim")).with_dense_weights())
+    budget = FRACTION * stand.setup.reach.dense_reading
+    first = _again(stand, method, budget)
+    if isinstance(first, Exception):
+        yield Finding("runs", rules.reason(first), _mend_of(first))
+        return
+    yield Finding("runs", None, "")
+    for rule, mend in _RULES.items():
+        if method.compresses or rule is not rules.keeps_the_budget:
+            problem = _problem(rule, first.task, stand.setup.dense, first.outcome)
+            yield Finding(rule.__name__.strip("_").replace("_", " "), problem, mend)
+            if problem is not None:
+                return
+    yield _declares_its_samples(method, first)
+    yield _is_deterministic(stand, method, first, budget)
+    yield _goes_on(stand, method, first, budget)
+    yield _tells_what_it_cannot_reach(stand, method)
+
+
+def _is_the_network_billed(task: Task, weights: dense.DenseWeights, outcome: Outcome) -> None:
+    rules.described(rules.cut(outcome.network, task.train), task, weights)
+
+
+_RULES: dict[Callable[[Task, dense.DenseWeights, Outcome], None], str] = {
+    rules.spends_the_ledger: "spend_remaining(task, trainer) at the end of run(), or steps while task.ledger.remaining",
+    rules.leaves_the_dense_network: "working on task.copy_of_dense()",
+    rules.is_finite: "a look at the loss; task.protocol.learning_rate is the same for all methods",
+    rules.keeps_the_budget: "zeroing channels (shared.networks.zero_channels) until task.energy(widths) is within "
+    "task.budget, and raising Infeasible where that can't be",
+    _is_the_network_billed: "returning the network of task.copy_of_dense(), zeroed or compact, without layers or hooks "
+    "of your own",
+}
+
+
+def _declares(name: str, method: Method) -> Finding:
+    problem = None
+    texts = {what: getattr(method, what, None) for what in ("name", "title", "paper")}
+    if empty := [what for what, text in texts.items() if not isinstance(text, str) or not text.strip()]:
+        problem = f"has no {' and no '.join(empty)}"
+    elif method.name != name:
+        problem = f"calls itself {method.name!r}, registered as {name!r}"
+    elif not isinstance(method.properties, Properties | None):
+        problem = f"has {type(method.properties).__name__} as properties"
+    mend = (
+        "class attributes name (as registered), title, paper (the citation) and properties = Properties(...), the rows "
+    )
+    return Finding("declares itself", problem, mend + "of the ECC paper's Table 1; None for a control")
+
+
+def _declares_its_samples(method: Method, run: _Run) -> Finding:
+    declared = method.search_samples(run.task.protocol, run.task.structure)
+    used = run.task.ledger.search_samples
+    problem = None if used <= declared else f"looked at {used:,} search samples, announced at most {declared:,}"
+    return Finding("announces its search samples", problem, "search_samples(protocol, structure): the most a run takes")
+
+
+def _is_deterministic(stand: _Stand, method: Method, first: _Run, budget: float) -> Finding:
+    mend = (
+        "task.generator(purpose, index) for all that is random, no clock, no set or dict order, no state in the class"
+    )
+    return Finding("is deterministic", _difference(first, _again(stand, method, budget)), mend)
+
+
+def _goes_on(stand: _Stand, method: Method, first: _Run, budget: float) -> Finding:
+    """Killed twice and started again, with states saved as often as the method lets."""
+    mend = (
+        "task.save(name, state) with all that later iterations stand on, and task.saved(name) before them; "
+        "nothing that is counted may be done again once it is in a state"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        states = Checkpoints(Path(folder), every_s=0.0)
+        for share in STOPS:
+            with contextlib.suppress(Stopped):
+                _again(stand, method, budget, states, kill_at=share)
+        return Finding("stops and goes on", _difference(first, _again(stand, method, budget, states)), mend)
+
+
+def _tells_what_it_cannot_reach(stand: _Stand, method: Method) -> Finding:
+    rule, mend = "tells what it cannot reach", "raising methods.contract.Infeasible with the reason"
+    if not method.compresses:
+        return Finding(rule, None, mend)
+    task = stand.task(HARDLY * stand.setup.reach.floor)
+    try:
+        run = stand.run(method, task)
+        rules.check_rules(task, stand.setup.dense, run.outcome)
+    except Infeasible as error:
+        return Finding(rule, None if str(error) else "raised Infeasible without a reason", mend)
+    except Exception as error:
+        return Finding(rule, f"near the least budget that there is: {rules.reason(error)}", mend)
+    return Finding(rule, None, mend)
+
+
+def _again(
+    stand: _Stand, method: Method, budget: float, states: Checkpoints | None = None, kill_at: float | None = None
+) -> _Run | Exception:
+    """Another run, killed after a share of its iterations where one is given."""
+    task = stand.task(budget, states)
+
+    def kill(ledger: Ledger) -> None:
+        if kill_at is not None and ledger.training_iterations == int(kill_at * ledger.limit):
+            raise Stopped
+
+    task.ledger.observer = kill
+    try:
+        return stand.run(method, task)
+    except Exception as error:
+        return error
+
+
+def _difference(first: _Run, other: _Run | Exception) -> str | None:
+    """What differs between two runs that should be the same; None for nothing."""
+    if isinstance(other, Exception):
+        return f"the second time: {rules.reason(other)}"
+    for what, of in _PARTS.items():
+        if of(first) != of(other):
+            return f"{what} differ"
+    one, two = first.outcome.network.state_dict(), other.outcome.network.state_dict()
+    for name, tensor in one.items():
+        if name not in two or not torch.equal(tensor, two[name]):
+            return f"weights differ ({name})"
+    return None
+
+
+_PARTS: dict[str, Callable[[_Run], Any]] = {
+    "ledger counts": lambda run: run.task.ledger.as_record(),
+    "notes": lambda run: json.dumps(run.outcome.notes),
+    "traces": lambda run: json.dumps(run.outcome.trace),
+}
+
+
+def _problem(rule: Callable[[Task, dense.DenseWeights, Outcome], None], *given: Any) -> str | None:
+    try:
+        rule(*given)
+    except Miss as miss:
+        return str(miss)
+    except Exception as error:
+        return rules.reason(error)
+    return None
+
+
+def _mend_of(error: Exception) -> str:
+    if isinstance(error, Infeasible):
+        return f"reaching half of the dense network's energy ({FRACTION} of its reading)"
+    if isinstance(error, BudgetExhausted):
+        return "asking task.ledger.remaining before each step"
+    return "the line that is named"

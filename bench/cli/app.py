@@ -1,0 +1,224 @@
+"""The command line. Exit codes: 0 success, 1 a plan with a miss or a failure, 2 bad arguments (one line on stderr,
+nothing written).
+
+Imports of torch and of everything that stands on it happen inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.cli import console as say
+from bench.cli import study as cli_authors
+from bench.cli.options import Out, Work, check_writable, takes_a_request
+from bench.setup.request import Request
+
+if TYPE_CHECKING:
+    from methods.contract import Method
+
+# Older typer takes its exceptions from click, newer typer ships them; both derive BadParameter from UsageError.
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+app = typer.Typer(
+    help="Compress a network to an energy budget with ECC, NetAdapt, AMC and controls, and compare them.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.command()
+@takes_a_request
+def run(request: Request, work: Work) -> None:
+    """Compress with each method at each budget with each seed, and write a report."""
+    from bench import report
+    from bench.record.store import Store
+    from bench.run import runner
+    from bench.setup import plan
+
+    console = say.console()
+    check_writable("--out", work.out)
+    made = plan.make(request, console.print, to_train=True)
+    console.print(say.first_line(made.setup))
+    say.check_files(made.setup.dataset, console)
+    finished = runner.run(made, Store(work.out), jobs=work.jobs, fresh=work.fresh, console=console)
+    pages = report.render(finished.records, work.out)
+    console.print(report.summary_table(finished.records), soft_wrap=True)
+    for page in pages:
+        console.print(f"report: {page}", soft_wrap=True)
+    for job, reason in finished.open.items():
+        console.print(f"{job.name} is still open: {reason}; the same command tries it again", soft_wrap=True)
+    if finished.open or any(record.status == "miss" for record in finished.records):
+        raise typer.Exit(1)
+
+
+@app.command(name="plan")
+@takes_a_request
+def plan_(request: Request, work: Work) -> None:
+    """Say what `run` with the same arguments would cost, without running it."""
+    from bench.run import cost
+    from bench.run.progress import minutes
+    from bench.setup import plan
+    from shared.data import in_files
+
+    console = say.console()
+    made = plan.make(request, console.print)
+    console.print(say.first_line(made.setup))
+    with say.computing("timing a plan"):  # by training steps
+        estimate = cost.estimate(made, made.jobs)
+        files = in_files(request.dataset)
+        remark = cost.missing_weights(made) if request.data or not files else cost.without_data(made)
+    if remark is not None:
+        console.print(remark, soft_wrap=True)
+    for job, seconds in estimate.job_seconds.items():
+        budget = "no budget" if job.budget is None else f"{job.budget.amount:.4g} {made.setup.unit}"
+        console.print(f"  {job.name}: {budget}, about {minutes(seconds)}")
+    console.print(estimate.describe(work.jobs))
+
+
+@app.command(name="report")
+def report_(
+    out: Out = Path("runs"),
+    to: Annotated[Path | None, typer.Option(help="Publish into this folder, with copies of the records.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Rewrite the pages in --to from its own records.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Fail when a page in --to differs from its records.")] = False,
+    form: Annotated[
+        str,
+        typer.Option("--format", help="markdown; csv or latex: a file per page, below --to where it is given."),
+    ] = "markdown",
+) -> None:
+    """Regenerate reports from records."""
+    from bench import report
+    from bench.studies import energy_models as energy_study
+    from shared.errors import BadInput
+
+    console = say.console()
+    report.export.check_name(form)
+    if check and form != report.export.MARKDOWN:
+        raise BadInput("--check with --format markdown", repr(form), "--check alone")
+    if check:
+        folder = to or Path("reports")
+        problems = [*report.check(folder), *energy_study.check(folder)]
+        for problem in problems:
+            console.print(problem, soft_wrap=True)
+        if problems:
+            raise typer.Exit(1)
+        console.print("all pages agree with their records")
+        return
+    if again and not (published := (to or Path("reports")) / report.RECORDS).is_dir():
+        raise BadInput("pages that were published before for --again", f"no folder {published}", "`report --to` first")
+    check_writable("--out", out) if to is None and not again else check_writable("--to", to or Path("reports"))
+    if form != report.export.MARKDOWN:
+        folder = to or (Path("reports") if again else out)
+        runs = report.committed(folder) if again else report.checked(record for record, _ in report.collect(out))
+        pages = report.export.write(runs, form, folder)
+    elif again:
+        pages = report.regenerate(to or Path("reports"))
+    else:
+        found = report.collect(out)
+        pages = report.render([record for record, _ in found], out) if to is None else report.publish(found, to)
+    for page in pages:
+        console.print(f"report: {page}", soft_wrap=True)
+
+
+@app.command()
+def methods() -> None:
+    """List the methods."""
+    from methods import registry
+    from shared.errors import BadInput
+
+    for name in registry.names():
+        try:
+            method = registry.get(name)
+        except BadInput as error:  # a broken package of someone else's hides no other method
+            typer.echo(f"{name:18} cannot be used: {error}")
+        else:
+            typer.echo(f"{name:18} {method.title}: {method.paper} ({_declared(method)})")
+
+
+def _declared(method: Method) -> str:
+    """The rows of the ECC paper's Table 1 that hold for the method."""
+    if method.properties is None:
+        return "control"
+    return ", ".join(name.replace("_", " ") for name, holds in vars(method.properties).items() if holds) or "none"
+
+
+@app.command()
+def networks() -> None:
+    """List the networks."""
+    from shared import networks as known
+
+    typer.echo("\n".join(known.names()))
+
+
+@app.command()
+def datasets() -> None:
+    """List the data sets."""
+    from shared import data
+
+    typer.echo("\n".join(data.names()))
+
+
+@app.command()
+def devices() -> None:
+    """List the platforms that can be asked for joules or seconds, and the sensors of this machine."""
+    from shared import platforms
+    from shared.errors import BadInput
+    from shared.meters import probing
+
+    for name in platforms.devices():
+        for metric in ("energy", "latency"):
+            try:
+                platform = platforms.choose(name, metric)
+            except BadInput as error:
+                typer.echo(f"{name:8} {metric:8} none: {error}")
+            else:
+                what = f"{platform.source} by {platform.meter}" + (f" on {platform.host}" if platform.host else "")
+                typer.echo(f"{name:8} {metric:8} {what}, calibration {platform.calibration}")
+    typer.echo("\nSensors of this machine, each by a trial read:")
+    for finding in probing.probe():
+        typer.echo(f"{'found' if finding.found else 'none':6} {finding.where} {finding.what}: {finding.detail}")
+
+
+app.registered_commands += cli_authors.app.registered_commands
+
+INTERRUPTED = 130  # as a shell has it for Ctrl-C
+
+
+def main() -> int:
+    """Run the command line and return its exit code."""
+    from shared.errors import BadInput
+
+    for stream in (sys.stdout, sys.stderr):  # a table's dashes must not end a command where output is not UTF-8
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    try:
+        code = app(standalone_mode=False) or 0
+    except BadInput as error:
+        print(error, file=sys.stderr)
+        return 2
+    except UsageError as error:
+        told = error.format_message() if hasattr(error, "format_message") else error  # the option's name, too
+        print(f"{told}; try python -m bench --help", file=sys.stderr)
+        return 2
+    except (typer.Abort, KeyboardInterrupt):
+        code = INTERRUPTED
+    except Exception as error:
+        from bench.run.trouble import FullDisk, of  # brings numpy, which `--help` needs not
+        from shared.meters import MeterError
+
+        full = isinstance(error, FullDisk) or ((trouble := of(error)) is not None and trouble.kind == "disk")
+        if not full and not isinstance(error, MeterError):
+            raise
+        what = f"the disk can't be written: {error}" if full else str(error)
+        print(f"{what}; what was read and trained is kept, the same command goes on", file=sys.stderr)
+        return 1
+    if code == INTERRUPTED:  # newer typer returns it, older typer raises
+        print("interrupted; finished runs are kept, the same command goes on", file=sys.stderr)
+    return code

@@ -1,0 +1,219 @@
+"""Commands for what runs stand on (dense weights, energy model, learning rate) and for authors of methods.
+
+As in bench.cli.app, imports of torch happen inside the commands.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.cli import console as say
+from bench.cli.options import (
+    CORES,
+    Data,
+    Dataset,
+    Device,
+    EnergyModel,
+    Jobs,
+    Meter,
+    Metric,
+    Network,
+    ProtocolName,
+    check_writable,
+)
+from bench.setup.request import Request
+
+app = typer.Typer()
+
+
+@app.command()
+def dense(
+    network: Network = "mobilenet",
+    dataset: Dataset = "fashion-mnist",
+    data: Data = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Take them from this checkpoint: safetensors, or a state dict saved by torch.")
+    ] = None,
+    to: Annotated[Path | None, typer.Option(help="Train anew and write weights and record into this folder.")] = None,
+) -> None:
+    """Show the dense weights, trained first where there are none; with --weights, test those of a checkpoint and keep
+    them for this network and data; with --to, train anew.
+    """
+    from rich.progress import Progress
+
+    from bench.setup import dense as dense_weights
+    from bench.setup import workload
+    from shared.cache import checked_cache_dir
+    from shared.errors import BadInput
+
+    work = workload.get(network, dataset)
+    if weights is not None and to is not None:
+        raise BadInput("either --weights or --to", "both", "--weights alone, which keeps them in the cache folder")
+    if to is not None:
+        check_writable("--to", to)
+    loaded = None if weights is None else dense_weights.network_from(weights, work)  # before images are looked for
+    checked_cache_dir()
+    images = work.load_data(None if data is None else Path(data))
+    name = images.objective.score_name
+    console = say.console()
+    say.check_files(images, console)
+
+    def show(found: dense_weights.DenseWeights) -> None:
+        reached = f"{100 * found.accuracy:.2f} % {name} on test, weights {found.fingerprint}"
+        console.print(f"{network} on {dataset}: {reached}")
+
+    if weights is not None and loaded is not None:
+        with say.computing("testing dense weights"):
+            found = dense_weights.load(loaded, weights, work, images)
+        show(found)
+        kept = dense_weights.loaded_folder(work, images)
+        console.print(f"kept in {kept}; without that folder other weights are taken again", soft_wrap=True)
+        return
+    with say.computing("training dense weights"), Progress(console=console) as bars:
+        row = bars.add_task("", total=None, visible=False)
+
+        def progress(what: str, done: int, total: int) -> None:
+            bars.update(row, description=what, completed=done, total=total, visible=True)
+            if not console.is_terminal and done % 500 == 0:
+                console.print(f"{what}: {done} of {total} iterations")
+
+        if to is None:
+            show(dense_weights.obtain(work, images, progress))
+        else:
+            model, record = dense_weights.train(work, images, progress)
+            where = dense_weights.write(dense_weights.stored(model), record, to)
+            reached = 100 * record["test_accuracy"]
+            console.print(f"{where}: {reached:.2f} % {name} on test", soft_wrap=True)
+
+
+@app.command()
+def profile(
+    device: Device = "1080ti",
+    network: Network = "mobilenet",
+    dataset: Dataset = "fashion-mnist",
+    protocol: ProtocolName = "quick",
+    metric: Metric = "energy",
+    meter: Meter = "auto",
+    energy_model: EnergyModel = "bilinear",
+) -> None:
+    """Profile the platform, fit the energy model and show its errors."""
+    from bench.setup.setup import prepare
+
+    console = say.console()
+    request = Request(
+        device=device,
+        network=network,
+        dataset=dataset,
+        protocol=protocol,
+        metric=metric,
+        meter=meter,
+        energy_model=energy_model,
+    )
+    setup = prepare(request, console.print)
+    console.print(say.first_line(setup))
+    console.print(
+        f"{energy_model} model, {len(setup.profile.amounts):,} readings: "
+        f"{100 * setup.fit.relative_error:.2f} % held-out error, "
+        f"skill {setup.fit.skill:.3f}, dense {100 * setup.fit.dense_relative_error:+.1f} %, "
+        f"reachable {setup.reach}"
+    )
+
+
+@app.command()
+def table(
+    to: Annotated[Path, typer.Argument(help="The JSON file to write.")],
+    device: Device = "1080ti",
+    network: Network = "mobilenet",
+    dataset: Dataset = "fashion-mnist",
+) -> None:
+    """Read every operation of a network on its own and write NetAdapt's lookup table; say how far off its sums are."""
+    import torch
+
+    from bench.setup.setup import prepare
+    from methods.netadapt import readings, table_file
+    from shared import platforms
+    from shared.errors import BadInput
+
+    if to.is_dir():
+        raise BadInput("a file for the table", f"the folder {to}", str(to / "lookup.json"))
+    check_writable("the table's folder", to.parent)
+    platform, console = platforms.get(device), say.console()
+    setup = prepare(Request(device=device, network=network, dataset=dataset, meter="sim"))
+    console.print(say.first_line(setup))
+    lookup = readings.table_from_platform(platform, setup.structure, setup.inference_batch)
+    table_file.save(lookup, to)
+    whole = setup.profile.amounts
+    errors = lookup(setup.structure.positions(torch.from_numpy(setup.profile.widths))) / whole - 1
+    dense = lookup.energy(setup.structure, setup.structure.upper_bounds) / setup.reach.dense_reading - 1
+    console.print(
+        f"{to}: {platform.queries:,} readings of single operations; their sum over readings of whole networks: "
+        f"{100 * float(errors.mean()):+.1f} % in the mean of {len(whole):,}, dense {100 * dense:+.1f} %"
+    )
+
+
+@app.command()
+def tune(
+    protocol: ProtocolName = "quick",
+    device: Device = "1080ti",
+    network: Network = "mobilenet",
+    dataset: Dataset = "fashion-mnist",
+    jobs: Jobs = CORES,
+    to: Annotated[Path, typer.Option(help="Folder of the page with the grid.")] = Path("runs"),
+) -> None:
+    """Choose a protocol's learning rate on the search split, with the controls alone, and print the grid."""
+    from bench.studies import tuning
+
+    check_writable("--to", to)
+    with say.computing("tuning"):
+        tuning.tune(protocol, device, network, dataset, jobs=jobs, folder=to, console=say.console())
+
+
+@app.command()
+def fit(
+    to: Annotated[Path, typer.Option(help="Folder of the page and its data.")] = Path("runs"),
+    jobs: Jobs = CORES,
+) -> None:
+    """Study the energy models as the ECC paper's section 4.2 does, on the simulated platforms; some eight minutes."""
+    from bench.studies import energy_models as energy_study
+
+    check_writable("--to", to)
+    console = say.console()
+    with say.computing("studying energy models"):
+        page = energy_study.write(to, jobs=jobs, say=console.print)
+    console.print(f"report: {page}", soft_wrap=True)
+
+
+@app.command(name="new-method")
+def new_method(
+    name: Annotated[str, typer.Argument(help="Its id: small letters, digits, hyphens.")],
+    to: Annotated[Path, typer.Option(help="Folder in which its package is made.")] = Path(),
+) -> None:
+    """Write the skeleton of a method of your own, which already runs."""
+    from bench.authors import skeleton
+
+    written = skeleton.write(name, to)
+    for path in written:
+        typer.echo(f"wrote {path}")
+    typer.echo(
+        f"next: python -m pip install --no-deps -e {written[0].parent}, then python -m bench check-method {name}"
+    )
+
+
+@app.command(name="check-method")
+def check_method(name: Annotated[str, typer.Argument(help="`python -m bench methods` lists them.")]) -> None:
+    """Check a method against every rule of the contract, and say how to mend what it breaks."""
+    from bench.authors import conformance
+
+    broken = 0
+    for finding in conformance.check(name):
+        if finding.problem is None:
+            typer.echo(f"ok    {finding.rule}")
+        else:
+            broken += 1
+            typer.echo(f"FAIL  {finding.rule}: {finding.problem}; try {finding.mend}")
+    if broken:
+        raise typer.Exit(1)
+    typer.echo(f"{name} keeps the contract")

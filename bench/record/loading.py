@@ -1,0 +1,26 @@
+"""From a finished run back to a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors.torch import load_file
+from torch import nn
+
+from bench.record.model import NETWORK_FILE, read
+from bench.record.store import network_intact
+from shared import networks
+from shared.errors import BadInput
+
+
+def load(record_folder: Path | str) -> nn.Module:
+    """See bench.load_compressed."""
+    folder = Path(record_folder)
+    record = read(folder)
+    if record.network_sha256 is None:
+        raise BadInput(f"a run with a network in {folder}", f"a miss ({record.reason})", "another run")
+    if not network_intact(folder, record):
+        raise BadInput(f"{folder / NETWORK_FILE} as its record hashes it", "other bytes or no file", "running it again")
+    model = networks.build(**record.network)
+    model.load_state_dict(load_file(folder / NETWORK_FILE))
+    return model.eval()

@@ -1,0 +1,127 @@
+"""The store: one folder per run, with the files of its stages while it is under way, then record and network."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from safetensors.torch import save
+from torch import Tensor
+
+from bench.record.model import NETWORK_FILE, RECORD_FILE, Record, read, to_json
+from shared.cache import atomic_write
+from shared.errors import BadInput
+
+STAGES = "stages-"  # begins the name of the folder with the stages of a run that is not finished
+_LOCK = ".lock"
+
+
+class Store:
+    """Finished runs below one folder (`--out`).
+
+    Run `<plan's slug>/<method>-<budget>-s<seed>` has the folder of that name.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()  # a method may change the current folder
+
+    def check_writable(self) -> None:
+        """Raise BadInput when nothing could be written here; writes nothing that stays."""
+        place = self.root
+        while not place.exists() and place != place.parent:
+            place = place.parent
+        try:
+            if not place.is_dir():
+                raise NotADirectoryError(20, "not a folder")
+            with tempfile.TemporaryFile(dir=place):
+                pass
+        except OSError as error:
+            raise BadInput(
+                "an output folder that can be written", f"{self.root} ({error.strerror})", "--out FOLDER"
+            ) from None
+
+    @contextlib.contextmanager
+    def working(self, slug: str) -> Iterator[None]:
+        """Hold the plan's folder `slug` while its runs are made.
+
+        Raises BadInput when another process holds it.
+        """
+        place = self.root / slug
+        place.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(place / _LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise BadInput(
+                f"{place} for this plan alone", "another plan that is at work there", "waiting for it, or another --out"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def folder(self, name: str) -> Path:
+        """Where the run `name` lies, or will lie."""
+        return self.root / name
+
+    def find(self, name: str, key: str, say: Callable[[str], None] = lambda _: None) -> Record | None:
+        """The record of a finished run whose content key is `key`; None when there is none, or it can't be used.
+
+        say: is told of a run that is damaged or of another schema, since it is repeated.
+        """
+        folder = self.folder(name)
+        if not (folder / RECORD_FILE).exists():
+            return None
+        try:
+            record = read(folder)
+        except BadInput as error:
+            say(f"{name} is run again: {error}")
+            return None
+        if record.key != key:
+            return None
+        if not network_intact(folder, record):
+            say(f"{name} is run again: expected {folder / NETWORK_FILE} as its record hashes it, got others")
+            return None
+        return record
+
+    def stages(self, name: str, key: str, *, fresh: bool = False) -> Path:
+        """The folder for the stages' files of a run that is not finished; they are bound to its content key.
+
+        Files of another key are of no use any more and go away; with `fresh` those of this key too.
+        """
+        folder = self.folder(name)
+        for old in folder.glob(f"{STAGES}*"):
+            if fresh or old.name != f"{STAGES}{key}":
+                shutil.rmtree(old, ignore_errors=True)
+        return folder / f"{STAGES}{key}"
+
+    def put(self, name: str, record: Record, weights: dict[str, Tensor] | None) -> Record:
+        """Write network and record, the record last, since it vouches for the network; then the stages' files go.
+
+        Killed at any point, it leaves no record, or this one whole; while the stages' files are there, the same command
+        writes it again. Returns the record as it was written, with the hash of the network's file.
+        """
+        folder = self.folder(name)
+        (folder / RECORD_FILE).unlink(missing_ok=True)  # an older one does not vouch for this network
+        (folder / NETWORK_FILE).unlink(missing_ok=True)
+        if weights is not None:
+            blob = save({tensor: value.cpu().contiguous() for tensor, value in weights.items()})
+            record = record.model_copy(update={"network_sha256": hashlib.sha256(blob).hexdigest()})
+            atomic_write(folder / NETWORK_FILE, blob)
+        atomic_write(folder / RECORD_FILE, to_json(record))
+        for old in folder.glob(f"{STAGES}*"):
+            shutil.rmtree(old, ignore_errors=True)
+        return record
+
+
+def network_intact(folder: Path, record: Record) -> bool:
+    """Whether the network's file is the one that the record hashes (a record without a network counts as intact)."""
+    if record.network_sha256 is None:
+        return True
+    path = folder / NETWORK_FILE
+    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == record.network_sha256

@@ -1,0 +1,149 @@
+"""Landing: a network that the platform reads above its budget loses further channels until it is read within.
+
+The energy model that a method sees is fitted, so its estimate may be within the budget where the platform's reading is
+not. The harness cuts on by one rule for every method, before fine-tuning, which wins back what the cut costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from bench.setup.setup import Setup
+from shared.networks import importance, structure, zero_channels
+from shared.networks.ranking import weakest_channels
+from shared.platforms import PlatformReading
+from shared.widths.greedy import kept_norms, removals
+
+Widths = tuple[int, ...]
+
+# Bisection ends at this part of all removals: closer than readings of hardware tell two networks apart.
+PRECISION = 50
+# A simulation reads so many widths at once, which costs hardly more than one.
+AT_ONCE = 64
+
+
+class CannotLand(Exception):
+    """The network reads above its budget however far it is cut."""
+
+
+class Landed(NamedTuple):
+    """Widths whose reading is within the budget, the first and the last reading, and how many there were."""
+
+    widths: Widths
+    before: PlatformReading
+    after: PlatformReading
+    readings: int
+
+
+def land(small: nn.Module, budget: float, setup: Setup) -> Landed:
+    """The widths at which the network's reading is within the budget with its whole interval.
+
+    A network that is within already stays as it is. Else channels go in the order of `removals`: least importance per
+    joule first. A simulation is read after each removal. Hardware, where a reading takes seconds, is read at widths
+    found by bisection. Raises CannotLand.
+    """
+    table = structure(small)
+    widths = table.upper_bounds
+    (before,) = _read(setup, [widths])
+    if before.interval[1] <= budget:
+        return Landed(widths, before, before, 1)
+    path = removal_path(importance(small, table), widths, setup)
+    next(path)  # the widths themselves
+    search = _bisection if setup.platform.readings_need_quiet else _sweep
+    end = search(path, lambda rows: _read(setup, rows), budget)
+    if end.widths is None or end.reading is None:
+        least = before if end.reading is None else end.reading
+        raise CannotLand(
+            f"read at {before.amount:.6g} {setup.unit} per image, above the budget of {budget:.6g} {setup.unit}, "
+            f"and at {least.amount:.6g} {setup.unit} with one channel left in every unit that saves anything"
+        )
+    return Landed(end.widths, before, end.reading, 1 + end.readings)
+
+
+def cut_to(small: nn.Module, widths: Widths) -> None:
+    """Zero the least important channels beyond `widths`, in place."""
+    table = structure(small)
+    zero_channels(small, table, weakest_channels(importance(small, table), widths, table.upper_bounds))
+
+
+def removal_path(norms: Tensor, widths: Widths, setup: Setup) -> Iterator[Widths]:
+    """The widths after each removal, `widths` first.
+
+    norms: squared norm of each channel, (units, largest width), zero-padded. What a channel saves is the slope of the
+    energy model. Hardware that works on eight channels at once loses them down to multiples of eight.
+    """
+
+    def savings(at: Tensor) -> Tensor:
+        return setup.fit.model.gradient(setup.structure.positions(at))[1:-1]
+
+    return removals(log_shares(norms), widths, savings, setup.platform.channel_group)
+
+
+def log_shares(norms: Tensor) -> Tensor:
+    """Logarithm of the sum of every unit's k largest norms, for k = 0, 1, …: (units, largest width + 1).
+
+    Its difference is the logarithm of the share of the unit's squared norm that stays. Bare norms can't be compared
+    between units: the first ones, with few weights and many joules to a channel, would go down to one channel first.
+    """
+    return kept_norms(norms).clamp(min=torch.finfo(torch.float64).tiny).log()
+
+
+Read = Callable[[Sequence[Widths]], list[PlatformReading]]
+
+
+class _End(NamedTuple):
+    """The widths within the budget (None: there are none), the last reading, and how many there were."""
+
+    widths: Widths | None
+    reading: PlatformReading | None
+    readings: int
+
+
+def _sweep(path: Iterator[Widths], read: Read, budget: float) -> _End:
+    """The first widths of the path that are within the budget."""
+    reading, count = None, 0
+    while rows := list(islice(path, AT_ONCE)):
+        for widths, reading in zip(rows, read(rows), strict=True):
+            count += 1
+            if reading.interval[1] <= budget:
+                return _End(widths, reading, count)
+    return _End(None, reading, count)
+
+
+def _bisection(path: Iterator[Widths], read: Read, budget: float) -> _End:
+    """Widths within the budget, at most a fiftieth of their removals behind ones that are above it.
+
+    For example with 100 removals, of which 30 are needed: read after 100, 50, 25 (above), 37, 31, 28 (above), 29
+    (above), 30.
+    """
+    rows = list(path)
+    above, within = -1, len(rows) - 1  # the network as it was lies before the first row, and is above
+    if not rows:
+        return _End(None, None, 0)
+    (last,), count = read(rows[within:]), 1
+    if last.interval[1] > budget:
+        return _End(None, last, count)
+    while within - above > max(1, (within + 1) // PRECISION):
+        middle = (above + within) // 2
+        (reading,), count = read(rows[middle : middle + 1]), count + 1
+        if reading.interval[1] <= budget:
+            within, last = middle, reading
+        else:
+            above = middle
+    return _End(rows[within], last, count)
+
+
+def _read(setup: Setup, rows: Sequence[Widths]) -> list[PlatformReading]:
+    return setup.platform.read_beside(
+        setup.subject,
+        rows,
+        setup.inference_batch,
+        reference=setup.structure.upper_bounds,
+        standard=setup.profile.dense_reading,
+        effort="landing",
+    )

@@ -1,0 +1,215 @@
+"""Works through a plan: each stage of each run in a process of its own, what is done already left alone."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from rich.console import Console
+
+from bench.record.model import Record
+from bench.record.store import Store
+from bench.run import cost, stages, teacher
+from bench.run.describe import describe
+from bench.run.processes import Piece, Processes
+from bench.run.progress import PlanProgress
+from bench.run.stages import Report, Run
+from bench.run.trouble import FullDisk, Trouble
+from bench.setup.plan import Job, Plan
+from bench.setup.setup import Setup
+from methods import registry
+from shared.meters import device_lock
+from shared.platforms.measured import WAIT_S
+
+# The method has a process of its own: what it leaves behind there changes no figure.
+COMPRESS, REST = ("compress",), ("land", "tune", "read", "score")
+
+
+@dataclass
+class Finished:
+    """What a plan has come to.
+
+    records: of the runs that are done, in the plan's order.
+    open: runs that trouble of the machine has kept from being done, with the reason; the same command tries them again.
+    """
+
+    records: list[Record]
+    open: dict[Job, str] = field(default_factory=dict)
+
+
+def run(plan: Plan, store: Store, *, jobs: int, fresh: bool, console: Console) -> Finished:
+    """Do what the store does not hold yet. A miss does not stop the plan, nor does trouble of a single run.
+
+    Ctrl-C leaves behind the files of whole stages, and states of those that were at work, a minute old at most where
+    the method saves them; the same command goes on from there. Raises FullDisk.
+    """
+    with _computing(plan, console):
+        plan = replace(plan, setup=plan.setup.with_dense_weights())
+    with store.working(plan.slug):
+        return _Runner(plan, store, jobs, console).work(fresh=fresh)
+
+
+class _Runner:
+    """One working through of a plan."""
+
+    def __init__(self, plan: Plan, store: Store, jobs: int, console: Console) -> None:
+        self._plan, self._store, self._jobs, self._console = plan, store, jobs, console
+        self._setup = plan.setup
+        self._records: dict[Job, Record] = {}
+        self._open: dict[Job, str] = {}
+
+    def work(self, *, fresh: bool) -> Finished:
+        runs = self._waiting(fresh=fresh)
+        if runs:
+            estimate = cost.estimate(self._plan, [run.job for run in runs])
+            self._say(estimate.describe(self._jobs))
+            with PlanProgress({job.name: s for job, s in estimate.job_seconds.items()}, self._console) as progress:
+                runs.sort(key=lambda run: -estimate.job_seconds[run.job])  # longest first
+                self._prepare_teacher(runs, progress)
+                if self._setup.platform.readings_need_quiet:  # all runs finish a stage before the next one begins
+                    self._each(runs, [COMPRESS], progress)
+                    self._each(runs, [("land",)], progress, quiet=True)
+                    self._each(runs, [("tune", "score")], progress)
+                    self._read(runs, progress)
+                else:
+                    self._each(runs, [COMPRESS, REST], progress)
+        records = [self._records[job] for job in self._plan.jobs if job in self._records]
+        return Finished(records, self._open)
+
+    def _waiting(self, *, fresh: bool) -> list[Run]:
+        """The runs that are still to be done, some of their stages perhaps done already."""
+        runs = []
+        for job in self._plan.jobs:
+            key, name = self._plan.key(job), f"{self._plan.slug}/{job.name}"
+            record = None if fresh else self._store.find(name, key, self._say)
+            if record is not None:
+                self._records[job] = record
+                continue
+            runs.append(Run(job, self._setup, key, self._store.stages(name, key, fresh=fresh)))
+        if done := len(self._records):
+            self._say(f"{done} of {len(self._plan.jobs)} runs are finished already (--fresh repeats them)")
+        return runs
+
+    def _prepare_teacher(self, runs: Sequence[Run], progress: PlanProgress) -> None:
+        """Compute the dense network's logits, shared by all runs of a seed; a run computes what is missing."""
+        seeds = dict.fromkeys(run.job.seed for run in runs if "compress" in run.missing())
+        parts = [(seed, first) for seed in seeds for first in teacher.chunks(self._setup)]
+        if not parts:
+            return
+        self._say("computing the dense network's logits for distillation")
+        pieces = [
+            Piece(f"logits {place}", _prepare, (parts[place :: self._jobs],))
+            for place in range(min(self._jobs, len(parts)))
+        ]
+        with _computing(self._plan, self._console):
+            for _ in self._ended(pieces, progress, self._jobs):
+                pass
+
+    def _each(
+        self, runs: Sequence[Run], groups: list[tuple[str, ...]], progress: PlanProgress, *, quiet: bool = False
+    ) -> None:
+        """Bring each run through groups of stages, a process for each group.
+
+        quiet: one at a time and with nothing else of ours at work, since the platform is read.
+        """
+        of_name = {run.job.name: run for run in runs if run.job not in self._open}
+        pieces = [piece for run in of_name.values() if (piece := _next(run, groups))]
+        with contextlib.nullcontext() if quiet else _computing(self._plan, self._console):
+            for piece, trouble in self._ended(pieces, progress, 1 if quiet else self._jobs):
+                run = of_name[piece.name]
+                if trouble is not None:
+                    self._leave_open(run, trouble, progress)
+                elif following := _next(run, groups):
+                    pieces.insert(0, following)
+                else:
+                    self._finish([run], progress)
+        self._finish(list(of_name.values()), progress)  # a kill may have come between the last stage and the record
+
+    def _read(self, runs: Sequence[Run], progress: PlanProgress) -> None:
+        """Read all networks in turns with the dense one, in one process."""
+        due = [run for run in runs if run.job not in self._open and "read" in run.missing()]
+        for _, trouble in self._ended([_piece("readings", ("read",), due)] if due else [], progress, 1):
+            for run in due if trouble else ():
+                assert trouble is not None
+                self._leave_open(run, trouble, progress)
+        self._finish([run for run in runs if run.job not in self._open], progress)
+
+    def _ended(
+        self, pieces: list[Piece], progress: PlanProgress, jobs: int
+    ) -> Iterator[tuple[Piece, Trouble | None]]:
+        """Pieces that have ended; one that trouble has met is tried once more after all others, if that can help."""
+        tried: set[tuple[str, tuple[str, ...]]] = set()
+        modules = [type(registry.get(job.method)).__module__ for job in self._plan.jobs]
+        for piece, trouble in Processes(self._setup.request, jobs, modules, progress.step).results(pieces):
+            if trouble is not None and trouble.kind == "disk":
+                raise FullDisk(trouble.text)
+            attempt = (piece.name, piece.arguments[0])
+            if trouble is not None and trouble.kind != "fault" and attempt not in tried:
+                tried.add(attempt)  # memory may have been short
+                pieces.append(piece)
+                continue
+            yield piece, trouble
+
+    def _leave_open(self, run: Run, trouble: Trouble, progress: PlanProgress) -> None:
+        self._open[run.job] = trouble.text
+        progress.finish(run.job.name, f"{run.job.name}: still open, {trouble.text}")
+
+    def _finish(self, runs: Sequence[Run], progress: PlanProgress) -> None:
+        """Store the records of those runs whose stages are all done."""
+        for run in runs:
+            if run.job not in self._records and run.job not in self._open and not run.missing():
+                record, network = describe(run)
+                self._records[run.job] = record = self._store.put(f"{self._plan.slug}/{run.job.name}", record, network)
+                progress.finish(run.job.name, _line(run.job, record))
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _computing(plan: Plan, console: Console) -> Iterator[None]:
+    """Hold the processor, and the GPU that trains, as one that computes on them: none of ours reads them meanwhile."""
+    purpose = f"training {plan.slug}"
+
+    def say(line: str) -> None:
+        console.print(line)
+
+    with contextlib.ExitStack() as locks:
+        for device in sorted({"cpu", str(plan.setup.computing.device)}):
+            locks.enter_context(device_lock(device, purpose, shared=True, wait_s=WAIT_S, say=say))
+        yield
+
+
+def _next(run: Run, groups: list[tuple[str, ...]]) -> Piece | None:
+    """The run's next group of stages that are still to be done."""
+    missing = run.missing()
+    return next((_piece(run.job.name, group, [run]) for group in groups if set(group) & set(missing)), None)
+
+
+def _piece(name: str, group: tuple[str, ...], runs: Sequence[Run]) -> Piece:
+    return Piece(name, _stages, (group, [(run.job, run.key, run.folder) for run in runs]))
+
+
+def _line(job: Job, record: Record) -> str:
+    if record.measures is None:
+        return f"{job.name}: miss, {record.reason}"
+    removed = record.landing.removed_channels if record.landing else 0
+    landing = f", landed by {removed} channels" if removed else ""
+    accuracy = f"{100 * record.measures.accuracy_after:.2f} %"
+    return f"{job.name}: {accuracy} after fine-tuning at {record.measures.reading:.4g} {record.platform.unit}{landing}"
+
+
+# What follows runs in the processes.
+
+
+def _prepare(setup: Setup, _report: Report, parts: list[tuple[int, int]]) -> None:
+    for seed, first in parts:
+        teacher.prepare(setup, seed, first)
+
+
+def _stages(setup: Setup, report: Report, group: tuple[str, ...], jobs: list[tuple[Job, str, Path]]) -> None:
+    runs = [Run(job, setup, key, folder, report) for job, key, folder in jobs]
+    for stage in group:
+        stages.do(stage, runs)

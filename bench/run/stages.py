@@ -1,0 +1,255 @@
+"""The five stages of a run, each a function from files to one file in the run's folder.
+
+    compress    a Task for the method          -> a cut network with Ê(φ) within the budget
+    land        cut network, platform          -> the same network, cut on until its reading is within the budget
+    tune        landed network                 -> the fine-tuned network
+    read        fine-tuned network, platform   -> its final reading
+    score       landed and tuned network       -> test scores before and after fine-tuning
+
+A stage whose file is there is done: that is how a stopped run goes on. A miss ends a run, with its reason in the file
+of the stage that met it. Trouble of the machine is raised as MachineTrouble and leaves no file.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from bench.run import landing, rules, trouble
+from bench.run.fine_tuning import fine_tune
+from bench.run.teacher import teacher
+from bench.run.timing import unit_costs
+from bench.setup.environment import environment
+from bench.setup.plan import Job
+from bench.setup.setup import Setup
+from methods import registry
+from methods.contract import Outcome, Task
+from shared.checkpoints import Checkpoints, State
+from shared.ledger import Ledger
+from shared.networks import structure
+from shared.platforms import PlatformReading
+from shared.rng import forked
+from shared.training import Teacher, recalibrate_batch_norm, score
+
+Report = Callable[[str, float], None]  # (stage, share of it that is done)
+STAGES = ("compress", "land", "tune", "read", "score")
+
+
+def _silent(_stage: str, _share: float) -> None:
+    pass
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A job on a setup, with the folder of its stages' files.
+
+    job: method, budget and seed.
+    setup: what all runs share.
+    key: content key of all that decides the outcome.
+    folder: of this key's files alone.
+    report: is told how far a stage is.
+    """
+
+    job: Job
+    setup: Setup
+    key: str
+    folder: Path
+    report: Report = _silent
+
+    @cached_property
+    def teacher(self) -> Teacher:
+        """The dense network's logits by batch index."""
+        return teacher(self.setup, self.job.seed)
+
+    def task(self) -> Task:
+        """What the method sees."""
+        return make_task(self.job, self.setup, self.teacher, self.report)
+
+    def states(self, stage: str) -> Checkpoints:
+        """States from which a stopped stage goes on."""
+        return Checkpoints(self.folder / stage)
+
+    def write(self, stage: str, state: State, ledger: Ledger | None = None) -> None:
+        """Write the stage's file in one rename; `ledger` is stored beside the state."""
+        self._files.save(stage, lambda: state, ledger or Ledger(0))
+
+    def read(self, stage: str, ledger: Ledger | None = None) -> State | None:
+        """What the stage has written; None when it is still to be done, or its file is damaged."""
+        return self._files.load(stage, ledger or Ledger(0))
+
+    @property
+    def _files(self) -> Checkpoints:
+        return Checkpoints(self.folder, every_s=0.0)
+
+    def missing(self) -> tuple[str, ...]:
+        """The stages that are still to be done; none after a miss."""
+        states = {stage: self.read(stage) for stage in STAGES}
+        if any(state is not None and "reason" in state for state in states.values()):
+            return ()
+        return tuple(stage for stage, state in states.items() if state is None)
+
+    def network(self, state: State) -> nn.Module:
+        """The cut network that a stage has written, on the training device."""
+        small = self.setup.dense.at(state["widths"])
+        small.load_state_dict(state["network"])
+        return small
+
+
+def make_task(job: Job, setup: Setup, teacher: Teacher, report: Report = _silent) -> Task:
+    """What the method of `job` sees: a copy of the dense network, no test split, no platform."""
+    return Task(
+        network=copy.deepcopy(setup.dense.network),
+        structure=setup.structure,
+        energy_model=setup.fit.model,
+        budget=math.inf if job.budget is None else job.budget.amount,
+        protocol=setup.protocol,
+        seed=job.seed,
+        ledger=_ledger("compress", setup.protocol.iterations, report),
+        train=setup.dataset.train.stream(job.seed, setup.protocol.batch_size),
+        search=setup.dataset.search,
+        teacher=teacher,
+        computing=setup.computing,
+    )
+
+
+def _ledger(stage: str, limit: int, report: Report) -> Ledger:
+    """A ledger whose count is reported as the stage's progress."""
+    return Ledger(limit, observer=lambda now: report(stage, now.training_iterations / max(1, now.limit)))
+
+
+def compress(run: Run) -> None:
+    """Run the method. What it raises, and what it returns against the rules, is a miss."""
+    resumed = run.folder.exists()
+    setup, task = run.setup, run.task()
+    state: State = {"environment": json.dumps(environment(setup.computing) | {"resumed": resumed})}
+    state |= _described(Outcome(setup.dense.network))
+    seconds = {"method": 0.0, "distillation_step": 0.0, "forward_per_image": 0.0}
+    before = unit_costs(setup.dense.network, task.train, task.teacher, setup)
+    checkpoints = run.states("compress")
+    checkpoints.start()
+    try:
+        # a copy of the task: whatever the method sets there, ours stays
+        with rules.settings_kept(), forked(run.job.seed, run.job.method), rules.steps_paid(setup.dense.network):
+            outcome = registry.get(run.job.method).run(replace(task, checkpoints=checkpoints))
+        setup.computing.wait()
+        seconds["method"] = checkpoints.elapsed_s
+        outcome = rules.checked(outcome)
+        state |= _described(outcome)
+        state |= _of_network(rules.check_rules(task, setup.dense, outcome))
+    except BaseException as error:  # a method of someone else's: SystemExit and KeyboardInterrupt are its misses too
+        if trouble.is_of_input(error):
+            raise
+        if (machine := trouble.of(error)) is not None:
+            raise trouble.MachineTrouble(machine) from error
+        seconds["method"] = checkpoints.elapsed_s
+        state["reason"] = rules.reason(error)
+    else:
+        after = unit_costs(setup.dense.network, task.train, task.teacher, setup)
+        seconds["distillation_step"], seconds["forward_per_image"] = (
+            (b + a) / 2 for b, a in zip(before, after, strict=True)
+        )
+    run.write("compress", state | {"seconds": seconds}, task.ledger)
+
+
+def land(run: Run) -> None:
+    """Recalibrate batch norm; where the platform reads the network above its budget, cut on until it does not.
+
+    A method without a budget has nothing to land. What can't land is a miss.
+    """
+    setup, job = run.setup, run.job
+    small = run.network(_state(run, "compress"))
+    _recalibrate(small, run)
+    if job.budget is None:
+        run.write("land", _of_network(small))
+        return
+    count = min(setup.protocol.search_images, len(setup.dataset.search))
+    accuracy = score(small, setup.dataset.search, count)
+    widths = structure(small).upper_bounds
+    try:
+        landed = landing.land(small, job.budget.amount, setup)
+    except landing.CannotLand as error:
+        run.write("land", {"reason": str(error)})
+        return
+    document: dict[str, Any] = {
+        "widths": widths,
+        "estimate": setup.estimate(widths),
+        "before": asdict(landed.before),
+        "after": asdict(landed.after),
+        "removed_channels": sum(widths) - sum(landed.widths),
+        "search_accuracy_before": accuracy,
+        "search_accuracy_after": accuracy,
+    }
+    if landed.widths != widths:
+        landing.cut_to(small, landed.widths)
+        small = rules.cut(small, setup.dataset.train.stream(job.seed, setup.protocol.batch_size))
+        _recalibrate(small, run)
+        document["search_accuracy_after"] = score(small, setup.dataset.search, count)
+    run.write("land", {"landing": json.dumps(document), "readings": landed.readings} | _of_network(small))
+
+
+def tune(run: Run) -> None:
+    """Fine-tune the landed network, the same number of iterations for everyone."""
+    small = run.network(_state(run, "land"))
+    ledger = _ledger("tune", run.setup.protocol.fine_tune_iterations, run.report)
+    seconds = fine_tune(small, run.task(), ledger, run.states("tune"))
+    run.write("tune", {"seconds": seconds} | _of_network(small), ledger)
+
+
+def read(runs: Sequence[Run]) -> None:
+    """Read the fine-tuned networks, on hardware all of them in turns with the dense one."""
+    setup = runs[0].setup
+    rows = [tuple(_state(run, "tune")["widths"]) for run in runs]
+    readings: list[PlatformReading] = setup.platform.read_beside(
+        setup.subject,
+        rows,
+        setup.inference_batch,
+        reference=setup.structure.upper_bounds,
+        standard=setup.profile.dense_reading,
+    )
+    for run, reading in zip(runs, readings, strict=True):
+        run.write("read", {"reading": json.dumps(asdict(reading))})
+
+
+def score_(run: Run) -> None:
+    """Test the network before and after fine-tuning: the only two looks at test images."""
+    test = run.setup.dataset.test
+    before, after = (score(run.network(_state(run, stage)), test) for stage in ("land", "tune"))
+    run.write("score", {"accuracy_before": before, "accuracy_after": after})
+
+
+def do(stage: str, runs: Sequence[Run]) -> None:
+    """Do a stage of some runs, unless its file is there or a miss came before."""
+    runs = [run for run in runs if stage in run.missing()]
+    if stage == "read" and runs:
+        read(runs)
+    elif stage != "read":
+        for run in runs:
+            {"compress": compress, "land": land, "tune": tune, "score": score_}[stage](run)
+
+
+def _state(run: Run, stage: str) -> State:
+    state = run.read(stage)
+    assert state is not None, f"expected the file of {stage} in {run.folder}"
+    return state
+
+
+def _described(outcome: Outcome) -> State:
+    return {"notes": json.dumps(outcome.notes), "trace": json.dumps(outcome.trace)}
+
+
+def _of_network(small: nn.Module) -> State:
+    tensors: dict[str, Tensor] = dict(small.state_dict())
+    return {"widths": list(structure(small).upper_bounds), "network": tensors}
+
+
+def _recalibrate(small: nn.Module, run: Run) -> None:
+    stream = run.setup.dataset.train.stream(run.job.seed, run.setup.protocol.batch_size)
+    recalibrate_batch_norm(small, (stream.batch(index) for index in range(run.setup.protocol.recalibration_batches)))

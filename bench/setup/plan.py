@@ -1,0 +1,129 @@
+"""A plan: the runs that a request stands for, checked before anything starts or is written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
+
+import torch
+
+from bench.setup import protocols
+from bench.setup.budgets import Budget, budget_text, distinct, reachable
+from bench.setup.fingerprints import code_fingerprint, method_fingerprint
+from bench.setup.names import FILE_NAME, slug, unusual
+from bench.setup.request import Request
+from bench.setup.setup import Say, Setup, prepare
+from methods import registry
+from shared.cache import content_key
+from shared.errors import BadInput
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one run does: a method at a budget with a seed. `budget` is None for a method that does not compress."""
+
+    method: str
+    budget: Budget | None
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Readable and unique within a plan; names the run's folder."""
+        share = "dense" if self.budget is None else self.budget.name
+        return f"{self.method}-{share}-s{self.seed}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Checked jobs and the setup that they share."""
+
+    setup: Setup
+    jobs: tuple[Job, ...]
+
+    @cached_property
+    def slug(self) -> str:
+        """`<network>-<dataset>-<device>-<source>-<protocol>`, the name of the plan's folder and page."""
+        setup, request = self.setup, self.setup.request
+        return slug(
+            request.network,
+            request.dataset,
+            request.device,
+            setup.platform.source,
+            *unusual(setup.unit, request.energy_model),
+            setup.protocol.name,
+        )
+
+    def key(self, job: Job) -> str:
+        """Content key of a job: all that decides its outcome."""
+        setup = self.setup
+        protocol = {k: v for k, v in vars(setup.protocol).items() if k not in ("budgets", "seeds")}
+        return content_key(
+            job.method,
+            None if job.budget is None else job.budget.amount,
+            job.seed,
+            protocol,
+            setup.fit.model.to_dict(),
+            setup.dense.fingerprint,
+            setup.dataset.fingerprint,
+            self.slug,
+            code_fingerprint(),
+            method_fingerprint(registry.get(job.method)),
+            torch.__version__,
+            setup.computing.told,
+        )
+
+
+def make(request: Request, say: Say = lambda _: None, *, to_train: bool = False) -> Plan:
+    """Check a request and turn it into a plan; `say` and `to_train` as in `bench.setup.setup.prepare`.
+
+    Raises BadInput; writes nothing but caches.
+    """
+    names = _listed(request.methods, "method names", str)
+    methods = {name: registry.get(name) for name in names}
+    for kind, name in [("method", name) for name in names] + [("network", request.network)]:
+        if not FILE_NAME.fullmatch(name):
+            raise BadInput(
+                f"a {kind}'s name of letters, digits and ._+- (runs lie in folders of that name)",
+                repr(name),
+                "another name",
+            )
+    protocol = protocols.get(request.protocol)
+    seeds = protocol.seeds if request.seeds is None else tuple(_listed(request.seeds, "seeds (integers >= 0)", _seed))
+    texts = None if request.budgets is None else _listed(request.budgets, "budgets", budget_text(request.metric))
+    setup = prepare(request, say, to_train=to_train)
+    budgets = distinct(_default_budgets(setup) if texts is None else tuple(texts), setup.reach)
+    jobs = [
+        Job(name, budget, seed)
+        for seed in seeds
+        for name, method in methods.items()
+        for budget in (budgets if method.compresses else (None,))
+    ]
+    return Plan(setup, tuple(jobs))
+
+
+def _default_budgets(setup: Setup) -> tuple[str, ...]:
+    """The protocol's budgets, or others where these can't all be reached."""
+    offers = [tuple(map(str, setup.protocol.budgets))]
+    if setup.unit == "J":
+        work = setup.workload
+        offers = protocols.energy_budgets(setup.protocol, work.network, work.dataset, setup.platform.name)
+    return reachable(offers, setup.reach)
+
+
+def _listed(text: str, what: str, convert: Callable[[str], Item]) -> list[Item]:
+    """The distinct items of a comma-separated list, in order."""
+    items = [item.strip() for item in text.split(",")]
+    if not all(items):
+        raise BadInput(f"{what} separated by commas", repr(text), "removing the empty item")
+    return list(dict.fromkeys(convert(item) for item in items))
+
+
+def _seed(text: str) -> int:
+    if not re.fullmatch(r"\d{1,9}", text):
+        raise BadInput("an integer seed from 0 to 999999999", repr(text), "--seeds 0,1,2")
+    return int(text)

@@ -1,0 +1,107 @@
+"""Chooses one learning rate per protocol, on the search split, with the controls alone, and writes the grid down.
+
+A rate far too small for the protocol's iterations makes gradual methods look many points better than one-shot ones,
+so the choice is made where the one-shot control is near its best: the highest mean search accuracy over the controls.
+No method that the benchmark compares takes part.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from bench.run import rules
+from bench.run.fine_tuning import fine_tune
+from bench.run.stages import make_task
+from bench.run.teacher import live
+from bench.setup.plan import Job, Plan, make
+from bench.setup.request import Request
+from bench.setup.setup import reopen
+from methods import registry
+from shared.cache import atomic_write
+from shared.ledger import Ledger
+from shared.memory import keep_freed_memory
+from shared.rng import forked
+from shared.training import recalibrate_batch_norm, score
+
+GRID = (3e-4, 1e-3, 2e-3, 4e-3, 8e-3)
+CONTROLS = "uniform,uniform-gradual"
+
+
+def tune(protocol: str, device: str, network: str, dataset: str, *, jobs: int, folder: Path, console: Console) -> None:
+    """Run the controls at the protocol's tightest budget over GRID and write `learning-rate-<protocol>.md` into
+    `folder`; for another network than MobileNet its name stands in it too.
+    """
+    request = Request(
+        methods=CONTROLS, device=device, network=network, dataset=dataset, protocol=protocol, meter="sim"
+    )
+    plan = make(request, to_train=True)
+    tightest = min(job.budget.amount for job in plan.jobs if job.budget is not None)
+    chosen = [
+        job
+        for job in plan.jobs
+        if job.budget is not None and job.budget.amount == tightest and job.seed == plan.jobs[0].seed
+    ]
+    tasks = [(request, job, rate) for rate in GRID for job in chosen]
+    context = multiprocessing.get_context("spawn")
+    console.print(f"{len(tasks)} runs of the controls on {jobs} processes", highlight=False)
+    scores: dict[tuple[str, float], float] = {}
+    with ProcessPoolExecutor(jobs, context, _start_worker) as pool:
+        for (_, job, rate), score in zip(tasks, pool.map(_score, *zip(*tasks, strict=True)), strict=True):
+            scores[job.method, rate] = score
+            console.print(f"{job.method} at {rate:g}: {100 * score:.2f} % on search", highlight=False)
+    page = _page(plan, chosen, scores)
+    path = folder / f"learning-rate-{protocol}{'' if network == Request.network else f'-{network}'}.md"
+    atomic_write(path, page.encode())
+    console.print(page, highlight=False)
+    console.print(f"written to {path}", highlight=False)
+
+
+def _start_worker() -> None:
+    torch.set_num_threads(1)
+    keep_freed_memory()
+
+
+def _score(request: Request, job: Job, rate: float) -> float:
+    """Search accuracy after compression and fine-tuning at learning rate `rate`."""
+    setup = reopen(request)
+    protocol = replace(setup.protocol, learning_rate=rate)
+    task = make_task(job, replace(setup, protocol=protocol), live(setup.dense.network))
+    with forked(job.seed, job.method):
+        outcome = registry.get(job.method).run(task)
+    small = rules.cut(outcome.network, task.train)
+    recalibrate_batch_norm(small, (task.train.batch(index) for index in range(protocol.recalibration_batches)))
+    fine_tune(small, task, Ledger(protocol.fine_tune_iterations))
+    return score(small, setup.dataset.search)
+
+
+def _page(plan: Plan, jobs: list[Job], scores: dict[tuple[str, float], float]) -> str:
+    methods = [job.method for job in jobs]
+    means = {rate: sum(scores[method, rate] for method in methods) / len(methods) for rate in GRID}
+    best = max(means, key=lambda rate: means[rate])
+    budget = jobs[0].budget
+    assert budget is not None
+    request = plan.setup.request
+    network = "" if request.network == Request.network else f" for {request.network}"
+    lines = [
+        f"# Learning rate of the protocol `{plan.setup.protocol.name}`{network}",
+        "",
+        f"Search accuracy in % after compression and fine-tuning at {budget.fraction:.3g} of the dense joules "
+        f"({request.network} on {request.dataset}, {request.device}, {plan.setup.platform.source}), "
+        f"seed {jobs[0].seed}. Only controls take part; the chosen rate holds for every method.",
+        "",
+        "| learning rate | " + " | ".join(methods) + " | mean |",
+        "| ---: |" + " ---: |" * (len(methods) + 1),
+    ]
+    for rate in GRID:
+        cells = [f"{100 * scores[method, rate]:.2f}" for method in methods] + [f"{100 * means[rate]:.2f}"]
+        mark = " (best)" if rate == best else ""
+        lines.append(f"| {rate:g}{mark} | " + " | ".join(cells) + " |")
+    edge = " It lies on the edge of the grid: widen the grid." if best in (GRID[0], GRID[-1]) else ""
+    lines += ["", f"Chosen: {best:g}.{edge}", ""]
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Jetson boards, read through their INA3221 chips."""

@@ -1,0 +1,1 @@
+"""Widths that an energy budget allows: uniform ones, greedy ones, bounded ones."""

@@ -1,0 +1,102 @@
+"""A short plan that is killed as `kill -9` does, in a chosen stage; run as a process of its own by test_stopped_runs.
+
+    python killing.py OUT "ecc,uniform" STAGE simulated|played
+
+STAGE is the stage whose first file is about to be written when the whole plan is killed; "none" lets it end. The server
+that forks the plan's processes imports this module too, so that its changes hold in all of them.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from bench.record.store import Store
+from bench.run import processes, runner, stages
+from bench.setup import plan, protocols
+from bench.setup.request import Request
+from shared.meters import Reading
+from shared.platforms import MeasuredPlatform
+
+KILL_AT = "KILLING_STAGE"
+SHORT = replace(
+    protocols.SMOKE,
+    iterations=20,
+    fine_tune_iterations=4,
+    batch_size=8,
+    search_images=20,
+    episodes=4,
+    profile_samples=140,
+    profile_test_samples=28,
+)
+protocols._PROTOCOLS["smoke"] = SHORT
+write = stages.Run.write
+
+
+def killing(self: stages.Run, stage: str, *arguments: Any) -> None:
+    """Kills the plan and this process instead of writing the stage's file."""
+    if stage == os.environ.get(KILL_AT):
+        if (parent := multiprocessing.parent_process()) is not None:
+            os.kill(parent.pid or 0, signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(self, stage, *arguments)
+
+
+stages.Run.write = killing  # type: ignore[method-assign]
+
+
+def played(self: MeasuredPlatform, subject: Any, rows: Sequence[Any], batch: int, settings: Any) -> list[Reading]:
+    """A network takes as long as it has multiply-adds, and a tenth of the dense one for launches."""
+    table = subject.structure
+    dense = float(table.macs(table.upper_bounds))
+    seconds = [1e-4 * (0.1 + 0.9 * float(table.macs(list(row))) / dense) for row in rows]
+    return [replace(EMPTY, amount=each, amounts=(each,) * 2, interval=(each, each)) for each in seconds]
+
+
+EMPTY = Reading(
+    amount=0.0,
+    idle_subtracted=None,
+    unit="s",
+    interval=(0.0, 0.0),
+    spread=0.0,
+    quantum=0.0,
+    seconds=0.0,
+    repeats=1,
+    amounts=(0.0,) * 2,
+    samples=0,
+    ended="target",
+    settings="played",
+    meter="clock",
+    scope="wall time",
+    method="clock",
+    simulated=False,
+    idle_watts=None,
+    flags=(),
+    sensor={},
+)
+MeasuredPlatform.read = played  # type: ignore[method-assign]
+MeasuredPlatform.inference_batch = lambda self, subject: 16  # type: ignore[method-assign]
+
+
+def main(out: str, methods: str, stage: str, platform: str) -> None:
+    processes.PRELOADED = (*processes.PRELOADED, "tests.bench.killing")
+    os.environ[KILL_AT] = stage
+    where = {"device": "cpu", "metric": "latency"} if platform == "played" else {"device": "1080ti"}
+    made = plan.make(Request(methods=methods, protocol="smoke", budgets="0.45", **where), print, to_train=True)
+    console = Console(width=200, markup=False)
+    finished = runner.run(made, Store(Path(out)), jobs=2, fresh=False, console=console)
+    sys.exit(1 if finished.open else 0)
+
+
+if __name__ == "__main__":
+    from tests.bench import killing as this  # the module that the server imports, not this file's __main__
+
+    this.main(*sys.argv[1:])
