@@ -350,7 +350,7 @@ def test_devices_tells_what_was_found_and_how_to_get_the_rest(
         expected += ["found  GTX 1080 Ti GPU-1080aaaa-0000 power usage: update period "]
     else:
         expected += [
-            "none   NVML library: expected a start of the library from NVML, got LIBRARY_NOT_FOUND; try installing"
+            "none   NVML library: expected initialisation from NVML, got LIBRARY_NOT_FOUND; try installing"
         ]
     code, told, _ = command("devices")
     assert code == 0
