@@ -1,62 +1,17 @@
 """Which room may import which: shared nothing of ours, methods shared, bench both; no method another; no cycles."""
 
-import ast
+from __future__ import annotations
+
 from graphlib import CycleError, TopologicalSorter
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.house import ROOT, floors, graph, lines, modules, parameters, rooms_of_bench
+
 MAY_IMPORT = {"shared": {"shared"}, "methods": {"methods", "shared"}, "bench": {"bench", "methods", "shared"}}
 # what is not a method of its own and may be used by every method
 COMMON = {"methods", "methods.contract", "methods.registry"}
-
-
-def module_name(path: Path) -> str:
-    """Dotted name of a file below the root."""
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-def modules() -> dict[str, str]:
-    """Source by module name, of all rooms."""
-    files = [file for room in MAY_IMPORT for file in sorted((ROOT / room).rglob("*.py"))]
-    return {module_name(file): file.read_text() for file in files}
-
-
-class RunTime(ast.NodeTransformer):
-    """Drops what stands under `if TYPE_CHECKING`."""
-
-    def visit_If(self, node: ast.If) -> ast.AST:
-        return ast.Pass() if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" else node
-
-
-def imports(name: str, tree: ast.AST, known: set[str], package: bool) -> set[str]:
-    """Modules of ours that a module imports anywhere, also inside functions.
-
-    `from a.b import c` counts as a.b.c where that is a module, else as a.b. Relative imports are resolved.
-    """
-    found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                parts = name.split(".")[: None if package and node.level == 1 else 1 - node.level - (not package)]
-                base = ".".join([*parts, *([base] if base else [])])
-            found |= {f"{base}.{alias.name}" if f"{base}.{alias.name}" in known else base for alias in node.names}
-    return {target for target in found if target.split(".")[0] in MAY_IMPORT}
-
-
-def graph(sources: dict[str, str], run_time: bool = False) -> dict[str, set[str]]:
-    """Module -> modules of ours that it imports; without those for annotations alone when `run_time`."""
-    known = set(sources)
-    packages = {name for name in known if any(other.startswith(f"{name}.") for other in known)}
-    trees = {name: ast.parse(source) for name, source in sources.items()}
-    if run_time:
-        trees = {name: RunTime().visit(tree) for name, tree in trees.items()}
-    return {name: imports(name, tree, known, name in packages) for name, tree in trees.items()}
+MOST_FLOORS = 6
 
 
 def method_of(module: str) -> str | None:
@@ -90,6 +45,44 @@ def test_arrows_between_rooms_follow_the_table() -> None:
 
 def test_modules_do_not_need_each_other() -> None:
     check_no_cycle(graph(modules(), run_time=True))
+
+
+def test_bench_has_few_floors_and_no_circle() -> None:
+    """Between its folders, with imports for annotations alone."""
+    rooms = rooms_of_bench(graph(modules()))
+    assert {"bench.setup", "bench.run", "bench.record", "bench.report", "bench.cli"} <= set(rooms)
+    assert rooms["bench.run"] >= {"bench.setup"}  # else the check would see nothing
+    assert floors(rooms) <= MOST_FLOORS
+
+
+def test_floors_are_counted_by_hand() -> None:
+    arrows = {"bench.a": {"bench.b", "bench.c"}, "bench.b": {"bench.c"}, "bench.c": set(), "bench.d": {"bench.d"}}
+    assert floors(arrows) == 3
+    with pytest.raises(CycleError):
+        floors(arrows | {"bench.c": {"bench.a"}})
+    sources = {"bench.a.x": "from bench.b import y", "bench.a.z": "from bench.a import x", "bench.b.y": "", "bench.b": ""}
+    assert rooms_of_bench(graph(sources)) == {"bench.a": {"bench.b"}, "bench.b": set()}
+
+
+def test_lines_and_parameters_are_counted_by_hand() -> None:
+    source = '''"""Two
+lines."""
+
+x = 1  # why
+# alone
+
+@app.command()
+def command(a, b, c): ...
+
+
+class A:
+    def method(self, a, *, b=2):
+        """One."""
+        return """not a
+        docstring"""
+'''
+    assert lines(source) == (7, 2, 3)
+    assert list(parameters(source)) == [(2, "method")]
 
 
 def test_reports_hold_no_code() -> None:

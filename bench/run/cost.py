@@ -62,10 +62,10 @@ def estimate(plan: Plan, jobs: list[Job] | tuple[Job, ...]) -> Cost:
 
 def reading_s(setup: Setup, count: int) -> float:
     """At most: a bisection for the landing of each network, and one final pass over all of them."""
-    group = setup.platform.channel_group
+    group, at_once = setup.platform.channel_group, setup.platform.at_once
     removals = sum(math.ceil(bound / group) + min(bound, group) for bound in setup.structure.upper_bounds)
-    steps = 2 + math.ceil(math.log2(removals))  # the network as it is, cut as far as it goes, then halves
-    return count * steps * setup.platform.reading_s(1, "landing") + setup.platform.reading_s(count)
+    rounds = 2 + math.ceil(math.log(removals, at_once + 1))  # the network as it is, cut as far as it goes, then between
+    return count * rounds * setup.platform.reading_s(at_once, "landing") + setup.platform.reading_s(count)
 
 
 def _search_samples(job: Job, setup: Setup) -> int:

@@ -23,8 +23,6 @@ Widths = tuple[int, ...]
 
 # Bisection ends at this part of all removals: closer than readings of hardware tell two networks apart.
 PRECISION = 50
-# A simulation reads so many widths at once, which costs hardly more than one.
-AT_ONCE = 64
 
 
 class CannotLand(Exception):
@@ -55,7 +53,7 @@ def land(small: nn.Module, budget: float, setup: Setup) -> Landed:
     path = removal_path(importance(small, table), widths, setup)
     next(path)  # the widths themselves
     search = _bisection if setup.platform.readings_need_quiet else _sweep
-    end = search(path, lambda rows: _read(setup, rows), budget)
+    end = search(path, lambda rows: _read(setup, rows), budget, setup.platform.at_once)
     if end.widths is None or end.reading is None:
         least = before if end.reading is None else end.reading
         raise CannotLand(
@@ -104,10 +102,10 @@ class _End(NamedTuple):
     readings: int
 
 
-def _sweep(path: Iterator[Widths], read: Read, budget: float) -> _End:
+def _sweep(path: Iterator[Widths], read: Read, budget: float, at_once: int) -> _End:
     """The first widths of the path that are within the budget."""
     reading, count = None, 0
-    while rows := list(islice(path, AT_ONCE)):
+    while rows := list(islice(path, at_once)):
         for widths, reading in zip(rows, read(rows), strict=True):
             count += 1
             if reading.interval[1] <= budget:
@@ -115,11 +113,12 @@ def _sweep(path: Iterator[Widths], read: Read, budget: float) -> _End:
     return _End(None, reading, count)
 
 
-def _bisection(path: Iterator[Widths], read: Read, budget: float) -> _End:
+def _bisection(path: Iterator[Widths], read: Read, budget: float, at_once: int) -> _End:
     """Widths within the budget, at most a fiftieth of their removals behind ones that are above it.
 
     For example with 100 removals, of which 30 are needed: read after 100, 50, 25 (above), 37, 31, 28 (above), 29
-    (above), 30.
+    (above), 30. Where a person carries the lists to a board, `at_once` is larger than 1: then so many widths, evenly
+    spaced, are read in each round, and there are fewer rounds.
     """
     rows = list(path)
     above, within = -1, len(rows) - 1  # the network as it was lies before the first row, and is above
@@ -128,13 +127,16 @@ def _bisection(path: Iterator[Widths], read: Read, budget: float) -> _End:
     (last,), count = read(rows[within:]), 1
     if last.interval[1] > budget:
         return _End(None, last, count)
-    while within - above > max(1, (within + 1) // PRECISION):
-        middle = (above + within) // 2
-        (reading,), count = read(rows[middle : middle + 1]), count + 1
-        if reading.interval[1] <= budget:
-            within, last = middle, reading
-        else:
-            above = middle
+    while (gap := within - above) > max(1, (within + 1) // PRECISION):
+        parts = min(at_once + 1, gap)
+        places = [above + gap * part // parts for part in range(1, parts)]
+        readings = read([rows[place] for place in places])
+        count += len(places)
+        for place, reading in zip(places, readings, strict=True):
+            if reading.interval[1] <= budget:
+                within, last = place, reading
+                break
+            above = place
     return _End(rows[within], last, count)
 
 

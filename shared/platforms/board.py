@@ -26,6 +26,7 @@ from shared.platforms.measured import WAIT_S
 from shared.platforms.platform import Subject
 
 AT_ONCE = 150  # networks of a profile for one errand of a person, enough for most; over SSH they go as elsewhere
+LANDING_AT_ONCE = 30  # widths for one such errand: two or three errands land a network
 THERE = "energy-compression-bench"  # folder on the board, in the home of who logs in
 # A question for a password would never be seen, and a board that has lost its power would be waited for without end.
 SSH = ("-o", "BatchMode=yes", "-o", "ConnectTimeout=20", "-o", "ServerAliveInterval=20")
@@ -56,7 +57,8 @@ class BoardPlatform(Hardware):
         where = str(self.folder.resolve()) if self._by_hand else place
         self.calibration = content_key(model, rail, where, runner.VERSION)[:12]
         self.full, self.short = FULL, SHORT
-        self.block = AT_ONCE if self._by_hand else self.block
+        if self._by_hand:
+            self.block, self.at_once = AT_ONCE, LANDING_AT_ONCE
 
     def read(self, subject: Subject, widths: Sequence[Sequence[int]], batch: int, settings: Settings) -> list[Reading]:
         """One reading per image for each row of `widths`, from as many windows as the settings have visits.

@@ -53,6 +53,7 @@ class Platform(ABC):
     instead_of: why the real sensor does not answer where a simulation stands in for it, else "".
     readings_need_quiet: whether a reading takes time and needs the machine alone.
     channel_group: how many channels hardware works on at once, so that fewer of them cost the same.
+    at_once: how many widths are best read at once to land a network.
     say: is told when a reading waits or takes long.
     """
 
@@ -65,6 +66,7 @@ class Platform(ABC):
     instead_of: str = ""
     readings_need_quiet: bool
     channel_group: int
+    at_once: int = 1
     say: Callable[[str], None] = staticmethod(lambda _: None)
 
     @abstractmethod

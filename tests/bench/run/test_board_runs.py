@@ -67,8 +67,9 @@ def test_errands_until_the_record_has_its_reading(tmp_path: Path) -> None:
         asked.append(len(json.loads(errand.read_text())["positions"]))
         measure(errand)
     assert done.returncode == 0, done.stderr
-    # the profile's networks in one go, then twice the dense and the cut network: as it landed, and in the end
-    assert asked == [4 * 151, 8 * 2, 8 * 2]
+    # The profile's networks in one go; the cut network beside the dense one, as it was compressed and in the end.
+    # Between them it lands in a few rounds, since the steps of the sensor widen its interval.
+    assert asked[0] == 4 * 151 and asked[1] == asked[-1] == 8 * 2 and len(asked) <= 7
     assert (
         "tx2: measured joules per image by the board's runner (rail VDD_IN (whole module)) of Jetson TX2" in done.stdout
     )
@@ -85,7 +86,7 @@ def test_errands_until_the_record_has_its_reading(tmp_path: Path) -> None:
     assert low <= WATTS * 1e-4 * share <= high
     assert abs(record.measures.reading / (WATTS * 1e-4 * share) - 1) < 1e-3
     assert record.measures.flags == () and record.measures.reference is not None
-    assert "## Measured again" in next(out.glob("*.md")).read_text()
+    assert "## Landing" in next(out.glob("*.md")).read_text()
 
     assert "1 of 1 runs are finished already" in type_it().stdout  # nothing is asked again
 

@@ -255,19 +255,23 @@ def paths(length: int) -> Iterator[tuple[int, ...]]:
     return iter([(place,) for place in range(length)])
 
 
-@given(st.integers(1, 400), st.data())
-def test_bisection_finds_what_trying_all_finds(length: int, drawn: st.DataObject) -> None:
+@given(st.integers(1, 400), st.sampled_from([1, 2, 30]), st.data())
+def test_bisection_finds_what_trying_all_finds(length: int, at_once: int, drawn: st.DataObject) -> None:
     needed = drawn.draw(st.integers(0, length - 1))  # the first row that is within
     asked: list[int] = []
+    rounds = 0
 
     def read(rows: Sequence[tuple[int, ...]]) -> list[PlatformReading]:
+        nonlocal rounds
+        rounds += 1
         asked.extend(row[0] for row in rows)
         return [PlatformReading(1.0, (1.0, 2.0 if row[0] < needed else 1.0)) for row in rows]
 
-    end = landing._bisection(paths(length), read, 1.0)
-    assert end.widths is not None and end.readings == len(asked) <= 2 + math.ceil(math.log2(length + 1))
+    end = landing._bisection(paths(length), read, 1.0, at_once)
+    assert end.widths is not None and end.readings == len(asked)
+    assert rounds <= 2 + math.ceil(math.log(length + 1, at_once + 1) + 1e-9)
     assert needed <= end.widths[0] <= needed + max(1, (end.widths[0] + 1) // landing.PRECISION) - 1
-    swept = landing._sweep(paths(length), read, 1.0)
+    swept = landing._sweep(paths(length), read, 1.0, 64)
     assert swept.widths == (needed,) and swept.readings == needed + 1
 
 
