@@ -114,7 +114,7 @@ class _Runner:
 
         quiet: one at a time and with nothing else of ours at work, since the platform is read.
         """
-        of_name = {run.job.name: run for run in runs if run.job not in self._open}
+        of_name = {run.job.name: run for run in self._pending(runs)}
         pieces = [piece for run in of_name.values() if (piece := _next(run, groups))]
         with contextlib.nullcontext() if quiet else _computing(self._plan, self._console):
             for piece, trouble in self._ended(pieces, progress, 1 if quiet else self._jobs):
@@ -129,12 +129,16 @@ class _Runner:
 
     def _read(self, runs: Sequence[Run], progress: PlanProgress) -> None:
         """Read all networks in turns with the dense one, in one process."""
-        due = [run for run in runs if run.job not in self._open and "read" in run.missing()]
+        due = [run for run in self._pending(runs) if "read" in run.missing()]
         for _, trouble in self._ended([_piece("readings", ("read",), due)] if due else [], progress, 1):
             for run in due if trouble else ():
                 assert trouble is not None
                 self._leave_open(run, trouble, progress)
-        self._finish([run for run in runs if run.job not in self._open], progress)
+        self._finish(runs, progress)
+
+    def _pending(self, runs: Sequence[Run]) -> list[Run]:
+        """Those that neither have a record nor met trouble."""
+        return [run for run in runs if run.job not in self._records and run.job not in self._open]
 
     def _ended(
         self, pieces: list[Piece], progress: PlanProgress, jobs: int
@@ -158,8 +162,8 @@ class _Runner:
 
     def _finish(self, runs: Sequence[Run], progress: PlanProgress) -> None:
         """Store the records of those runs whose stages are all done."""
-        for run in runs:
-            if run.job not in self._records and run.job not in self._open and not run.missing():
+        for run in self._pending(runs):
+            if not run.missing():
                 record, network = describe(run)
                 self._records[run.job] = record = self._store.put(f"{self._plan.slug}/{run.job.name}", record, network)
                 progress.finish(run.job.name, _line(run.job, record))

@@ -58,7 +58,7 @@ def test_profile_of_10000_configurations(
     def fresh() -> None:
         monkeypatch.setenv("BENCH_CACHE", str(next(folders)))
 
-    benchmark.pedantic(energy.profile, (platform, table, 1), setup=fresh, rounds=5)
+    benchmark.pedantic(platforms.profile, (platform, table, 1), setup=fresh, rounds=5)
 
 
 def test_fit_8000_rows(benchmark: BenchmarkFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,7 +51,7 @@ def masked(model: nn.Module, table: Structure, widths: tuple[int, ...]) -> nn.Mo
     full = copy.deepcopy(model).eval()
     dead = torch.ones(len(widths), max(table.upper_bounds), dtype=torch.bool)
     for unit, width in zip(table.units, widths, strict=True):
-        kept = fitted.kept(unit.index, width)
+        kept = fitted.kept_channels(unit.index, width)
         dead[unit.index, kept] = False
         for consumer in unit.slices:
             if consumer.role == "consumer":

@@ -20,8 +20,6 @@ from typing import Any, Protocol
 import pytest
 import torch
 import typer
-from tests.shared.meters.nvml_stub.fake import COUNTER, Board, FakeNvml
-from tests.shared.meters.test_ina3221 import hwmon, iio, write
 
 from bench.authors import skeleton
 from bench.cli import app as cli
@@ -36,6 +34,8 @@ from shared.data import Dataset
 from shared.data.files import FileSplit
 from shared.errors import BadFile, BadInput
 from shared.meters import probing
+from tests.shared.meters.jetson.test_ina3221 import hwmon, iio, write
+from tests.shared.meters.nvml.nvml_stub.fake import COUNTER, Board, FakeNvml
 
 ROOT = Path(__file__).parents[3]
 

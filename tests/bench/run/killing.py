@@ -87,7 +87,7 @@ MeasuredPlatform.inference_batch = lambda self, subject: 16  # type: ignore[meth
 
 
 def main(out: str, methods: str, stage: str, platform: str) -> None:
-    processes.PRELOADED = (*processes.PRELOADED, "tests.bench.killing")
+    processes.PRELOADED = (*processes.PRELOADED, "tests.bench.run.killing")
     os.environ[KILL_AT] = stage
     where = {"device": "cpu", "metric": "latency"} if platform == "played" else {"device": "1080ti"}
     made = plan.make(Request(methods=methods, protocol="smoke", budgets="0.45", **where), print, to_train=True)
@@ -97,6 +97,6 @@ def main(out: str, methods: str, stage: str, platform: str) -> None:
 
 
 if __name__ == "__main__":
-    from tests.bench import killing as this  # the module that the server imports, not this file's __main__
+    from tests.bench.run import killing as this  # the module that the server imports, not this file's __main__
 
     this.main(*sys.argv[1:])

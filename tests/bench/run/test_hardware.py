@@ -38,11 +38,11 @@ def profiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         return [replace(EMPTY, amount=amount, amounts=(amount,) * 2, interval=(amount, amount)) for amount in amounts]
 
     monkeypatch.setattr(MeasuredPlatform, "read", played)
-    monkeypatch.setattr(MeasuredPlatform, "inference_batch", lambda self, subject: 16)
+    monkeypatch.setattr(MeasuredPlatform, "inference_batch", lambda self, subject: 64)
     with pytest.raises(MeterError, match="a whole profile in the cache"):
         reopen(REQUEST)
     setup = prepare(REQUEST)
-    assert setup.unit == "s" and setup.inference_batch == 16 and setup.reach.dense_reading == pytest.approx(1e-4)
+    assert setup.unit == "s" and setup.inference_batch == 64 and setup.reach.dense_reading == pytest.approx(1e-4)
     again = reopen(REQUEST)
     assert again.profile.key == setup.profile.key and again.dense.accuracy > 0.9
     return tmp_path
@@ -73,19 +73,19 @@ EMPTY = Reading(
 
 def test_a_latency_budget_from_end_to_end(profiled: Path) -> None:
     out = profiled / "runs"
-    command = [sys.executable, "-m", "bench", "run", *ARGUMENTS, "--methods", "uniform", "--budgets", "0.6"]
+    command = [sys.executable, "-m", "bench", "run", *ARGUMENTS, "--methods", "uniform", "--budgets", "0.8"]
     command += ["--out", str(out)]
     done = subprocess.run(
         command, check=False, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout[-600:] + done.stderr
     assert done.stdout.startswith("profile: 140 networks are in ")
     assert "\ncpu: measured seconds per image by clock (wall time) of " in done.stdout
     assert "of readings\n" in done.stdout  # said before they begin
     (folder,) = (path.parent for path in out.glob("*-cpu-measured-latency-smoke/*/record.json"))
     record = read(folder)
     assert record.status == "ok" and record.measures is not None and record.budget is not None
-    assert (record.platform.unit, record.platform.source, record.platform.inference_batch) == ("s", "measured", 16)
+    assert (record.platform.unit, record.platform.source, record.platform.inference_batch) == ("s", "measured", 64)
     low, high = record.measures.interval
     assert 0 < low <= record.measures.reading <= high  # a clock truly read it
     assert record.measures.estimate <= record.budget.amount

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import pytest
@@ -22,11 +22,12 @@ from bench.setup.budgets import Budget
 from bench.setup.plan import Job
 from bench.setup.setup import Setup
 from bench.setup.workload import Workload
-from shared.meters import ClockMeter, SimulatedClock
+from shared.meters import ClockMeter
 from shared.networks import importance, structure
 from shared.platforms import MeasuredPlatform, Platform, PlatformReading
 from shared.platforms.hardware import closer
 from shared.platforms.measured import CLOCK_SHORT
+from tests.shared.meters.simulated import SimulatedClock
 from tests.shared.platforms.played import Played
 
 Truth = Callable[[Sequence[int]], float]
@@ -51,7 +52,8 @@ def on_hardware(setup: Setup, in_cache: Path) -> Callable[[Truth], Setup]:
 
     def make(truth: Truth) -> Setup:
         clock = SimulatedClock()
-        work = PlayedWorkload(**vars(setup.workload), truth=truth, clock=clock)
+        own = {field.name: getattr(setup.workload, field.name) for field in fields(setup.workload)}
+        work = PlayedWorkload(**own, truth=truth, clock=clock)
         return replace(setup, workload=work, platform=MeasuredPlatform("cpu", ClockMeter(clock), clock=clock))
 
     return make

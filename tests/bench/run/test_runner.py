@@ -23,7 +23,7 @@ from bench.setup.request import Request
 from bench.setup.setup import Setup
 from shared.errors import BadInput
 from shared.meters import MeterError
-from tests.bench import odd_methods as odd
+from tests.bench.run import odd_methods as odd
 
 Run = Callable[..., Finished]
 

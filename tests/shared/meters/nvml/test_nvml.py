@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.shared.meters.nvml_stub.fake import COUNTER, INSTANT, SAMPLES, USAGE, WALL_S, Board, FakeNvml
 
 from shared.meters import MeterError
 from shared.meters.nvml.devices import devices
@@ -17,6 +16,7 @@ from shared.meters.nvml.meter import DIFFERENT, UNCHECKED, NvmlMeter
 from shared.meters.nvml.probe import probe
 from shared.meters.nvml.sources import counted_joules, update_period_s
 from shared.meters.signal import DROPPED, LATE
+from tests.shared.meters.nvml.nvml_stub.fake import COUNTER, INSTANT, SAMPLES, USAGE, WALL_S, Board, FakeNvml
 from tests.shared.meters.simulated import SimulatedClock
 
 BEGIN_S = 20.0  # by then the trials are over

@@ -11,13 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.shared.meters.nvml_stub.fake import COUNTER, INSTANT, SAMPLES, USAGE, WALL_S, Board, FakeNvml
 
 from shared.meters import MeterError
 from shared.meters.nvml.devices import cuda_device, devices
 from shared.meters.nvml.library import Library
 from shared.meters.nvml.meter import NvmlMeter
 from shared.meters.nvml.probe import probe
+from tests.shared.meters.nvml.nvml_stub.fake import COUNTER, INSTANT, SAMPLES, USAGE, WALL_S, Board, FakeNvml
 from tests.shared.meters.simulated import SimulatedClock
 
 pynvml = pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed")

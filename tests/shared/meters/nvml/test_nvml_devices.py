@@ -6,13 +6,13 @@ import itertools
 import re
 
 import pytest
-from tests.shared.meters.nvml_stub.fake import Board, FakeNvml
 
 from shared.errors import BadInput
 from shared.meters import MeterError
 from shared.meters.nvml.devices import cuda_device, visible
 from shared.meters.nvml.library import Library, NvmlFault
 from shared.torch_builds import missing_code
+from tests.shared.meters.nvml.nvml_stub.fake import Board, FakeNvml
 
 A, B, C = "GPU-aa11-0001", "GPU-aa22-0002", "GPU-bb33-0003"
 TWINS = [(A, "GTX 1080 Ti"), (B, "GTX 1080 Ti"), (C, "GTX 1080 Ti")]
