@@ -121,7 +121,9 @@ class _Runner:
                 run = of_name[piece.name]
                 if trouble is not None:
                     self._leave_open(run, trouble, progress)
-                elif following := _next(run, groups):
+                elif (following := _next(run, groups)) and following.arguments[0] == piece.arguments[0]:
+                    self._leave_open(run, Trouble("fault", "a stage left no file that can be read"), progress)
+                elif following:
                     pieces.insert(0, following)
                 else:
                     self._finish([run], progress)
@@ -144,12 +146,12 @@ class _Runner:
         self, pieces: list[Piece], progress: PlanProgress, jobs: int
     ) -> Iterator[tuple[Piece, Trouble | None]]:
         """Pieces that have ended; one that trouble has met is tried once more after all others, if that can help."""
-        tried: set[tuple[str, tuple[str, ...]]] = set()
+        tried: set[str] = set()
         modules = [type(registry.get(job.method)).__module__ for job in self._plan.jobs]
         for piece, trouble in Processes(self._setup.request, jobs, modules, progress.step).results(pieces):
             if trouble is not None and trouble.kind == "disk":
                 raise FullDisk(trouble.text)
-            attempt = (piece.name, piece.arguments[0])
+            attempt = f"{piece.name}: {piece.arguments[0]}"
             if trouble is not None and trouble.kind != "fault" and attempt not in tried:
                 tried.add(attempt)  # memory may have been short
                 pieces.append(piece)

@@ -81,14 +81,14 @@ def test_hardware_reads_each_network_to_land_it_and_all_of_them_in_the_end(
     assert "readings" not in cost.estimate(made, made.jobs).describe(1)
     monkeypatch.setattr(SimulatedPlatform, "reading_s", reading_s)
     monkeypatch.setattr(SimulatedPlatform, "channel_group", group)
+    monkeypatch.setattr(SimulatedPlatform, "at_once", 1)
     estimate = cost.estimate(made, made.jobs)
     assert estimate.describe(2).endswith(f", then at most about {minutes(estimate.reading_s)} of readings")
     each = (estimate.reading_s - 100.0 * 4) / 3 / (7.0 * 2)
     norms = torch.ones(len(setup.structure.units), max(setup.structure.upper_bounds))
     path = list(landing.removal_path(norms, setup.structure.upper_bounds, setup))[1:]
-    taken = [
-        1 + landing._bisection(iter(path), partial(played, path[needed]), 0.5).readings for needed in range(len(path))
-    ]
+    reads = [partial(played, enough) for enough in path]
+    taken = [1 + landing._bisection(iter(path), read, 0.5, 1).readings for read in reads]
     assert max(taken) <= each <= max(taken) + 1
 
 

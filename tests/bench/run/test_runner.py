@@ -120,6 +120,20 @@ def test_a_damaged_record_is_named_and_its_run_repeated(run: Run, odd_methods: P
     assert len(odd_methods.read_text().split()) == 2
 
 
+class Deadly(int):
+    """A batch index that ends the process which unpickles it."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os._exit, (1,)
+
+
+def test_a_process_that_dies_over_the_logits_takes_no_run_along(
+    odd_methods: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner.teacher, "chunks", lambda setup: [Deadly(0)])
+    assert [record.status for record in run("odd-plain").records] == ["ok"]
+
+
 def raise_(setup: Setup, report: object, error: BaseException) -> None:
     raise error
 
