@@ -48,9 +48,12 @@ def truncated_normal(mean: float, deviation: float, uniform: float) -> float:
 
     Truncation amounts to redrawing values outside. Clipping would put their whole probability on 0 and 1.
     """
-    # Differences of ndtr are accurate here: the mean is within the bounds, so they don't lie in the same tail.
-    low, high = ndtr((0.0 - mean) / deviation), ndtr((1.0 - mean) / deviation)
-    return float(np.clip(mean + deviation * ndtri(low + uniform * (high - low)), 0.0, 1.0))
+    # Taken from the nearer tail: near 1, a probability has no digits left to tell quantiles apart.
+    low, high = (0.0 - mean) / deviation, (1.0 - mean) / deviation
+    inside = ndtr(high) - ndtr(low)
+    below, above = ndtr(low) + uniform * inside, ndtr(-high) + (1.0 - uniform) * inside
+    quantile = ndtri(below) if below < above else -ndtri(above)
+    return float(np.clip(mean + deviation * quantile, 0.0, 1.0))
 
 
 class EpisodeRewardBuffer(ReplayBuffer):

@@ -10,7 +10,7 @@ import pytest
 import scipy.stats
 import torch
 from gymnasium import spaces
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -129,6 +129,8 @@ def test_warm_up_and_noise_follow_the_number_of_episodes() -> None:
 
 
 @given(mean=st.floats(0, 1), deviation=st.floats(0.02, 0.5), uniform=st.floats(0, 1, exclude_max=True))
+@example(mean=0.0, deviation=0.125, uniform=1 - 2**-53)
+@example(mean=1.0, deviation=0.125, uniform=2**-53)
 def test_truncated_normal_is_scipys(mean: float, deviation: float, uniform: float) -> None:
     expected = scipy.stats.truncnorm.ppf(uniform, -mean / deviation, (1 - mean) / deviation, mean, deviation)
     value = truncated_normal(mean, deviation, uniform)
