@@ -24,7 +24,7 @@ from shared.ledger import Ledger
 from shared.networks import Structure
 from shared.protocol import Protocol
 from shared.rng import generator
-from shared.training import Teacher, Trainer, score
+from shared.training import Feed, Teacher, Trainer, score
 from shared.widths.uniform import uniform_widths
 
 __all__ = [
@@ -89,7 +89,7 @@ class Task:
 
     def trainer(self, model: nn.Module) -> Trainer:
         """A trainer of `model` with a new Adam and the protocol's settings; each step spends one iteration."""
-        return Trainer(model, self.train, self.teacher, self.ledger, self.protocol, computing=self.computing)
+        return Trainer(model, Feed(self.train, self.teacher), self.ledger, self.protocol, computing=self.computing)
 
     def energy(self, widths: Tensor) -> Tensor:
         """Ê per image of widths (n, units) or (units,): float64 (n,) or (), in the model's unit. Counts the queries."""

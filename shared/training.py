@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -68,64 +69,69 @@ def restore_training(model: nn.Module, optimizer: torch.optim.Optimizer, state: 
             optimizer.state[parameter][key] = entry.copy_(saved)
 
 
+class Feed(NamedTuple):
+    """What trainers read. At the count n of a trainer's ledger it gets batch `first_batch` + n and its logits."""
+
+    batches: Batches
+    teacher: Teacher
+    first_batch: int = 0
+
+
 class Trainer:
     """A model with its optimiser; each `step()` is one training iteration and is counted in the ledger.
 
-    The ledger's count is the index of the batch, so every method sees the same batches in the same order. Model,
-    batches and the teacher's logits are on the device of `computing`.
+    The ledger's count chooses the batch, so every method sees the same batches in the same order. Model, batches and
+    the teacher's logits are on the device of `computing`.
 
-    first_batch: index of the batch at the ledger's count 0. schedule: maps the spent share of the ledger (0..1) to a
-    factor on the learning rate; None keeps it constant.
+    schedule: maps the spent share of the ledger (0..1) to a factor on the learning rate; None keeps it constant.
     """
 
     # The trainer, if any, whose optimiser is inside a step that the ledger has counted; one for the whole process.
     # The harness hooks every optimiser of the process and tells by this the steps that no ledger has counted.
-    paying: Trainer | None = None
+    stepping: Trainer | None = None
 
     def __init__(
         self,
         model: nn.Module,
-        stream: Batches,
-        teacher: Teacher,
+        feed: Feed,
         ledger: Ledger,
         protocol: Protocol,
         *,
-        first_batch: int = 0,
         schedule: Callable[[float], float] | None = None,
         computing: Computing = ON_CPU,
     ) -> None:
         self.model, self._computing = model, computing
         self._forward: Callable[[Tensor], Tensor] = torch.compile(model) if computing.compiled else model
         self.optimizer = make_optimizer(model, protocol.learning_rate, protocol.weight_decay)
-        self._stream, self._teacher, self._ledger, self._protocol = stream, teacher, ledger, protocol
-        self._first_batch, self._schedule = first_batch, schedule
+        self._feed, self._ledger, self._protocol, self._schedule = feed, ledger, protocol, schedule
 
     def step(self) -> Tensor:
         """Take one optimiser step on the next batch and return the loss (0-dim, detached, not synchronised).
 
         Raises BudgetExhausted when the ledger has no iteration left.
         """
-        index = self._ledger.spend_iteration()
-        images, labels = self._stream.batch(self._first_batch + index)
+        spent = self._ledger.spend_iteration()
+        index = self._feed.first_batch + spent
+        images, labels = self._feed.batches.batch(index)
         train_mode(self.model)
-        objective = self._stream.split.objective
+        objective = self._feed.batches.split.objective
         logits = self._computing.logits(self._forward, images)
         if share := self._protocol.distillation:
-            teacher = self._teacher(self._first_batch + index, images)
+            teacher = self._feed.teacher(index, images)
             loss = distillation_loss(logits, teacher, labels, share, objective)
         else:
             loss = objective.loss(logits, labels)
         self.optimizer.zero_grad()
         loss.backward()
         if self._schedule is not None:
-            factor = self._schedule(index / self._ledger.limit)
+            factor = self._schedule(spent / self._ledger.limit)
             for group in self.optimizer.param_groups:
                 group["lr"] = self._protocol.learning_rate * factor
-        Trainer.paying = self
+        Trainer.stepping = self
         try:
             self.optimizer.step()
         finally:
-            Trainer.paying = None
+            Trainer.stepping = None
         return loss.detach()
 
     def state(self) -> State:

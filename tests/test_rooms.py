@@ -12,6 +12,7 @@ MAY_IMPORT = {"shared": {"shared"}, "methods": {"methods", "shared"}, "bench": {
 # what is not a method of its own and may be used by every method
 COMMON = {"methods", "methods.contract", "methods.registry"}
 MOST_FLOORS = 6
+MOST_PARAMETERS = 6  # commands of the command line aside
 
 
 def method_of(module: str) -> str | None:
@@ -53,6 +54,12 @@ def test_bench_has_few_floors_and_no_circle() -> None:
     assert {"bench.setup", "bench.run", "bench.record", "bench.report", "bench.cli"} <= set(rooms)
     assert rooms["bench.run"] >= {"bench.setup"}  # else the check would see nothing
     assert floors(rooms) <= MOST_FLOORS
+
+
+def test_functions_have_few_parameters() -> None:
+    found = [(count, name, module) for module, source in modules().items() for count, name in parameters(source)]
+    assert max(found)[0] <= MOST_PARAMETERS, max(found)
+    assert len(found) > 1000  # else the check would see nothing
 
 
 def test_floors_are_counted_by_hand() -> None:

@@ -168,7 +168,8 @@ def tune(
 
     check_writable("--to", to)
     with say.computing("tuning"):
-        tuning.tune(protocol, device, network, dataset, jobs=jobs, folder=to, console=say.console())
+        request = Request(device=device, network=network, dataset=dataset, protocol=protocol, meter="sim")
+        tuning.tune(request, jobs=jobs, folder=to, console=say.console())
 
 
 @app.command()

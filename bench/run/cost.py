@@ -16,6 +16,7 @@ from bench.setup.plan import Job, Plan
 from bench.setup.setup import Setup
 from methods import registry
 from shared.data import in_files
+from shared.training import Feed
 
 TIMED_PIXELS = 2**19  # of the batch that is timed: ten images of ImageNet, one of Cityscapes
 
@@ -123,7 +124,7 @@ def _prices(setup: Setup) -> tuple[float, float]:
         stream = setup.dataset.train.stream(0, protocol.batch_size)
         shape = (protocol.batch_size, setup.structure.outputs, *setup.dataset.label_shape)
         zeros = torch.zeros(shape, device=device)
-        step_s, forward_s = unit_costs(network, stream, lambda index, images: zeros, setup)
+        step_s, forward_s = unit_costs(network, Feed(stream, lambda index, images: zeros), setup)
     finally:
         torch.set_num_threads(threads)
     if not tabled:  # the dense network answers beside each step

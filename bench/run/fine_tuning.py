@@ -14,7 +14,7 @@ from shared.checkpoints import Checkpoints
 from shared.ledger import Ledger
 from shared.protocol import Protocol
 from shared.rng import forked
-from shared.training import Trainer
+from shared.training import Feed, Trainer
 
 
 def fine_tune(small: nn.Module, task: Task, ledger: Ledger, checkpoints: Checkpoints | None = None) -> float:
@@ -25,19 +25,12 @@ def fine_tune(small: nn.Module, task: Task, ledger: Ledger, checkpoints: Checkpo
     """
     checkpoints = checkpoints or Checkpoints()
     checkpoints.start()
+    feed = Feed(task.train, task.teacher, first_batch=task.protocol.iterations)
     with forked(task.seed, "fine-tuning"):
         state = checkpoints.load("training", ledger)
         for part in _parts(task.protocol, ledger.limit):
-            trainer = Trainer(
-                small,
-                task.train,
-                task.teacher,
-                ledger,
-                part.protocol,
-                first_batch=task.protocol.iterations,
-                schedule=partial(part.factor, ledger.limit),
-                computing=task.computing,
-            )
+            schedule = partial(part.factor, ledger.limit)
+            trainer = Trainer(small, feed, ledger, part.protocol, schedule=schedule, computing=task.computing)
             if state and ledger.training_iterations <= part.end:  # the part that it was stopped in
                 trainer.restore(state)
                 state = None

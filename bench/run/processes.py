@@ -182,5 +182,3 @@ def _reporter(messages: Connection) -> Callable[[str, float], None]:
                 messages.send(("progress", stage, share))
 
     return report
-
-

@@ -68,7 +68,7 @@ def steps_paid(dense: nn.Module) -> Iterator[None]:
     like = _signature(list(dense.parameters()))
 
     def check(optimizer: torch.optim.Optimizer, *_: object) -> None:
-        if Trainer.paying is not None and Trainer.paying.optimizer is optimizer:
+        if Trainer.stepping is not None and Trainer.stepping.optimizer is optimizer:
             return
         if _signature([parameter for group in optimizer.param_groups for parameter in group["params"]]) == like:
             raise Miss("took an optimiser's step that the ledger does not count; train through task.trainer(network)")

@@ -142,9 +142,7 @@ class _Runner:
         """Those that neither have a record nor met trouble."""
         return [run for run in runs if run.job not in self._records and run.job not in self._open]
 
-    def _ended(
-        self, pieces: list[Piece], progress: PlanProgress, jobs: int
-    ) -> Iterator[tuple[Piece, Trouble | None]]:
+    def _ended(self, pieces: list[Piece], progress: PlanProgress, jobs: int) -> Iterator[tuple[Piece, Trouble | None]]:
         """Pieces that have ended; one that trouble has met is tried once more after all others, if that can help."""
         tried: set[str] = set()
         modules = [type(registry.get(job.method)).__module__ for job in self._plan.jobs]

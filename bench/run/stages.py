@@ -37,7 +37,7 @@ from shared.ledger import Ledger
 from shared.networks import structure
 from shared.platforms import PlatformReading
 from shared.rng import forked
-from shared.training import Teacher, recalibrate_batch_norm, score
+from shared.training import Feed, Teacher, recalibrate_batch_norm, score
 
 Report = Callable[[str, float], None]  # (stage, share of it that is done)
 STAGES = ("compress", "land", "tune", "read", "score")
@@ -129,10 +129,11 @@ def compress(run: Run) -> None:
     """Run the method. What it raises, and what it returns against the rules, is a miss."""
     resumed = run.folder.exists()
     setup, task = run.setup, run.task()
+    feed = Feed(task.train, task.teacher)
     state: State = {"environment": json.dumps(environment(setup.computing) | {"resumed": resumed})}
     state |= _described(Outcome(setup.dense.network))
     seconds = {"method": 0.0, "distillation_step": 0.0, "forward_per_image": 0.0}
-    before = unit_costs(setup.dense.network, task.train, task.teacher, setup)
+    before = unit_costs(setup.dense.network, feed, setup)
     checkpoints = run.states("compress")
     checkpoints.start()
     try:
@@ -152,7 +153,7 @@ def compress(run: Run) -> None:
         seconds["method"] = checkpoints.elapsed_s
         state["reason"] = rules.reason(error)
     else:
-        after = unit_costs(setup.dense.network, task.train, task.teacher, setup)
+        after = unit_costs(setup.dense.network, feed, setup)
         seconds["distillation_step"], seconds["forward_per_image"] = (
             (b + a) / 2 for b, a in zip(before, after, strict=True)
         )

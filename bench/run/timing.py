@@ -11,17 +11,14 @@ from torch import nn
 
 from bench.setup.setup import Setup
 from shared.computing import Computing
-from shared.data import Batches
 from shared.ledger import Ledger
-from shared.training import Teacher, Trainer, evaluation_batch
+from shared.training import Feed, Trainer, evaluation_batch
 
 
-def unit_costs(
-    dense: nn.Module, stream: Batches, teacher: Teacher, setup: Setup, repeats: int = 5
-) -> tuple[float, float]:
+def unit_costs(dense: nn.Module, feed: Feed, setup: Setup, repeats: int = 5) -> tuple[float, float]:
     """Median seconds of a distillation step of the dense network, and of its forward pass per search image."""
     ledger, computing = Ledger(repeats + 2), setup.computing
-    trainer = Trainer(copy.deepcopy(dense), stream, teacher, ledger, setup.protocol, computing=computing)
+    trainer = Trainer(copy.deepcopy(dense), feed, ledger, setup.protocol, computing=computing)
     network = copy.deepcopy(dense).eval()
     search = setup.dataset.search
     images, _ = search.take(torch.arange(min(evaluation_batch(search), setup.protocol.search_images)))

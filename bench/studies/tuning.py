@@ -33,13 +33,11 @@ GRID = (3e-4, 1e-3, 2e-3, 4e-3, 8e-3)
 CONTROLS = "uniform,uniform-gradual"
 
 
-def tune(protocol: str, device: str, network: str, dataset: str, *, jobs: int, folder: Path, console: Console) -> None:
+def tune(request: Request, *, jobs: int, folder: Path, console: Console) -> None:
     """Run the controls at the protocol's tightest budget over GRID and write `learning-rate-<protocol>.md` into
-    `folder`; for another network than MobileNet its name stands in it too.
+    `folder`; for another network than MobileNet its name stands in it too. The request's methods don't count.
     """
-    request = Request(
-        methods=CONTROLS, device=device, network=network, dataset=dataset, protocol=protocol, meter="sim"
-    )
+    request = replace(request, methods=CONTROLS)
     plan = make(request, to_train=True)
     tightest = min(job.budget.amount for job in plan.jobs if job.budget is not None)
     chosen = [
@@ -56,7 +54,8 @@ def tune(protocol: str, device: str, network: str, dataset: str, *, jobs: int, f
             scores[job.method, rate] = score
             console.print(f"{job.method} at {rate:g}: {100 * score:.2f} % on search", highlight=False)
     page = _page(plan, chosen, scores)
-    path = folder / f"learning-rate-{protocol}{'' if network == Request.network else f'-{network}'}.md"
+    network = "" if request.network == Request.network else f"-{request.network}"
+    path = folder / f"learning-rate-{request.protocol}{network}.md"
     atomic_write(path, page.encode())
     console.print(page, highlight=False)
     console.print(f"written to {path}", highlight=False)

@@ -160,7 +160,7 @@ class ECC(Method):
         if not bool(fitting.any()):
             fitting = movable & (at.slope == at.slope[movable].min())
         rho = {"rho_1": self.rho_1, "rho_2": self.rho_2}
-        gradient = width_gradient(at.s, at.s, at.y, at.slope, at.excess_energy, **rho)  # (9), phi = s
+        gradient = width_gradient(torch.zeros_like(at.s), at.y, at.slope, at.excess_energy, **rho)  # (9), phi = s
         # Departure from (12): z is the least that 3.3.3 allows and has no ascent of its own. So it is the present price
         # of a joule, and the gradient is positive only for the unit whose next channel is the cheapest per joule.
         z = project_z(0.0, gradient, at.slope, fitting, EPSILON)

@@ -80,7 +80,7 @@ class ECCPaper(Method):
             # Within the budget s must not move: the projection of z would lower it further while phi lags behind.
             if excess > 0:
                 slope = task.energy_model.gradient(task.structure.positions(s))[1:-1]
-                gradient = width_gradient(s, phi, y, slope, excess, rho_1=rho, rho_2=rho)  # (9)
+                gradient = width_gradient(phi - s, y, slope, excess, rho_1=rho, rho_2=rho)  # (9)
                 z = project_z(z, gradient, slope, s > 1, EPSILON)  # 3.3.3
                 s = width_step(s, gradient + z * slope, s > 1, beta)  # (10)
                 excess = float(task.energy(s)) - task.budget

@@ -14,14 +14,16 @@ EPSILON = 1e-3  # section 3.3.3
 
 
 def width_gradient(
-    widths: Tensor, phi: Tensor, dual: Tensor, slope: Tensor, excess: float, *, rho_1: float, rho_2: float
+    surplus: Tensor, dual: Tensor, slope: Tensor, excess: float, *, rho_1: float, rho_2: float
 ) -> Tensor:
-    """The gradient of L1 + L2 with respect to s (equation 9) without its last term z * slope; excess: E(s) - budget.
+    """The gradient of L1 + L2 with respect to s (equation 9) without its last term z * slope.
+
+    surplus: phi - s, by how many channels a unit has more than its width allows. excess: E(s) - budget.
 
     L1's penalty is the paper's sum of squares. The published code squares the sum over units
     (github.com/hyang1990/energy_constrained_compression), which is not the L1 that Algorithm 2 minimises.
     """
-    return rho_2 * max(excess, 0.0) * slope - rho_1 * (phi - widths).clamp(min=0) - dual
+    return rho_2 * max(excess, 0.0) * slope - rho_1 * surplus.clamp(min=0) - dual
 
 
 def project_z(z: float, gradient: Tensor, slope: Tensor, movable: Tensor, epsilon: float = EPSILON) -> float:

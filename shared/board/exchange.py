@@ -20,7 +20,7 @@ from shared.cache import atomic_write
 from shared.errors import BadInput
 from shared.meters.jetson.rails import quantum_watts, scope, settled_watts, shunt_ohms
 from shared.meters.meter import Window
-from shared.meters.signal import sampled_window
+from shared.meters.signal import PowerTrace
 from shared.networks.operations import Operation
 
 
@@ -171,18 +171,11 @@ def read_measurement(document: dict[str, Any], path: Path) -> BoardMeasurement:
         step_w = None if ohms is None else quantum_watts(rail.volts, float(watts.mean()) if watts.size else 0.0, ohms)
         watts = np.array([settled_watts(value, step_w or 0.0) for value in watts])
 
+    trace = PowerTrace(times_s, watts, measured.period_s, step_w or 0.0, measured.dropped_samples)
+
     def read(start_s: float, end_s: float) -> Window:
-        dropped = measured.dropped_samples
         try:
-            return sampled_window(
-                times_s,
-                watts,
-                start_s,
-                end_s,
-                period_s=measured.period_s,
-                quantum_watts=step_w or 0.0,
-                dropped=dropped,
-            )
+            return trace.window(start_s, end_s)
         except ValueError as error:
             raise BadInput(f"a trace of power in {path.with_suffix('.csv')}", f"({error})", "measuring anew") from error
 

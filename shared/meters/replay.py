@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from shared.cache import content_key
 from shared.errors import BadInput
 from shared.meters.meter import Meter, MeterError, Window
-from shared.meters.signal import FEWEST_SAMPLES, sampled_window
+from shared.meters.signal import FEWEST_SAMPLES, PowerTrace
 from shared.meters.timing import Clock, MachineClock
 
 HEADER = ["time_s", "watts"]
@@ -59,7 +59,7 @@ class ReplayMeter(Meter):
                 f"one that ends at {end_s - self._origin_s:.3g} s",
                 "a longer recording",
             )
-        return sampled_window(times_s, self._watts, self._start_s, end_s, period_s=self.period_s)
+        return PowerTrace(times_s, self._watts, self.period_s).window(self._start_s, end_s)
 
     def identity(self) -> str:
         """See Meter. Depends on the recorded samples."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from shared.meters.meter import Meter, MeterError, Window
-from shared.meters.signal import sampled_window
+from shared.meters.signal import PowerTrace
 from shared.meters.timing import Clock, MachineClock
 
 
@@ -55,15 +55,8 @@ class SampledMeter(Meter):
         self._stop()
         if not self._times_s or self.clock.now_s() > self._times_s[-1]:
             self._sample()
-        return sampled_window(
-            self._times_s,
-            self._watts,
-            self._start_s,
-            end_s,
-            period_s=self.period_s,
-            quantum_watts=self.quantum_watts,
-            dropped=self._dropped,
-        )
+        trace = PowerTrace(self._times_s, self._watts, self.period_s, self.quantum_watts, self._dropped)
+        return trace.window(self._start_s, end_s)
 
     def _sample(self) -> None:
         before_s = self.clock.now_s()

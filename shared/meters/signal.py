@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -47,31 +49,27 @@ def longest_gap_s(times_s: ArrayLike, start_s: float, end_s: float) -> float:
     return float(np.diff(np.concatenate([[start_s], inside, [end_s]])).max())
 
 
-def sampled_window(
-    times_s: ArrayLike,
-    watts: ArrayLike,
-    start_s: float,
-    end_s: float,
-    *,
-    period_s: float,
-    quantum_watts: float = 0.0,
-    dropped: int = 0,
-) -> Window:
-    """The window [start_s, end_s] of a power trace: integral_joules, number of samples, quantum and flags.
+class PowerTrace(NamedTuple):
+    """What a power sensor has sampled."""
 
-    period_s: intended time between two samples. quantum_watts: the sensor's resolution. dropped: number of samples that
-    failed.
-    """
-    joules = integral_joules(times_s, watts, start_s, end_s)
-    times = np.asarray(times_s)
-    return Window(
-        joules,
-        start_s,
-        end_s,
-        samples=int(np.sum((times >= start_s) & (times <= end_s))),
-        quantum=quantum_watts * (end_s - start_s),
-        flags=(LATE,) * is_late(times, start_s, end_s, period_s) + (DROPPED,) * (dropped > 0),
-    )
+    times_s: ArrayLike  # (n,), rising
+    watts: ArrayLike  # (n,)
+    period_s: float  # intended time between two samples
+    quantum_watts: float = 0.0  # the sensor's resolution
+    dropped: int = 0  # number of samples that failed
+
+    def window(self, start_s: float, end_s: float) -> Window:
+        """The window [start_s, end_s]: integral_joules, number of samples, quantum and flags. Raises BadTrace."""
+        joules = integral_joules(self.times_s, self.watts, start_s, end_s)
+        times = np.asarray(self.times_s)
+        return Window(
+            joules,
+            start_s,
+            end_s,
+            samples=int(np.sum((times >= start_s) & (times <= end_s))),
+            quantum=self.quantum_watts * (end_s - start_s),
+            flags=(LATE,) * is_late(times, start_s, end_s, self.period_s) + (DROPPED,) * (self.dropped > 0),
+        )
 
 
 def is_late(times_s: ArrayLike, start_s: float, end_s: float, period_s: float) -> bool:

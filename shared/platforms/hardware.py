@@ -33,6 +33,7 @@ FEWEST = 100  # rows
 FOLDS = 5  # a fifth of the rows is held out, each in its turn
 SETTLED_BLOCKS, SETTLED = 5, 0.05  # the error has settled when its last five values lie this close to their mean,
 SMALL = 1e-3  # or are all below this
+SEED = 0  # of the rows, so that every plan reads the same ones
 NOISY = 0.05  # mean relative half width of the readings' intervals from which a person is told
 CLOSER = 4  # landing reads at most this many times as long as a profile does, for half the interval's width
 Say = Callable[[str], None]
@@ -143,7 +144,6 @@ def collect(
     *,
     samples: int,
     batch: int | None = None,
-    seed: int = 0,
     say: Say = lambda _: None,
     may_read: bool = True,
 ) -> Profile:
@@ -157,10 +157,10 @@ def collect(
     MeterError when the sensor fails, or would have to be asked then; what is read by then is kept.
     """
     structure, block = subject.structure, platform.block
-    what = (platform.name, platform.calibration, platform.short.name, structure.exact_fingerprint, seed)
+    what = (platform.name, platform.calibration, platform.short.name, structure.exact_fingerprint, SEED)
     key = content_key("measured profile, held", block, FEWEST, *what, *([batch] if batch else []))
     path = cache_dir() / "profiles" / f"{key}.npz"
-    rows = uniform_rows(structure, block * math.ceil(samples / block), seed)  # blocks are read whole
+    rows = uniform_rows(structure, block * math.ceil(samples / block), SEED)  # blocks are read whole
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):  # plans share a profile: who comes second waits, and finds it read
         known = _read(path, block)

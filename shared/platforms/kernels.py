@@ -9,7 +9,7 @@ in their data files.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -94,7 +94,6 @@ def matrix_product(
     depth: Array,
     input_bytes: Array,
     overlap: float = 1.0,
-    relative_efficiency: float = 1.0,
 ) -> Cost:
     """Implicit matrix product, `pixels` x `depth` times `depth` x `columns`, by whichever tile is fastest.
 
@@ -106,7 +105,7 @@ def matrix_product(
     blocks = row_blocks * column_blocks
     padded_depth = DEPTH_STEP * np.ceil(depth / DEPTH_STEP)
     tile_flops = 2 * TILE_PIXELS * TILE_CHANNELS * padded_depth
-    efficiency = chip.gemm_efficiency * relative_efficiency * np.where(depth % 4 == 0, 1.0, UNALIGNED_EFFICIENCY)
+    efficiency = chip.gemm_efficiency * np.where(depth % 4 == 0, 1.0, UNALIGNED_EFFICIENCY)
     sm_flops_per_s = 2 * chip.lanes_per_sm * chip.clock_hz * TILE_EFFICIENCY * efficiency
     blocks_per_sm = np.maximum(np.ceil(blocks / chip.sm_count), TILE_BLOCKS_TO_FILL)
     output_bytes = FLOAT_BYTES * pixels * columns
@@ -133,6 +132,8 @@ def convolution(operation: Operation, positions: Array, batch: int, chip: Parame
     (kh, kw), (sh, sw) = operation.kernel, operation.stride
     # An output pixel of a transposed convolution gathers only the taps of its own stride phase.
     taps = kh * kw / (sh * sw) if operation.kind == "transposed_conv" else kh * kw
+    if kh * kw == 1:
+        chip = replace(chip, gemm_efficiency=chip.gemm_efficiency * chip.pointwise_efficiency)
     return matrix_product(
         chip,
         pixels=batch * _area(operation.output_size),
@@ -140,7 +141,6 @@ def convolution(operation: Operation, positions: Array, batch: int, chip: Parame
         depth=inputs * taps,
         input_bytes=_traffic(operation, positions, batch)[0],
         overlap=max(1.0, kw / sw),
-        relative_efficiency=chip.pointwise_efficiency if kh * kw == 1 else 1.0,
     )
 
 

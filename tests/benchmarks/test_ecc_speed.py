@@ -17,7 +17,7 @@ from shared.ledger import Ledger
 from shared.memory import keep_freed_memory
 from shared.networks import active_channels, build, structure, zero_channels
 from shared.protocol import Protocol
-from shared.training import Trainer
+from shared.training import Feed, Trainer
 
 ALPHA, RHO = 1e-3, 10.0
 PROTOCOL = Protocol("benchmark", 10_000, 0, 64, ALPHA, (0.35,), (0,), 0, 1, 1, 1, 0)
@@ -84,7 +84,7 @@ def test_ecc_iteration_over_distillation(benchmark: Any) -> None:
     def trainer() -> Trainer:
         model = build("mobilenet", width_multiplier=0.25, num_classes=10, in_channels=1, input_size=28)
         model = model.to(memory_format=torch.channels_last)
-        return Trainer(model, stream, lambda index, images: zeros, Ledger(10_000), PROTOCOL)
+        return Trainer(model, Feed(stream, lambda index, images: zeros), Ledger(10_000), PROTOCOL)
 
     plain, ecc = trainer(), trainer()
     ecc.step()

@@ -14,7 +14,7 @@ from shared.memory import keep_freed_memory
 from shared.networks import build, compact, importance, structure, zero_channels
 from shared.networks.ranking import weakest_channels
 from shared.protocol import Protocol
-from shared.training import Trainer
+from shared.training import Feed, Trainer
 
 SHARE = 0.35  # of every width
 PROTOCOL = Protocol("benchmark", 10_000, 0, 64, 1e-3, (0.35,), (0,), 0, 1, 1, 1, 0)
@@ -34,7 +34,7 @@ def test_fine_tuning_step_compact_over_masked(benchmark: Any) -> None:
 
     def trainer(model: torch.nn.Module) -> Trainer:
         zeros = torch.zeros(PROTOCOL.batch_size, 10)
-        return Trainer(copy.deepcopy(model), stream, lambda index, images: zeros, Ledger(10_000), PROTOCOL)
+        return Trainer(copy.deepcopy(model), Feed(stream, lambda index, images: zeros), Ledger(10_000), PROTOCOL)
 
     whole, cut = trainer(masked), trainer(small)
     seconds = []

@@ -18,6 +18,7 @@ from shared.data import BatchStream, Split
 from shared.ledger import BudgetExhausted, Ledger
 from shared.objective import CLASSIFICATION, segmentation
 from shared.training import (
+    Feed,
     Trainer,
     distillation_loss,
     evaluation_batch,
@@ -72,7 +73,7 @@ def tiny_split(count: int = 12, seed: int = 0) -> Split:
     return split_of(images, torch.randint(0, 4, (count,), generator=draw))
 
 
-def trainer_of(task, model: nn.Module, ledger: Ledger, **options):  # type: ignore[no-untyped-def]
+def trainer_of(task, model: nn.Module, ledger: Ledger, first_batch: int = 0, **options):  # type: ignore[no-untyped-def]
     """A trainer on 3x3 images with a teacher of known logits."""
     stream = BatchStream(tiny_split(), seed=0, batch_size=4, shift=0)
     asked: list[int] = []
@@ -82,7 +83,7 @@ def trainer_of(task, model: nn.Module, ledger: Ledger, **options):  # type: igno
         assert torch.equal(images, stream.batch(index)[0])
         return torch.full((len(images), 4), 0.25)
 
-    return Trainer(model, stream, teacher, ledger, task.protocol, **options), stream, asked
+    return Trainer(model, Feed(stream, teacher, first_batch), ledger, task.protocol, **options), stream, asked
 
 
 def test_three_steps_of_adam_written_out(tiny_task) -> None:  # type: ignore[no-untyped-def]

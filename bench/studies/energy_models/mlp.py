@@ -20,6 +20,7 @@ from shared.errors import BadInput
 from shared.rng import forked
 
 HIDDEN = 128
+LEARNING_RATE = 1e-3
 
 
 class MlpModel(nn.Module):
@@ -76,7 +77,6 @@ def train(
     *,
     steps: int,
     weight_decay: float,
-    learning_rate: float = 1e-3,
     watch: Callable[[int], None] = lambda step: None,
 ) -> None:
     """Fit `model` to `joules` (n,) at `positions` (n, p) by `steps` of Adam on all rows; `watch` sees every step done.
@@ -85,7 +85,7 @@ def train(
     """
     features = model.features(positions)
     targets = (torch.as_tensor(joules, dtype=torch.float64) / model.unit_joules).float()[:, None]
-    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
+    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, weight_decay=weight_decay, fused=True)
     for step in range(1, steps + 1):
         optimizer.zero_grad()
         nn.functional.mse_loss(model.network(features), targets).backward()

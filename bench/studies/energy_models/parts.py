@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bench.studies.energy_models.mlp import MlpModel, train
 from bench.studies.energy_models.plan import Part, Plan
-from bench.studies.energy_models.stress import multiplier_widths, random_widths, worst_case
+from bench.studies.energy_models.stress import Climb, multiplier_widths, random_widths, worst_case
 from methods.netadapt.readings import table_from_platform
 from shared import networks, platforms
 from shared.energy import BilinearModel, Profile
@@ -160,8 +160,8 @@ def _budget(plan: Plan, part: Part, base: Ground) -> dict[str, Any]:
                 "most": _short(off.max()),
                 "over": _short(np.mean(off > OVER)),
             }
-    counts = {"climbers": plan.climbers, "proposals": plan.proposals, "rounds": plan.rounds}
-    worst = worst_case(structure, model, base.true_joules, budget_joules, **counts, generator=draw)
+    climb = Climb(plan.climbers, plan.proposals, plan.rounds)
+    worst = worst_case(structure, model, base.true_joules, budget_joules, climb, draw)
     if worst is not None:
         shares = worst.widths / np.array(structure.upper_bounds)
         found["worst"] = {

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,24 +67,30 @@ class WorstCase:
         return self.joules / self.estimate - 1
 
 
+class Climb(NamedTuple):
+    """How long `worst_case` searches."""
+
+    climbers: int  # that start from random widths
+    proposals: int  # moves that each of them tries in a round
+    rounds: int
+
+
 def worst_case(
     structure: Structure,
     energy_model: Energy,
     true_joules: Callable[[NDArray[np.float64]], Joules],
     budget: float,
-    *,
-    climbers: int,
-    proposals: int,
-    rounds: int,
+    climb: Climb,
     generator: np.random.Generator,
 ) -> WorstCase | None:
     """Climb (true joules - estimate) / estimate over widths with estimates at most BAND below the budget, none above.
 
-    `climbers` start from random widths. In each of `rounds` every climber tries `proposals` moves and keeps the best if
-    that is better than where it stands: one or two units get other widths, an end of the range every second time, and
-    one unit the width at which the estimate meets the budget again. The band keeps it at the budget: tiny networks,
-    whose relative errors are larger, are not what a budget is about. None where the budget is out of reach.
+    In each round every climber tries moves and keeps the best if that is better than where it stands: one or two units
+    get other widths, an end of the range every second time, and one unit the width at which the estimate meets the
+    budget again. The band keeps it at the budget: tiny networks, whose relative errors are larger, are not what a
+    budget is about. None where the budget is out of reach.
     """
+    climbers, proposals, rounds = climb
     bounds = np.array(structure.upper_bounds)
 
     def excess(widths: Widths) -> Joules:

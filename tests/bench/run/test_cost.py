@@ -26,7 +26,7 @@ def timings(setup: Setup, in_cache: Path, monkeypatch: pytest.MonkeyPatch) -> It
     """The setups that were timed, with prices as above."""
     timed: list[Setup] = []
 
-    def unit_costs(network: object, stream: object, teacher: object, given: Setup) -> tuple[float, float]:
+    def unit_costs(network: object, feed: object, given: Setup) -> tuple[float, float]:
         timed.append(given)
         return STEP_S, FORWARD_S
 

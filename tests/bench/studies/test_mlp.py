@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from bench.studies.energy_models import mlp
 from bench.studies.energy_models.mlp import HIDDEN, MlpModel, train
 from shared.energy import BilinearModel
 from shared.errors import BadInput
@@ -114,20 +115,16 @@ def test_weight_decay_is_ridge_regression_on_the_scaled_targets(decay: float, un
     assert np.abs(ridge - PLANTED).max() > 0.02  # else the decay would not show
 
 
-def test_steps_are_adams_with_the_decay_inside_the_gradient() -> None:
+def test_steps_are_adams_with_the_decay_inside_the_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mlp, "LEARNING_RATE", 0.1)
     positions = rows(40, 12)
     X, y = design(positions), design(positions) @ PLANTED
     model = MlpModel(TERMS, BOUNDS, depth=0)
     seen = []
-    train(
-        model,
-        positions,
-        y,
-        steps=5,
-        weight_decay=0.5,
-        learning_rate=0.1,
-        watch=lambda step: seen.append((step, weights_of(model))),
-    )
+    def watch(step: int) -> None:
+        seen.append((step, weights_of(model)))
+
+    train(model, positions, y, steps=5, weight_decay=0.5, watch=watch)
     w, first, second = np.zeros(5), np.zeros(5), np.zeros(5)
     for step in range(1, 6):
         slope = 2 * X.T @ (X @ w - y) / len(X) + 0.5 * w

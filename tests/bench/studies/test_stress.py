@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.studies.energy_models.stress import BAND, multiplier_widths, random_widths, worst_case
+from bench.studies.energy_models.stress import BAND, Climb, multiplier_widths, random_widths, worst_case
 from shared.energy import BilinearModel
 from shared.energy.terms import terms
 from shared.networks import Structure, build, structure
@@ -87,8 +87,7 @@ def test_out_of_reach_gives_nothing(mobilenet: tuple[Structure, BilinearModel]) 
     ones = model(table.positions([1] * len(table.units))).item()
     assert not len(random_widths(table, model, ones / 1.01, count=5, generator=draw))  # near, but above
     assert len(random_widths(table, model, ones, count=5, generator=draw)) == 5
-    counts = {"climbers": 3, "proposals": 3, "rounds": 3}
-    assert worst_case(table, model, lambda p: p.sum(axis=1), 0.05, **counts, generator=draw) is None
+    assert worst_case(table, model, lambda p: p.sum(axis=1), 0.05, Climb(3, 3, 3), draw) is None
 
 
 def rough(positions: np.ndarray) -> np.ndarray:
@@ -113,8 +112,7 @@ def test_the_climb_finds_the_worst_of_all_widths(seed: int) -> None:
     estimates = model(positions).numpy()
     near = (estimates <= budget) & (estimates >= (1 - BAND) * budget)
     best = (joules(positions) / estimates - 1)[near].max()
-    counts: dict[str, Any] = {"climbers": 8, "proposals": 16, "rounds": 60}
-    found = worst_case(table, model, joules, budget, **counts, generator=draw)
+    found = worst_case(table, model, joules, budget, Climb(8, 16, 60), draw)
     assert found is not None and near.sum() > 5
     assert found.excess == pytest.approx(best, rel=1e-12)
 
@@ -132,7 +130,7 @@ def test_the_climb_finds_a_planted_worst_case(mobilenet: tuple[Structure, Biline
 
     def search(rounds: int) -> Any:
         draw = np.random.default_rng(5)
-        return worst_case(table, model, joules, 0.3, climbers=8, proposals=16, rounds=rounds, generator=draw)
+        return worst_case(table, model, joules, 0.3, Climb(8, 16, rounds), draw)
 
     start, found, again = search(0), search(150), search(150)
     assert found.excess > 0.4 > 1.2 * start.excess  # 0.5 can't be had at this budget

@@ -95,7 +95,7 @@ def run_paper(still, iterations, penalty=10.0):
         keep = keep_channels(still.importance, bound=s, dual=y, rho=penalty, step_size=ALPHA) & (still.importance > 0)
         phi = keep.sum(1).double()
         slope = still.energy_model.gradient(still.structure.positions(s))[1:-1]
-        gradient = width_gradient(s, phi, y, slope, float(still.energy(s)) - still.budget, **rho)
+        gradient = width_gradient(phi - s, y, slope, float(still.energy(s)) - still.budget, **rho)
         z = project_z(z, gradient, slope, s > 1, EPSILON)
         assert (gradient + z * slope)[s > 1].max() >= EPSILON * (1 - 1e-6)
         s = width_step(s, gradient + z * slope, s > 1, beta)

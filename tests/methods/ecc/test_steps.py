@@ -46,7 +46,7 @@ def test_worked_step():
     assert energy == pytest.approx(0.11)
     assert slope.tolist() == pytest.approx([0.0175, 0.016])
 
-    gradient = width_gradient(widths, kept, dual, slope, energy - 0.06, rho_1=1.0, rho_2=10.0)
+    gradient = width_gradient(kept - widths, dual, slope, energy - 0.06, rho_1=1.0, rho_2=10.0)
     assert gradient.tolist() == pytest.approx([-1.99125, -0.992])
     z = project_z(0.0, gradient, slope, widths > 1)
     assert z == pytest.approx(62.0625)
@@ -76,7 +76,7 @@ def test_steps_follow_the_gradients_of_the_lagrangian(state, rho_1, rho_2, z, be
     (l1 + l2).backward()
 
     slope = model.gradient(positions(widths, bounds))[1:-1]
-    closed = width_gradient(widths, kept, dual, slope, energy.item() - budget, rho_1=rho_1, rho_2=rho_2) + z * slope
+    closed = width_gradient(kept - widths, dual, slope, energy.item() - budget, rho_1=rho_1, rho_2=rho_2) + z * slope
     torch.testing.assert_close(closed, s.grad, rtol=1e-9, atol=1e-10)
     movable = widths > (widths.min() if len(widths) > 1 else 1)  # the lowest one held, as a bound would
     descent = [
@@ -98,7 +98,7 @@ def test_projected_z_makes_the_energy_fall(state, z, beta):
     movable = widths > 1
     slope = model.gradient(positions(widths, bounds))[1:-1]
     energy = model(positions(widths, bounds)).item()
-    gradient = width_gradient(widths, kept, dual, slope, energy - budget, rho_1=1.0, rho_2=10.0)
+    gradient = width_gradient(kept - widths, dual, slope, energy - budget, rho_1=1.0, rho_2=10.0)
     projected = project_z(z, gradient, slope, movable)
     assert projected >= z
     whole = gradient + projected * slope

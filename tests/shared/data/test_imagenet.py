@@ -19,7 +19,7 @@ from shared.ledger import Ledger
 from shared.objective import CLASSIFICATION
 from shared.protocol import Protocol
 from shared.rng import derived_seed, forked
-from shared.training import Trainer, score
+from shared.training import Feed, Trainer, score
 
 UNUSED = ("minimum_short_term_iterations", "episodes", "stages")
 
@@ -111,7 +111,7 @@ def test_a_network_that_is_made_for_it_trains_and_is_judged(imagenet_tree: Path)
         model = networks.build("resnet18", **size, width_multiplier=0.25)
     ledger, stream = Ledger(2), dataset.train.stream(0, 4)
     protocol = Protocol("test", 2, 2, 4, 1e-3, (0.5,), (0,), search_images=6, **{name: 1 for name in UNUSED})
-    trainer = Trainer(model, stream, lambda index, images: torch.zeros(4, 1000), ledger, protocol)
+    trainer = Trainer(model, Feed(stream, lambda index, images: torch.zeros(4, 1000)), ledger, protocol)
     losses = [float(trainer.step()) for _ in range(2)]
     assert all(0 < loss < 20 for loss in losses) and ledger.remaining == 0
     assert 0 <= score(model, dataset.search, limit=6) <= 1
