@@ -58,8 +58,8 @@ class Computing:
             torch.cuda.set_device(self.device)
 
     @property
-    def told(self) -> str:
-        """All of it that can change results, as text for records and cache keys: a GPU's model, but not its index."""
+    def label(self) -> str:
+        """Text for records and cache keys of all that can change results: a GPU's model, but not its index."""
         cuda = self.device.type == "cuda"
         parts = [f"{torch.cuda.get_device_name(self.device)}, CUDA {torch.version.cuda}" if cuda else self.device.type]
         if self.autocast is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -51,6 +52,26 @@ def type_in(command: list[str], folder: Path, *path: Path) -> str:
     return done.stdout
 
 
+def type_benchs(commands: list[list[str]], folder: Path, *path: Path) -> list[str]:
+    """Type `python -m bench` commands one after another, in one process that imports torch once; what each printed."""
+    assert all(command[:3] == ["python", "-m", "bench"] for command in commands)
+    program = (
+        "import contextlib, io, json, sys\n"
+        "from bench.cli.app import main\n"
+        "printed = []\n"
+        "for words in json.loads(sys.argv[1]):\n"
+        "    sys.argv = ['bench', *words]\n"
+        "    with contextlib.redirect_stdout(io.StringIO()) as output:\n"
+        "        code = main()\n"
+        "    assert code == 0, (words, code, output.getvalue())\n"
+        "    printed.append(output.getvalue())\n"
+        "print(json.dumps(printed))\n"
+    )
+    typed = json.dumps([command[3:] for command in commands])
+    printed: list[str] = json.loads(type_in(["python", "-c", program, typed], folder, *path).splitlines()[-1])
+    return printed
+
+
 def test_adding_a_method(suite: Path) -> None:
     make, install, *rest = commands("adding-a-method.md")
     assert "wrote bench-taylor/bench_taylor.py" in type_in(make, suite)
@@ -59,7 +80,7 @@ def test_adding_a_method(suite: Path) -> None:
     assert install[:5] == ["python", "-m", "pip", "install", "--no-deps"] and install[-1] == "./bench-taylor"
     offline = ["--no-index", "--no-build-isolation", "--target", "site", install[-1]]  # instead of -e
     type_in([*install[:5], "--quiet", *offline], suite)
-    printed = [type_in(command, suite, suite / "site") for command in rest]
+    printed = type_benchs(rest, suite, suite / "site")
     assert len(printed) == 2 and "taylor keeps the contract" in printed[0] and "| Taylor per joule" in printed[1]
 
 
@@ -71,7 +92,7 @@ def test_the_methods_guide_shows_the_package_of_the_tests() -> None:
 def test_adding_a_network(suite: Path) -> None:
     (code,) = blocks("adding-a-network.md", "python")
     (suite / "shared/networks/zoo/small.py").write_text(code)
-    printed = [type_in(command, suite) for command in commands("adding-a-network.md")]
+    printed = type_benchs(commands("adding-a-network.md"), suite)
     assert len(printed) == 4 and "small" in printed[0].split()
     assert "held-out error" in printed[1] and "small on fashion-mnist" in printed[2]
     assert re.search(r"\| ECC +\| +\d\d\.\d\d \|", printed[3])
@@ -96,7 +117,7 @@ def test_adding_a_platform(suite: Path) -> None:
         text, count = re.subn(rf"\[{name}\]\n(?:[^\[\n].*\n?)*", entry + "\n", text)
         assert count == 1
     path.write_text(text)
-    printed = [type_in(command, suite) for command in rest]
+    printed = type_benchs(rest, suite)
     assert len(printed) == 3 and re.search(r"^wide +energy +simulated", printed[0], re.MULTILINE)
     assert "held-out error" in printed[1] and printed[2].startswith("wide: simulated joules")
 

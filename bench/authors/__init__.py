@@ -1,1 +1,1 @@
-"""For authors of methods: a skeleton that runs, and the check of the contract."""
+"""For authors of methods: a skeleton that runs, and a check of the contract."""

@@ -1,7 +1,7 @@
-"""The conformance kit: whether a method keeps the contract, rule by rule, and how to mend what it breaks.
+"""The conformance kit: checks whether a method keeps each rule of the contract, and says how to mend a broken one.
 
-It runs the method on the embedded workload with the counts of the protocol `smoke`: whole, once more, stopped and gone
-on, and at a budget that hardly anything can reach.
+It runs the method on the embedded workload with the counts of the protocol `smoke`: once, once more, stopped and
+resumed, and at a budget that is almost out of reach.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ from shared.ledger import BudgetExhausted, Ledger
 from shared.platforms import SimulatedPlatform
 from shared.rng import forked
 
-FRACTION = 0.5  # of the dense reading; whoever can prune can reach it
-HARDLY = 1.02  # times the least that one channel per unit takes
+FRACTION = 0.5  # budget as a share of the dense reading, which any pruning can reach
+HARDLY = 1.02  # budget near the floor, as a multiple of Ê with one channel per unit
 STOPS = (0.4, 0.8)  # shares of the iterations after which the process is killed
 
 
 class Stopped(BaseException):
-    """The process is killed: nothing that a method catches."""
+    """Stands for a killed process; a BaseException, so that no `except Exception` of a method catches it."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One rule: `problem` is None where it is kept, `mend` says what to do where it is not."""
+    """The result of checking one rule."""
 
     rule: str
-    problem: str | None
-    mend: str
+    problem: str | None  # None where the rule is kept
+    mend: str  # what to do where it is broken
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class _Run:
 
 @dataclass(frozen=True)
 class _Stand:
-    """What the method is tried on."""
+    """The setup on which the method is tried."""
 
     setup: Setup
 
@@ -70,7 +70,7 @@ class _Stand:
         return replace(task, checkpoints=checkpoints or Checkpoints())
 
     def run(self, method: Method, task: Task) -> _Run:
-        """The method's outcome under the harness's watch. Raises Miss, Infeasible, or what the method raises."""
+        """Run the method with the harness's checks. Raises Miss, Infeasible, or what the method raises."""
         with forked(task.seed, method.name), rules.steps_paid(self.setup.dense.network), _sealed(self.setup):
             outcome = method.run(replace(task))
         return _Run(task, rules.checked(outcome))
@@ -99,11 +99,11 @@ def _sealed(setup: Setup) -> Iterator[None]:
 
 
 def check(name: str) -> Iterator[Finding]:
-    """The findings on the method `name`, in order; those that need an outcome end with the first that has none.
+    """Yield the findings on the method `name`, up to the first broken rule that later ones rely on.
 
     Raises BadInput when there is no such method.
     """
-    torch.set_num_threads(1)  # as every run has it
+    torch.set_num_threads(1)  # as in every run
     method = registry.get(name)
     yield _declares(name, method)
     stand = _Stand(prepare(Request(protocol="smoke", meter="sim")).with_dense_weights())
@@ -170,7 +170,7 @@ def _is_deterministic(stand: _Stand, method: Method, first: _Run, budget: float)
 
 
 def _goes_on(stand: _Stand, method: Method, first: _Run, budget: float) -> Finding:
-    """Killed twice and started again, with states saved as often as the method lets."""
+    """The method is killed twice and resumed, with a state saved in each iteration."""
     mend = (
         "task.save(name, state) with all that later iterations stand on, and task.saved(name) before them; "
         "nothing that is counted may be done again once it is in a state"
@@ -201,7 +201,7 @@ def _tells_what_it_cannot_reach(stand: _Stand, method: Method) -> Finding:
 def _again(
     stand: _Stand, method: Method, budget: float, states: Checkpoints | None = None, kill_at: float | None = None
 ) -> _Run | Exception:
-    """Another run, killed after a share of its iterations where one is given."""
+    """Another run, killed after the share `kill_at` of its iterations if that is not None."""
     task = stand.task(budget, states)
 
     def kill(ledger: Ledger) -> None:
@@ -216,7 +216,7 @@ def _again(
 
 
 def _difference(first: _Run, other: _Run | Exception) -> str | None:
-    """What differs between two runs that should be the same; None for nothing."""
+    """What differs between two runs that should be equal; None where nothing does."""
     if isinstance(other, Exception):
         return f"the second time: {rules.reason(other)}"
     for what, of in _PARTS.items():
@@ -236,11 +236,9 @@ _PARTS: dict[str, Callable[[_Run], Any]] = {
 }
 
 
-def _problem(rule: Callable[[Task, dense.DenseWeights, Outcome], None], *given: Any) -> str | None:
+def _problem(rule: Callable[[Task, dense.DenseWeights, Outcome], None], *arguments: Any) -> str | None:
     try:
-        rule(*given)
-    except Miss as miss:
-        return str(miss)
+        rule(*arguments)
     except Exception as error:
         return rules.reason(error)
     return None

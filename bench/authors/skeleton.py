@@ -1,4 +1,4 @@
-"""A new method as a package of its own: one file, one class, one registration, and it runs at once."""
+"""Writes a new method as a package of its own, which runs as it is: one file, one class, one registration."""
 
 from __future__ import annotations
 
@@ -50,24 +50,25 @@ class $class_name(Method):
         # task.network is the dense network and stays as it is; the copy is yours.
         network, table = task.copy_of_dense(), task.structure
 
-        # 1. Which widths? A unit is a layer whose input channels can go; its width says how many stay. Ê of widths:
-        #    task.energy(widths), its limit: task.budget. As a start: one multiplier for all. Decisions that
-        #    need data look at task.search_accuracy(network), never at anything else. What is random is drawn from
-        #    task.generator("purpose"). Raise methods.contract.Infeasible where the budget is out of reach.
+        # 1. Choose the widths. A unit is a layer whose input channels can be removed; its width is how many are left.
+        #    task.energy(widths) is their Ê, which must be within task.budget. This start takes one multiplier for all.
+        #    Decisions that need data take task.search_accuracy(network), the score on a validation split, alone.
+        #    Random numbers come from task.generator("purpose"). Raise methods.contract.Infeasible where the budget is
+        #    out of reach.
         widths = task.uniform_widths()
 
-        # 2. Which channels? The norm of what reads them, here.
+        # 2. Choose the channels: here those whose weights in the layer that reads them have the least norm.
         dead = weakest_channels(importance(network, table), widths, table.upper_bounds)
 
-        # 3. Training. Each trainer.step() is one iteration of the ledger; all of them are to be spent. With the
-        #    optimiser given, zero_channels clears the momentum too: the dead stay dead while training goes on.
+        # 3. Train. Each trainer.step() spends one iteration of the ledger; the method must spend all of them. With the
+        #    optimiser as argument, zero_channels clears the momentum too, so that dead channels stay dead in training.
         trainer = task.trainer(network)
         zero_channels(network, table, dead, trainer.optimizer)
-        # A loop of your own calls task.save("name", state) in each iteration, and task.saved("name") before the first,
-        # so that a run of days can be stopped; spend_remaining does.
+        # A training loop of your own calls task.saved("name") before the first iteration and task.save("name", state)
+        # in each one, as spend_remaining does, so that a run of days can be stopped and resumed.
         spend_remaining(task, trainer)
 
-        # The zeros are cut out, the small network fine-tuned and measured by the suite, for everyone alike.
+        # The suite cuts the zeroed channels out, and fine-tunes and measures the small network.
         return Outcome(network, notes={"widths": list(widths)})
 ''')
 
@@ -75,7 +76,7 @@ class $class_name(Method):
 def write(name: str, folder: Path) -> list[Path]:
     """Write the package of the method `name` into the new folder `folder`/bench-`name`; returns its files.
 
-    Raises BadInput for a name that is taken or no name, and where the folder exists or can't be written.
+    Raises BadInput for a name that is taken or malformed, and where the folder exists or can't be written.
     """
     if not _NAME.fullmatch(name):
         raise BadInput("a name of small letters, digits and single hyphens", repr(name), "new-method my-method")

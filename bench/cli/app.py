@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli import console as say
-from bench.cli import study as cli_authors
+from bench.cli import study
 from bench.cli.options import Out, Work, check_writable, takes_a_request
 from bench.setup.request import Request
 
@@ -102,27 +102,27 @@ def report_(
     report.export.check_name(form)
     if check and form != report.export.MARKDOWN:
         raise BadInput("--check with --format markdown", repr(form), "--check alone")
+    published = to or Path("reports")
     if check:
-        folder = to or Path("reports")
-        problems = [*report.check(folder), *energy_study.check(folder)]
+        problems = [*report.check(published), *energy_study.check(published)]
         for problem in problems:
             console.print(problem, soft_wrap=True)
         if problems:
             raise typer.Exit(1)
         console.print("all pages agree with their records")
         return
-    if again and not (published := (to or Path("reports")) / report.RECORDS).is_dir():
-        raise BadInput("pages that were published before for --again", f"no folder {published}", "`report --to` first")
-    check_writable("--out", out) if to is None and not again else check_writable("--to", to or Path("reports"))
+    if again and not (records := published / report.RECORDS).is_dir():
+        raise BadInput("pages that were published before for --again", f"no folder {records}", "`report --to` first")
+    check_writable("--out", out) if to is None and not again else check_writable("--to", published)
     if form != report.export.MARKDOWN:
-        folder = to or (Path("reports") if again else out)
+        folder = published if again else to or out
         runs = report.committed(folder) if again else report.checked(record for record, _ in report.collect(out))
         pages = report.export.write(runs, form, folder)
     elif again:
-        pages = report.regenerate(to or Path("reports"))
+        pages = report.regenerate(published)
     else:
-        found = report.collect(out)
-        pages = report.render([record for record, _ in found], out) if to is None else report.publish(found, to)
+        runs_of_out = report.collect(out)
+        pages = report.publish(runs_of_out, to) if to else report.render([record for record, _ in runs_of_out], out)
     for page in pages:
         console.print(f"report: {page}", soft_wrap=True)
 
@@ -136,7 +136,7 @@ def methods() -> None:
     for name in registry.names():
         try:
             method = registry.get(name)
-        except BadInput as error:  # a broken package of someone else's hides no other method
+        except BadInput as error:  # one broken third-party package must not hide the other methods
             typer.echo(f"{name:18} cannot be used: {error}")
         else:
             typer.echo(f"{name:18} {method.title}: {method.paper} ({_declared(method)})")
@@ -152,9 +152,9 @@ def _declared(method: Method) -> str:
 @app.command()
 def networks() -> None:
     """List the networks."""
-    from shared import networks as known
+    from shared import networks as zoo
 
-    typer.echo("\n".join(known.names()))
+    typer.echo("\n".join(zoo.names()))
 
 
 @app.command()
@@ -179,23 +179,23 @@ def devices() -> None:
             except BadInput as error:
                 typer.echo(f"{name:8} {metric:8} none: {error}")
             else:
-                what = f"{platform.source} by {platform.meter}" + (f" on {platform.host}" if platform.host else "")
-                typer.echo(f"{name:8} {metric:8} {what}, calibration {platform.calibration}")
+                meter = f"{platform.source} by {platform.meter}" + (f" on {platform.host}" if platform.host else "")
+                typer.echo(f"{name:8} {metric:8} {meter}, calibration {platform.calibration}")
     typer.echo("\nSensors of this machine, each by a trial read:")
-    for finding in probing.probe():
-        typer.echo(f"{'found' if finding.found else 'none':6} {finding.where} {finding.what}: {finding.detail}")
+    for sensor in probing.probe():
+        typer.echo(f"{'found' if sensor.found else 'none':6} {sensor.where} {sensor.what}: {sensor.detail}")
 
 
-app.registered_commands += cli_authors.app.registered_commands
+app.registered_commands += study.app.registered_commands
 
-INTERRUPTED = 130  # as a shell has it for Ctrl-C
+INTERRUPTED = 130  # a shell's exit code for Ctrl-C
 
 
 def main() -> int:
     """Run the command line and return its exit code."""
     from shared.errors import BadInput
 
-    for stream in (sys.stdout, sys.stderr):  # a table's dashes must not end a command where output is not UTF-8
+    for stream in (sys.stdout, sys.stderr):  # a dash in a table must not raise where the output is not UTF-8
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
@@ -204,21 +204,21 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     except UsageError as error:
-        told = error.format_message() if hasattr(error, "format_message") else error  # the option's name, too
-        print(f"{told}; try python -m bench --help", file=sys.stderr)
+        message = error.format_message() if hasattr(error, "format_message") else error  # names the option, too
+        print(f"{message}; try python -m bench --help", file=sys.stderr)
         return 2
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     except Exception as error:
-        from bench.run.trouble import FullDisk, of  # brings numpy, which `--help` needs not
+        from bench.run.trouble import FullDisk, of  # imports numpy, which `--help` does not need
         from shared.meters import MeterError
 
         full = isinstance(error, FullDisk) or ((trouble := of(error)) is not None and trouble.kind == "disk")
         if not full and not isinstance(error, MeterError):
             raise
-        what = f"the disk can't be written: {error}" if full else str(error)
-        print(f"{what}; what was read and trained is kept, the same command goes on", file=sys.stderr)
+        problem = f"the disk can't be written: {error}" if full else str(error)
+        print(f"{problem}; what was read and trained is kept, the same command goes on", file=sys.stderr)
         return 1
-    if code == INTERRUPTED:  # newer typer returns it, older typer raises
+    if code == INTERRUPTED:  # newer typer returns this code, older typer raises
         print("interrupted; finished runs are kept, the same command goes on", file=sys.stderr)
     return code

@@ -1,4 +1,4 @@
-"""What commands print alike. Imports of torch and of rich happen inside, so that `--help` answers at once."""
+"""Output that several commands share. Imports of torch and of rich happen inside, so that `--help` answers at once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ AMOUNTS = {"J": "joules", "s": "seconds"}
 
 
 def console() -> Console:
-    """Where a command prints to: as wide as the terminal, or wide enough for a log."""
+    """The console that a command prints to: as wide as the terminal, or 200 columns where it is redirected."""
     from rich.console import Console
 
     width = None if sys.stdout.isatty() else 200
@@ -25,7 +25,7 @@ def console() -> Console:
 
 
 def computing(purpose: str) -> AbstractContextManager[None]:
-    """Hold the processor as one that computes on it, so that nobody of ours reads it meanwhile."""
+    """Hold the processor's lock in shared mode: others may compute meanwhile, but no process of the suite reads it."""
     from shared.meters import device_lock
     from shared.platforms.measured import WAIT_S
 
@@ -33,7 +33,7 @@ def computing(purpose: str) -> AbstractContextManager[None]:
 
 
 def check_files(dataset: Dataset, console: Console) -> None:
-    """Read the files of a data set that has any, see Dataset.check, and say so."""
+    """Read all files of a data set that lies in files, and say so. Raises as Dataset.check does."""
     if dataset.folder is not None:
         with computing(f"checking {dataset.name}"):
             dataset.check(lambda line: console.print(line, soft_wrap=True))

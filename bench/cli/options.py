@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
@@ -34,7 +35,7 @@ Meter = Annotated[
 ]
 EnergyModel = Annotated[str, typer.Option(help="bilinear (the paper's) or bilinear+linear.")]
 
-# The options of `run` and `plan`: those of a Request, by its names, then those of working through it.
+# The options of `run` and `plan`: the fields of a Request, then those of Work.
 OF_REQUEST: dict[str, object] = {
     "methods": Annotated[str, typer.Option(help="Comma-separated ids; `python -m bench methods` lists them.")],
     "device": Device,
@@ -75,7 +76,7 @@ CORES = usable_cores()
 
 @dataclass(frozen=True)
 class Work:
-    """How a request is worked through: where its runs lie, which are repeated, in how many processes."""
+    """Where runs are stored, whether finished ones are repeated, and how many processes work."""
 
     out: Path
     fresh: bool
@@ -83,7 +84,7 @@ class Work:
 
 
 def takes_a_request(command: Callable[[Request, Work], None]) -> Callable[..., None]:
-    """A command with the options of `run`, which calls `command` with what was asked for."""
+    """Decorator: a command with the options of `run`, which it passes on as a Request and a Work."""
 
     @wraps(command)
     def wrapper(**values: Any) -> None:
@@ -102,18 +103,18 @@ def takes_a_request(command: Callable[[Request, Work], None]) -> Callable[..., N
 
 
 def processes(jobs: int | None, compute: str) -> int:
-    """How many processes train at once: those asked for, else one per core, or one where they would share a GPU."""
+    """How many processes train at once: `jobs`, else one per core, or a single one where they would share a GPU."""
     return jobs or (CORES if compute == "cpu" else 1)
 
 
 def check_writable(option: str, folder: Path) -> None:
-    """Raise BadInput when nothing could be written below the folder that `option` names."""
-    from bench.record.store import Store  # brings torch
-
+    """Raise BadInput when nothing can be written below `folder`, the value of `option`. Leaves no file there."""
+    place = folder.absolute()
     try:
-        Store(folder).check_writable()
-    except (OSError, BadInput) as error:
-        if isinstance(error, BadInput) and option == "--out":
-            raise
-        why = f" ({error.strerror})" if isinstance(error, OSError) else ""
-        raise BadInput(f"{option} to be a folder that can be written", f"{folder}{why}", "another folder") from None
+        while not place.exists() and place != place.parent:
+            place = place.parent
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        got = f"{folder} ({error.strerror})"
+        raise BadInput(f"{option} to be a folder that can be written", got, "another folder") from None

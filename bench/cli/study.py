@@ -1,4 +1,4 @@
-"""Commands for what runs stand on (dense weights, energy model, learning rate) and for authors of methods.
+"""Commands for dense weights, energy models and learning rates, which runs use, and for authors of methods.
 
 As in bench.cli.app, imports of torch happen inside the commands.
 """
@@ -54,23 +54,23 @@ def dense(
         raise BadInput("either --weights or --to", "both", "--weights alone, which keeps them in the cache folder")
     if to is not None:
         check_writable("--to", to)
-    loaded = None if weights is None else dense_weights.network_from(weights, work)  # before images are looked for
+    # Before the images are read: a bad checkpoint shows at once.
+    model = None if weights is None else dense_weights.network_from(weights, work)
     checked_cache_dir()
     images = work.load_data(None if data is None else Path(data))
     name = images.objective.score_name
     console = say.console()
     say.check_files(images, console)
 
-    def show(found: dense_weights.DenseWeights) -> None:
-        reached = f"{100 * found.accuracy:.2f} % {name} on test, weights {found.fingerprint}"
-        console.print(f"{network} on {dataset}: {reached}")
+    def show(tested: dense_weights.DenseWeights) -> None:
+        score = f"{100 * tested.accuracy:.2f} % {name} on test, weights {tested.fingerprint}"
+        console.print(f"{network} on {dataset}: {score}")
 
-    if weights is not None and loaded is not None:
+    if weights is not None and model is not None:
         with say.computing("testing dense weights"):
-            found = dense_weights.load(loaded, weights, work, images)
-        show(found)
-        kept = dense_weights.loaded_folder(work, images)
-        console.print(f"kept in {kept}; without that folder other weights are taken again", soft_wrap=True)
+            show(dense_weights.load(model, weights, work, images))
+        folder = dense_weights.loaded_folder(work, images)
+        console.print(f"kept in {folder}; without that folder other weights are taken again", soft_wrap=True)
         return
     with say.computing("training dense weights"), Progress(console=console) as bars:
         row = bars.add_task("", total=None, visible=False)
@@ -84,9 +84,8 @@ def dense(
             show(dense_weights.obtain(work, images, progress))
         else:
             model, record = dense_weights.train(work, images, progress)
-            where = dense_weights.write(dense_weights.stored(model), record, to)
-            reached = 100 * record["test_accuracy"]
-            console.print(f"{where}: {reached:.2f} % {name} on test", soft_wrap=True)
+            path = dense_weights.write(dense_weights.stored(model), record, to)
+            console.print(f"{path}: {100 * record['test_accuracy']:.2f} % {name} on test", soft_wrap=True)
 
 
 @app.command()
@@ -145,12 +144,11 @@ def table(
     console.print(say.first_line(setup))
     lookup = readings.table_from_platform(platform, setup.structure, setup.inference_batch)
     table_file.save(lookup, to)
-    whole = setup.profile.amounts
-    errors = lookup(setup.structure.positions(torch.from_numpy(setup.profile.widths))) / whole - 1
+    errors = lookup(setup.structure.positions(torch.from_numpy(setup.profile.widths))) / setup.profile.amounts - 1
     dense = lookup.energy(setup.structure, setup.structure.upper_bounds) / setup.reach.dense_reading - 1
     console.print(
         f"{to}: {platform.queries:,} readings of single operations; their sum over readings of whole networks: "
-        f"{100 * float(errors.mean()):+.1f} % in the mean of {len(whole):,}, dense {100 * dense:+.1f} %"
+        f"{100 * float(errors.mean()):+.1f} % in the mean of {len(errors):,}, dense {100 * dense:+.1f} %"
     )
 
 
@@ -195,12 +193,10 @@ def new_method(
     """Write the skeleton of a method of your own, which already runs."""
     from bench.authors import skeleton
 
-    written = skeleton.write(name, to)
-    for path in written:
+    files = skeleton.write(name, to)
+    for path in files:
         typer.echo(f"wrote {path}")
-    typer.echo(
-        f"next: python -m pip install --no-deps -e {written[0].parent}, then python -m bench check-method {name}"
-    )
+    typer.echo(f"next: python -m pip install --no-deps -e {files[0].parent}, then python -m bench check-method {name}")
 
 
 @app.command(name="check-method")

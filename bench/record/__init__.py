@@ -1,1 +1,1 @@
-"""The record of a run, the store that holds records, and the way back to a network."""
+"""The record of a run, the store of records, and loading a run's network."""

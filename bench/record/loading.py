@@ -1,4 +1,4 @@
-"""From a finished run back to a network."""
+"""Loads the network of a finished run."""
 
 from __future__ import annotations
 

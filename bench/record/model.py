@@ -1,4 +1,4 @@
-"""The record of one run: everything its row in a report is made of, and all it takes to reproduce it."""
+"""The record of one run: all that its row in a report shows, and all that reproducing the run takes."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ class Reading(_Frozen):
 
 
 class Landing(_Frozen):
-    """What it took to bring the network's reading within its budget, before fine-tuning."""
+    """How the network's reading was brought within its budget, before fine-tuning."""
 
-    widths: Widths  # before
-    estimate: Amount  # before
+    widths: Widths  # of the network before landing
+    estimate: Amount  # Ê before landing
     before: Reading
     after: Reading  # the reading that landed it; the same as `before` where no channel was removed
     removed_channels: Count
@@ -71,7 +71,7 @@ class Landing(_Frozen):
 
 
 class Measures(_Frozen):
-    """What the compressed network is. Accuracies are the data set's score (Record.score) in 0..1 on the test split."""
+    """Size, cost and test scores of the compressed network. Accuracies are in 0..1; Record.score names their kind."""
 
     widths: Widths
     upper_bounds: Widths
@@ -88,16 +88,16 @@ class Measures(_Frozen):
 
 
 class Cost(_Frozen):
-    """What finding the network took."""
+    """The work that finding and fine-tuning the network took."""
 
     training_iterations: Count
     search_samples: Count
     energy_queries: Count
-    landing_readings: Count  # of networks on the platform, for landing
+    landing_readings: Count  # networks that the platform read for landing
     fine_tune_iterations: Count
-    method_s: WallSeconds  # of the method itself
+    method_s: WallSeconds  # in the method itself
     fine_tune_s: WallSeconds
-    # of the dense network, timed beside the run in the same process
+    # the dense network's, timed beside the run in the same process
     distillation_step_s: WallSeconds
     forward_s_per_image: WallSeconds
 
@@ -107,16 +107,16 @@ class EnergyFit(_Frozen):
 
     kind: str  # "bilinear" or "bilinear+linear"
     relative_error: float  # held-out, mean |Ê - E| / E
-    skill: float  # that over the error of always saying the median
+    skill: float  # relative_error over the error of always predicting the median
     dense_relative_error: float  # Ê(dense) / reading - 1
     samples: Count
     noise: float | None  # mean relative half width of the readings' intervals; None where they have none
 
 
 class Record(_Frozen):
-    """One (method, budget, seed).
+    """One run: a method at a budget with a seed.
 
-    `status` is "miss" when the budget was not kept or the method failed; `measures` may be absent then.
+    `status` is "miss" when the budget was exceeded or the method failed; `measures` may be absent then.
     """
 
     schema_version: Literal[3] = SCHEMA
@@ -134,7 +134,7 @@ class Record(_Frozen):
     status: Literal["ok", "miss"]
     reason: str | None
     dense_accuracy: Share  # of the dense weights as delivered
-    landing: Landing | None  # None without a budget, and for a miss that came before
+    landing: Landing | None  # None without a budget, and for a run that missed before landing
     measures: Measures | None
     cost: Cost | None
     energy_fit: EnergyFit
@@ -158,14 +158,15 @@ class Record(_Frozen):
 
 
 def read(folder: Path) -> Record:
-    """The record in `folder`. Raises BadInput naming its file when there is none or it is no record."""
+    """The record in `folder`. Raises BadInput as `load` does."""
     return load(folder / RECORD_FILE)
 
 
 def load(path: Path) -> Record:
     """The record in the file `path`.
 
-    Raises BadInput naming the file when it is none, is of another schema, or holds values that no run can have.
+    Raises BadInput naming the file when it is missing, is no record, has another schema, or holds values that no run
+    can have.
     """
     try:
         content = path.read_bytes()

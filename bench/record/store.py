@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,40 +16,19 @@ from bench.record.model import NETWORK_FILE, RECORD_FILE, Record, read, to_json
 from shared.cache import atomic_write
 from shared.errors import BadInput
 
-STAGES = "stages-"  # begins the name of the folder with the stages of a run that is not finished
+STAGES = "stages-"  # prefix of the folder with the stages of an unfinished run
 _LOCK = ".lock"
 
 
 class Store:
-    """Finished runs below one folder (`--out`).
-
-    Run `<plan's slug>/<method>-<budget>-s<seed>` has the folder of that name.
-    """
+    """Finished runs below one folder (`--out`), each in `<plan's slug>/<method>-<budget>-s<seed>`."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()  # a method may change the current folder
 
-    def check_writable(self) -> None:
-        """Raise BadInput when nothing could be written here; writes nothing that stays."""
-        place = self.root
-        while not place.exists() and place != place.parent:
-            place = place.parent
-        try:
-            if not place.is_dir():
-                raise NotADirectoryError(20, "not a folder")
-            with tempfile.TemporaryFile(dir=place):
-                pass
-        except OSError as error:
-            raise BadInput(
-                "an output folder that can be written", f"{self.root} ({error.strerror})", "--out FOLDER"
-            ) from None
-
     @contextlib.contextmanager
     def working(self, slug: str) -> Iterator[None]:
-        """Hold the plan's folder `slug` while its runs are made.
-
-        Raises BadInput when another process holds it.
-        """
+        """Lock the plan's folder `slug` while its runs are made. Raises BadInput when another process has locked it."""
         place = self.root / slug
         place.mkdir(parents=True, exist_ok=True)
         lock = FileLock(place / _LOCK)
@@ -66,13 +44,13 @@ class Store:
             lock.release()
 
     def folder(self, name: str) -> Path:
-        """Where the run `name` lies, or will lie."""
+        """The folder of the run `name`, which may not exist yet."""
         return self.root / name
 
     def find(self, name: str, key: str, say: Callable[[str], None] = lambda _: None) -> Record | None:
         """The record of a finished run whose content key is `key`; None when there is none, or it can't be used.
 
-        say: is told of a run that is damaged or of another schema, since it is repeated.
+        say: prints why a run is repeated: it is damaged, or its record has another schema.
         """
         folder = self.folder(name)
         if not (folder / RECORD_FILE).exists():
@@ -85,14 +63,15 @@ class Store:
         if record.key != key:
             return None
         if not network_intact(folder, record):
-            say(f"{name} is run again: expected {folder / NETWORK_FILE} as its record hashes it, got others")
+            file = folder / NETWORK_FILE
+            say(f"{name} is run again: expected {file} as its record hashes it, got other bytes or no file")
             return None
         return record
 
     def stages(self, name: str, key: str, *, fresh: bool = False) -> Path:
-        """The folder for the stages' files of a run that is not finished; they are bound to its content key.
+        """The folder for the stages' files of an unfinished run, which are valid for its content key alone.
 
-        Files of another key are of no use any more and go away; with `fresh` those of this key too.
+        Removes the folders of other keys, with `fresh` that of this key too.
         """
         folder = self.folder(name)
         for old in folder.glob(f"{STAGES}*"):
@@ -101,13 +80,13 @@ class Store:
         return folder / f"{STAGES}{key}"
 
     def put(self, name: str, record: Record, weights: dict[str, Tensor] | None) -> Record:
-        """Write network and record, the record last, since it vouches for the network; then the stages' files go.
+        """Write the network, then the record, which holds the network's hash; then remove the stages' files.
 
-        Killed at any point, it leaves no record, or this one whole; while the stages' files are there, the same command
-        writes it again. Returns the record as it was written, with the hash of the network's file.
+        A process that is killed here leaves either no record or a complete one. Without a record the stages' files are
+        still there, and the same command writes it again. Returns the record as written, with the network's hash.
         """
         folder = self.folder(name)
-        (folder / RECORD_FILE).unlink(missing_ok=True)  # an older one does not vouch for this network
+        (folder / RECORD_FILE).unlink(missing_ok=True)  # an older record must not stand beside this network
         (folder / NETWORK_FILE).unlink(missing_ok=True)
         if weights is not None:
             blob = save({tensor: value.cpu().contiguous() for tensor, value in weights.items()})

@@ -1,4 +1,4 @@
-"""Pages in other formats than Markdown: CSV with a row per run, LaTeX with the tables that a paper prints."""
+"""Pages in other formats than Markdown: CSV has a row per run, LaTeX has the tables that a paper prints."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ import tomllib
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from bench.report.page import AMOUNTS, caption
 from bench.report.provenance import digest
-from bench.report.tables import Notes, budgets, figures_table, first, main_table, page_unit
-from bench.report.text import Table
+from bench.report.tables import budgets, caption, figures_table, first, main_table, page_unit
+from bench.report.text import AMOUNTS, Notes, Table
 from shared.cache import atomic_write
 from shared.errors import BadInput
 
-MARKDOWN = "markdown"  # rendered with its plots, by bench.report.render
+MARKDOWN = "markdown"  # bench.report.render writes it, with plots
+_DATA = tomllib.loads(files("bench.report").joinpath("export.toml").read_text(encoding="utf-8"))
 
 
 def write(runs: pd.DataFrame, form: str, folder: Path) -> list[Path]:
-    """Write a file per page of `runs` in this format into `folder`; returns their paths. Raises BadInput for no run."""
+    """Write a file per page of `runs` in the format `form` (see FORMATS) into `folder`; returns the files' paths.
+
+    Raises BadInput without a run.
+    """
     if runs.empty:
         raise BadInput("records to make pages of", "none", "python -m bench report --to first")
     suffix, text_of = FORMATS[form]
@@ -33,7 +35,7 @@ def write(runs: pd.DataFrame, form: str, folder: Path) -> list[Path]:
 
 
 def check_name(name: str) -> None:
-    """Raises BadInput when `name` is no format."""
+    """Raises BadInput when `name` is not the name of a format."""
     if name not in (MARKDOWN, *FORMATS):
         raise BadInput(f"--format {', '.join((MARKDOWN, *FORMATS))}", repr(name), "--format csv")
 
@@ -44,35 +46,34 @@ def csv_text(page: pd.DataFrame) -> str:
     Amounts are in J or s per image, shares and accuracies in %. A cell is empty where the run has no such figure.
     """
     platform, amount, plain_s = first(page).platform, page["budget.amount"], page["cost.plain_s"]
+    cells = page.astype(object)  # pandas has no .str for a column whose numbers are all missing
 
-    def each(column: str, form: Callable[[Any], Any]) -> pd.Series:
-        return page[column].map(form, na_action="ignore")
+    def numbers(column: str) -> pd.Series:
+        return page[column].map(lambda row: " ".join(map(str, row)), na_action="ignore")
 
     figures = page.assign(
         ranks=page["protocol.ranks"].all(),
         unused=1 - page["measures.estimate"] / amount,
         to_budget=page["measures.reading"] / amount - 1,
-        low=each("measures.interval", min),
-        high=each("measures.interval", max),
-        compressed=each("landing.before", lambda reading: reading["amount"]),
-        landed=each("landing.after", lambda reading: reading["amount"]),
-        widths=each("measures.widths", lambda row: " ".join(map(str, row))),
-        upper_bounds=each("measures.upper_bounds", lambda row: " ".join(map(str, row))),
+        low=cells["measures.interval"].str[0],
+        high=cells["measures.interval"].str[1],
+        compressed=cells["landing.before"].str["amount"],
+        landed=cells["landing.after"].str["amount"],
+        widths=numbers("measures.widths"),
+        upper_bounds=numbers("measures.upper_bounds"),
         overhead=page["cost.method_s"] / plain_s.where(plain_s > 0),
-        sha256=each("record", digest),
+        sha256=page["record"].map(digest),
     )
     names = {"amounts": AMOUNTS[platform.unit], "unit": platform.unit, "source": platform.source}
-    columns = tomllib.loads(files("bench.report").joinpath("columns.toml").read_text(encoding="utf-8"))
-    cells = {
+    columns = {
         head.format(**names, score=first(page).score): _percent(figures[column]) if "(%" in head else figures[column]
-        for head, column in columns.items()
+        for head, column in _DATA["columns"].items()
     }
-    text: str = pd.DataFrame(cells).to_csv(index=False, lineterminator="\n")
-    return text
+    return pd.DataFrame(columns).to_csv(index=False, lineterminator="\n")
 
 
 def _percent(shares: pd.Series) -> pd.Series:
-    """Twelve digits: the noise of multiplying by 100 is none of the figure's."""
+    """Shares in percent with twelve digits, which leave out the rounding error of multiplying by 100."""
     return (100 * shares).map(lambda percent: float(f"{percent:.12g}"))
 
 
@@ -94,36 +95,9 @@ def _float(table: Table, title: str, label: str) -> str:
     return "\n".join([*lines, *rows, "\\bottomrule", "\\end{tabular}", "\\end{table}", ""])
 
 
-_LATEX = (
-    {character: f"\\{character}" for character in "&%$#_{}"}
-    | {
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "|": r"\textbar{}",
-        "[": "{[}",  # behind \\ it would open an argument
-        "]": "{]}",
-        "–": "--",
-        "−": "$-$",
-        "±": r"$\pm$",
-        "×": r"$\times$",
-        "·": r"$\cdot$",
-        "µ": r"$\mu$",
-        "Ê": r"$\hat{E}$",
-        "φ": r"$\varphi$",
-        "▲": r"$\uparrow$",
-        "˒": r"$^{,}$",
-        "…": r"\dots{}",
-    }
-    | {mark: f"$^{{{digit}}}$" for digit, mark in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")}
-)
-
-
 def latex(text: str) -> str:
     """`text` on one line with everything that LaTeX would read as a command escaped."""
-    return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
+    return " ".join(text.split()).translate(str.maketrans(_DATA["latex"]))
 
 
 def _plain(note: str) -> str:

@@ -1,4 +1,4 @@
-"""From record files to one frame, a row per run; refuses to put together what can't be compared."""
+"""From record files to one frame with a row per run; runs that can't be compared are refused."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import json
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import fields as dataclass_fields
 from dataclasses import is_dataclass
 from functools import cache
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from types import NoneType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import pandas as pd
 from pydantic import BaseModel
@@ -23,24 +22,21 @@ from shared.errors import BadInput
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 _COMMITTED = re.compile(r"[^/]+-[^/]+-\d+\.json")  # see file_name
-_CHOICES = {"budgets", "seeds", "ranks"}  # entries of a protocol that say which runs there are, not how they go
-_NO_COLUMNS = {"notes", "trace"}  # free text and curves: they stay in the record
-_DTYPES = {int: "Int64", float: "float64"}  # which keep a number where another run lacks it
-_NAMES = ("network.name",)  # of parts that the schema leaves open
+_CHOICES = {"budgets", "seeds", "ranks"}  # entries of a protocol that have no part in how a run goes
+_NO_COLUMNS = {"notes", "trace"}  # free text and curves, which stay in the record
+_DTYPES = {int: "Int64", float: "float64"}  # a column of these keeps its type where a run lacks it
+_OPEN = ("network.name",)  # columns of parts that the schema leaves open
 _BUDGET_TOLERANCE = 1e-6  # relative; below what a report prints
 
 
 def collect(path: Path) -> list[tuple[Record, Path]]:
     """All records below `path` with their files, in the order of the paths: a store's, else committed ones.
 
-    Hidden folders hold drafts of interrupted runs and are no part of a store. Raises BadInput when there is no record,
-    and when records are damaged: every one of them is named.
+    Hidden folders belong to drafts of interrupted runs and are no part of a store. Raises BadInput when there is no
+    record, and when records are damaged; the message names every damaged one.
     """
-    visible = [
-        file
-        for file in sorted(path.rglob("*.json"))
-        if not any(part.startswith(".") for part in file.relative_to(path).parts)
-    ]
+    files = sorted(path.rglob("*.json"))
+    visible = [file for file in files if "/." not in f"/{file.relative_to(path).as_posix()}"]
     stored = [file for file in visible if file.name == RECORD_FILE]
     files = stored or [file for file in visible if _COMMITTED.fullmatch(file.name)]
     if not files:
@@ -58,7 +54,7 @@ def collect(path: Path) -> list[tuple[Record, Path]]:
 
 
 def share(record: Record) -> str:
-    """The budget as a fraction of the dense reading; "dense" for the control that has none."""
+    """The budget as a fraction of the dense reading; "dense" for the control without a budget."""
     return "dense" if record.budget is None else f"{record.budget.fraction:.6g}"
 
 
@@ -68,32 +64,27 @@ def file_name(record: Record) -> str:
 
 
 def page_name(record: Record) -> str:
-    """See bench.setup.names.slug. Raises BadInput when a part could not be a file's name."""
-    platform = record.platform
-    parts: dict[str, Any] = {
-        "network": record.network.get("name"),
-        "dataset": record.dataset,
-        "device": platform.name,
-        "protocol": record.protocol.name,
-    }
-    for what, part in (parts | {"method": record.method}).items():
-        if not isinstance(part, str) or not _NAME.fullmatch(part):
-            raise BadInput(f"a {what} whose name is letters, digits and ._+-", repr(part), "naming it so")
-    names = (record.network["name"], record.dataset, platform.name, platform.source)
-    return slug(*names, *unusual(platform.unit, record.energy_fit.kind), record.protocol.name)
+    """The name of the record's page, see bench.setup.names.slug. Raises BadInput when a part can't be a file's name."""
+    platform, kinds = record.platform, ("network", "dataset", "device", "protocol", "method")
+    names = (record.network.get("name"), record.dataset, platform.name, record.protocol.name, record.method)
+    for kind, name in zip(kinds, names, strict=True):
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise BadInput(f"a {kind} whose name is letters, digits and ._+-", repr(name), "another name")
+    network, dataset, device, protocol, _ = map(str, names)
+    return slug(network, dataset, device, platform.source, *unusual(platform.unit, record.energy_fit.kind), protocol)
 
 
 @cache
 def is_control(method: str) -> bool:
     """Whether the method is one of the suite's controls, which declare no properties of a publication.
 
-    What third parties declare does not count: a page must not depend on the packages that are installed.
+    Declarations of third parties do not count, since a page must not depend on the installed packages.
     """
     return method in registry.BUILT_IN and registry.get(method).properties is None
 
 
 def rank(method: str) -> tuple[bool, int, str]:
-    """Where a method stands in a table: the compared ones, third parties by name, then the controls."""
+    """Sort key of a method in a table: the compared ones in the registry's order, third parties by name, controls."""
     known = list(registry.BUILT_IN)
     return is_control(method), known.index(method) if method in known else len(known), method
 
@@ -102,7 +93,8 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
     """A row per run, in table order: by page, method (see `rank`), budget with the tightest first, and seed.
 
     A column per field of a record, with dots for nested ones: `measures.reading`, `network.name`. Joules or seconds are
-    per image, accuracies are 0..1; what a run lacks is missing. The index is the record's place in `records`. Besides:
+    per image, accuracies are 0..1. A field that a run lacks is missing. The index is the record's place in `records`.
+    Further columns:
 
     page            name of the page that the run belongs to
     budget          the fraction as tables write it, "dense" where no budget binds
@@ -114,56 +106,47 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
     records = list(records)
     fields = _fields(Record)
     runs = pd.json_normalize([record.model_dump(exclude=_NO_COLUMNS) for record in records], max_level=1)
-    runs = runs.reindex(columns=list(dict.fromkeys([*fields, *_NAMES, *(name for name in runs if "." in name)])))
+    runs = runs.reindex(columns=list(dict.fromkeys([*fields, *_OPEN, *(name for name in runs if "." in name)])))
     runs = runs.astype({name: _DTYPES[kind] for name, kind in fields.items() if kind in _DTYPES})
     steps_s = runs["cost.training_iterations"] * runs["cost.distillation_step_s"]
     searches_s = runs["cost.search_samples"] * runs["cost.forward_s_per_image"]
-    computed = {
-        "page": [page_name(record) for record in records],
-        "budget": [share(record) for record in records],
-        "ok": runs["status"] == "ok",
-        "control": [is_control(record.method) for record in records],
-        "cost.plain_s": (steps_s + searches_s).astype("float64"),
-        "record": records,
-    }
-    runs = runs.assign(**computed).astype({"ok": bool, "control": bool, "protocol.ranks": bool})
+    runs["cost.plain_s"] = (steps_s + searches_s).astype("float64")
+    runs = runs.assign(
+        page=[page_name(record) for record in records],
+        budget=[share(record) for record in records],
+        ok=runs["status"] == "ok",
+        control=[is_control(record.method) for record in records],
+        record=records,
+    ).astype({"ok": bool, "control": bool, "protocol.ranks": bool})
     order = runs.assign(rank=[rank(method) for method in runs["method"]], amount=runs["budget.amount"].fillna(0.0))
     return runs.loc[order.sort_values(["page", "rank", "amount", "seed"]).index]
 
 
-def _fields(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
-    """Dotted name -> type of the fields whose names a record's schema fixes, nested ones one level deep."""
+def _fields(schema: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted name -> type (without None) of the fields in the schema of a record, nested ones one level deep."""
     fields: dict[str, Any] = {}
-    for name, field in model.model_fields.items():
-        kind = _plain(field.annotation)
-        if not prefix and is_dataclass(kind):
-            fields |= {f"{name}.{part.name}": None for part in dataclass_fields(kind)}
-        elif not prefix and isinstance(kind, type) and issubclass(kind, BaseModel):
+    hints = get_type_hints(schema)  # it drops the limits that pydantic puts on values
+    for name in schema.__annotations__:
+        kind = get_args(hints[name])[0] if NoneType in get_args(hints[name]) else hints[name]
+        if not prefix and (is_dataclass(kind) or (isinstance(kind, type) and issubclass(kind, BaseModel))):
             fields |= _fields(kind, f"{name}.")
-        elif get_origin(kind) is not dict:
+        elif prefix or get_origin(kind) is not dict:
             fields[f"{prefix}{name}"] = kind
     return fields
 
 
-def _plain(kind: Any) -> Any:
-    """The type without None and without the limits of its values."""
-    if get_origin(kind) is UnionType or get_origin(kind) is Union:
-        kind = get_args(kind)[0]
-    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
-
-
 def checked(records: Iterable[Record]) -> pd.DataFrame:
-    """The frame of records whose pages can stand: `groupby("page")` gives what may share columns.
+    """The frame of records whose runs can be compared page by page: `groupby("page")` gives what may share columns.
 
-    Simulated and metered joules never meet, since the source is part of a page's name. Raises BadInput without a
-    record, when a run is there twice, and when the runs of a page differ in a fingerprint, in their platform or in
+    Simulated and measured joules never meet, since the source is part of a page's name. Raises BadInput without a
+    record, when a run occurs twice, and when the runs of a page differ in a fingerprint, in their platform or in
     their protocol.
     """
     runs = frame(records)
     if runs.empty:
         raise BadInput("at least one record", "none", "python -m bench run first")
     for name, page in runs.groupby("page"):
-        _check_runs(name, page["record"])
+        _check_runs(name, page)
         _check_budgets(name, page)
         _check_agreement(name, page["record"])
     return runs
@@ -173,14 +156,12 @@ def _label(record: Record) -> str:
     return f"{record.method} at {share(record)} seed {record.seed}"
 
 
-def _check_runs(name: str, records: Iterable[Record]) -> None:
-    seen: dict[str, str] = {}
-    for record in records:
-        file = file_name(record).lower()  # some file systems don't tell A from a
-        if file in seen:
-            keys = f"{_label(record)} twice in {name} (keys {seen[file]} and {record.key})"
-            raise BadInput("each method, budget and seed once", keys, "reporting one of the two folders")
-        seen[file] = record.key
+def _check_runs(name: str, page: pd.DataFrame) -> None:
+    files = page["record"].map(file_name).str.lower()  # some file systems take A for a
+    for _, runs in page.groupby(files):
+        if len(runs) > 1:
+            twice = f"{_label(runs['record'].iloc[0])} twice in {name} (keys {' and '.join(runs['key'])})"
+            raise BadInput("each method, budget and seed once", twice, "a report of one of the two folders")
 
 
 def _check_budgets(name: str, page: pd.DataFrame) -> None:
@@ -192,29 +173,24 @@ def _check_budgets(name: str, page: pd.DataFrame) -> None:
 
 
 def _aspects(record: Record) -> dict[str, str]:
-    """What must be equal in all runs of a page, as JSON."""
+    """Name -> JSON of everything that all runs of a page must share."""
     protocol = {key: value for key, value in vars(record.protocol).items() if key not in _CHOICES}
-    parts = {
-        "fingerprint of": sorted(record.fingerprints.items()),
-        "platform": list(record.platform),
-        "protocol": sorted(protocol.items()),
-    }
+    parts = {"fingerprint of": record.fingerprints, "platform": dict(record.platform), "protocol": protocol}
     return {
         f"{part} {key.replace('_', ' ')}": json.dumps(value, default=str)
         for part, entries in parts.items()
-        for key, value in entries
+        for key, value in sorted(entries.items())
     }
 
 
 def _check_agreement(name: str, records: pd.Series) -> None:
-    aspects = pd.DataFrame([_aspects(record) for record in records]).fillna("null")
-    labels = records.map(_label).reset_index(drop=True)
+    aspects = pd.DataFrame([_aspects(record) for record in records], records.index).fillna("null")
     differing = [aspect for aspect in aspects if aspects[aspect].nunique() > 1]
     if differing:
-        camps = labels.groupby(aspects[differing[0]], sort=False)
+        camps = records.map(_label).groupby(aspects[differing[0]], sort=False)
         sides = "; ".join(f"{value} in {_some(list(runs))}" for value, runs in camps)
         others = f" (as well: {', '.join(differing[1:])})" if differing[1:] else ""
-        raise BadInput(f"one {differing[0]} in all runs of {name}", sides + others, "reporting them apart")
+        raise BadInput(f"one {differing[0]} in all runs of {name}", sides + others, "a report of each side by itself")
 
 
 def _some(runs: Sequence[str], shown: int = 3) -> str:

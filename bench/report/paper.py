@@ -1,14 +1,14 @@
-"""The page `paper.md`: the ECC paper's evaluation item by item, claimed beside obtained, or the command for it.
+"""The page `paper.md`: the ECC paper's evaluation item by item, claimed figures beside obtained ones.
 
-Yang, Zhu, Liu, CVPR 2019. Claims come from published.toml, obtained figures from committed records and from the data of
-the study of energy models; nothing else enters the page.
+The paper is of Yang, Zhu and Liu, CVPR 2019. Claims come from published.toml. Obtained figures come from committed
+records and from the data of the study of energy models. For an item that was not run the page has the command.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,10 @@ import pandas as pd
 
 from bench.report import claims, experiments
 from bench.report.claims import TITLES, entries, published
-from bench.report.experiments import NOT_RUN, Experiment, name_of
+from bench.report.experiments import NOT_RUN, SOURCES, Experiment, name_of
 from bench.report.plots import unit_widths
-from bench.report.tables import Notes, accuracy, budgets, dense, first
-from bench.report.text import ABSENT, Table, escape, fill, percent
+from bench.report.tables import accuracy, budgets, dense, first, protocol_name, workload
+from bench.report.text import ABSENT, Notes, Table, by_head, escape, fill, percent
 from methods import registry
 from shared import networks
 from shared.errors import BadInput
@@ -28,6 +28,7 @@ NAME = "paper.md"
 STUDY = "records/energy-models.json"
 PAPERS_METHODS = {"eap": "EAP", "amc": "AMC", "netadapt": "NetAdapt", "lcp": "LcP", "ecc": "ECC"}
 _PLATFORMS = ("1080ti", "tx2")
+# part of a study's key -> scale of the targets, weight decay
 _WAYS = {"raw/0.001": "joules, 0.001", "raw/0.000125": "joules, 1/8000", "scaled/0.001": "mean 1, 0.001"}
 
 
@@ -58,77 +59,78 @@ def page_text(runs: pd.DataFrame, reports_dir: Path) -> str:
 
 
 def _study(path: Path) -> dict[str, Any]:
-    """The parts of the data of `python -m bench fit`, none where it was never run."""
+    """Name -> figures of the parts of the study that `python -m bench fit` wrote; empty without a study."""
     if not path.is_file():
         return {}
     try:
-        study = json.loads(path.read_text(encoding="utf-8"))
-        return dict(study["parts"].items())
+        return dict(json.loads(path.read_text(encoding="utf-8"))["parts"].items())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(f"the figures of a study in {path}", str(error), "python -m bench fit") from None
 
 
 def properties_table() -> tuple[Table, list[str]]:
-    """Table 1 with the properties that the built-in methods declare, and where the two differ (a line each)."""
+    """Table 1 beside the properties that the built-in methods declare, and a line for every difference of the two."""
     questions = published()["property"]
     methods = {name: method for name in registry.BUILT_IN if (method := registry.get(name)).properties is not None}
     titles = PAPERS_METHODS | {name: method.title for name, method in methods.items() if name not in PAPERS_METHODS}
     rows, differing = [], []
+
+    def cells(answers: list[bool], silent: str) -> list[str]:
+        return ["yes" if answer else "no" for answer in answers] or [silent, *[ABSENT] * (len(questions) - 1)]
+
     for name, title in titles.items():
-        claims = ["yes" if name in question["methods"] else "no" for question in questions]
-        own = ["yes" if getattr(methods[name].properties, q["name"]) else "no" for q in questions if name in methods]
-        empty = [ABSENT] * (len(questions) - 1)
-        if name not in PAPERS_METHODS:
-            claims = ["not in Table 1", *empty]
-        elif own:
-            both = zip(questions, claims, own, strict=True)
-            differing += [f"{title}, {question['question']}" for question, one, other in both if one != other]
-        rows.append([title, *claims, *(own or ["not in this suite", *empty])])
-    sides = [f"{side}: {question['question']}" for side in ("claimed", "declared") for question in questions]
-    return (["Method", *sides], rows), differing
+        claimed = [name in question["methods"] for question in questions if name in PAPERS_METHODS]
+        declared = [getattr(methods[name].properties, question["name"]) for question in questions if name in methods]
+        rows.append([title, *cells(claimed, "not in Table 1"), *cells(declared, "not in this suite")])
+        sides = zip(questions, claimed, declared, strict=False)  # none where one side is silent
+        differing += [f"{title}, {question['question']}" for question, one, other in sides if one != other]
+    heads = [f"{side}: {question['question']}" for side in ("claimed", "declared") for question in questions]
+    return (["Method", *heads], rows), differing
 
 
 def dense_table(items: Sequence[Experiment], parts: dict[str, Any]) -> Table:
-    """Score and joules of the dense networks; simulated joules are from the study where no run has them."""
+    """Score and joules of the dense networks. Simulated joules come from the study where no run has them."""
     rows = []
-    for each in items:
-        (entry,) = entries("dense", *each.where)
-        pages = [each.page("simulated"), each.page("measured")]
-        joules = [None if page is None else dense(page) for page in pages]
-        fit = parts.get(f"fit/{each.network}/{each.platform}/bilinear", {})
-        joules[0] = joules[0] or fit.get("dense_joules")
-        scores = sorted({percent(first(page).dense_accuracy) for _, page in each.runs.groupby("page")})
+    for item in items:
+        (entry,) = entries("dense", *item.where)
+        fit = parts.get(f"fit/{item.network}/{item.platform}/bilinear", {})
+        simulated, measured = (None if page is None else dense(page) for page in map(item.page, SOURCES))
+        scores = sorted({percent(first(page).dense_accuracy) for _, page in item.runs.groupby("page")})
         rows.append(
-            [
-                f"{each.network} on {each.dataset}",
-                each.platform,
-                f"{percent(entry['accuracy'], 1)} ({entry['metric']})",
-                "–".join(scores) or NOT_RUN,
-                f"{entry['joules'][each.platform]:.4f}",
-                *(NOT_RUN if value is None else f"{value:.4f}" for value in joules),
-                entry["place"],
-            ]
+            {
+                "Dense network": f"{item.network} on {item.dataset}",
+                "platform": item.platform,
+                "claimed score, %": f"{percent(entry['accuracy'], 1)} ({entry['metric']})",
+                "obtained score, %": "–".join(scores) or NOT_RUN,
+                "claimed J (metered)": f"{entry['joules'][item.platform]:.4f}",
+                "obtained J (simulated)": _joules(simulated or fit.get("dense_joules")),
+                "obtained J (measured)": _joules(measured),
+                "place in the paper": entry["place"],
+            }
         )
-    head = ["Dense network", "platform", "claimed score, %", "obtained score, %", "claimed J (metered)"]
-    return [*head, "obtained J (simulated)", "obtained J (measured)", "place in the paper"], rows
+    return by_head(rows)
+
+
+def _joules(amount: float | None) -> str:
+    return NOT_RUN if amount is None else f"{amount:.4f}"
 
 
 def _last_error(parts: dict[str, Any], name: str) -> str:
-    """The error after the last iteration, in %."""
+    """The relative error in % of a part of the study after its last iteration."""
     return percent(parts[name]["curve"][-1][1]) if name in parts else NOT_RUN
 
 
 def errors_table(parts: dict[str, Any]) -> Table:
     """Figure 2: the bilinear model's relative test error, claimed beside that on the simulated platforms."""
     claim, rows = published()["energy_model"], []
-    for network in dict.fromkeys(entry["network"] for entry in published()["dense"]):
-        for platform in _PLATFORMS:
-            around = f"around {percent(claim['relative_test_error'], 0)}"
-            claimed = around if network == claim["network"] else '"the same conclusions"'
-            row = [network, platform, claimed, _last_error(parts, f"adam/{network}/{platform}/bilinear/raw/0.001")]
-            fit = parts.get(f"fit/{network}/{platform}/bilinear")
-            row += [percent(fit["error"]), f"{fit['error'] / fit['median_error']:.2f}"] if fit else 2 * [NOT_RUN]
-            rows.append(row)
+    around = f"around {percent(claim['relative_test_error'], 0)}"
+    networks = dict.fromkeys(entry["network"] for entry in published()["dense"])
+    for network, platform in product(networks, _PLATFORMS):
+        claimed = around if network == claim["network"] else '"the same conclusions"'
+        adam = _last_error(parts, f"adam/{network}/{platform}/bilinear/raw/0.001")
+        fit = parts.get(f"fit/{network}/{platform}/bilinear")
+        least_squares = [percent(fit["error"]), f"{fit['error'] / fit['median_error']:.2f}"] if fit else 2 * [NOT_RUN]
+        rows.append([network, platform, claimed, adam, *least_squares])
     head = ["Network", "platform", "claimed error, % (metered)", "Adam, % (simulated)", "least squares, % (simulated)"]
     return [*head, "skill of least squares (simulated)"], rows
 
@@ -136,62 +138,56 @@ def errors_table(parts: dict[str, Any]) -> Table:
 def hidden_layers_table(parts: dict[str, Any]) -> Table:
     """Figure 3: the error with hidden layers behind the products, on the simulated platforms."""
     claim, rows = published()["energy_model"], []
-    for platform in _PLATFORMS:
-        for way, title in _WAYS.items():
-            names = [f"depth/{claim['network']}/{platform}/bilinear/{way}/{depth}" for depth in range(4)]
-            errors = [_last_error(parts, name) for name in names]
-            rows.append([platform, claim["hidden_layers"][platform], title, *errors])
+    for platform, (way, title) in product(_PLATFORMS, _WAYS.items()):
+        names = [f"depth/{claim['network']}/{platform}/bilinear/{way}/{depth}" for depth in range(4)]
+        errors = [_last_error(parts, name) for name in names]
+        rows.append([platform, claim["hidden_layers"][platform], title, *errors])
     head = ["Platform", "claimed of 1 to 3 layers (metered)", "targets, weight decay"]
     return [*head, *(f"{depth} layers, % (simulated)" for depth in range(4))], rows
 
 
 def widths_table(runs: pd.DataFrame) -> Table | None:
-    """Figure 6 in numbers: ECC's narrowest unit and its turns, for all pages; None without one."""
+    """Figure 6 in numbers: the narrowest unit and the turns of ECC's widths on every page; None without any."""
     rows = []
     for name, page in runs.groupby("page"):
         for fraction, units in unit_widths(page[page["method"] == "ecc"]).groupby("budget", sort=False):
             shares = units["mean"].tolist()
-            narrowest = min(range(len(shares)), key=shares.__getitem__)
             rows.append(
-                [
-                    *_place(page),
-                    fraction,
-                    f"{narrowest + 1} of {len(shares)}",
-                    percent(shares[narrowest], 1),
-                    f"{turns(shares)} of {max(0, len(shares) - 2)}",
-                    f"[plot]({name}-widths.svg)",
-                ]
+                _place(page)
+                | {
+                    "budget, share of dense": fraction,
+                    "narrowest unit": f"{shares.index(min(shares)) + 1} of {len(shares)}",
+                    "its width, % of dense": percent(min(shares), 1),
+                    "turns": f"{turns(shares)} of {max(0, len(shares) - 2)}",
+                    "widths of all units": f"[plot]({name}-widths.svg)",
+                }
             )
-    head = ["Obtained with", "platform", "protocol", "budget, share of dense", "narrowest unit"]
-    return ([*head, "its width, % of dense", "turns", "widths of all units"], rows) if rows else None
+    return by_head(rows) if rows else None
 
 
 def turns(shares: Sequence[float]) -> int:
-    """Inner units that are narrower, or wider, than both their neighbours."""
+    """The number of inner units that are narrower, or wider, than both their neighbours."""
     steps = [after - before for before, after in pairwise(shares)]
     return sum(one * other < 0 for one, other in pairwise(steps))
 
 
-def fine_tuning_table(runs: pd.DataFrame, notes: Notes) -> Table:
-    """Before and after fine-tuning, of the paper's methods at every budget of every page."""
+def fine_tuning_table(runs: pd.DataFrame, notes: Notes) -> Table | None:
+    """Scores of the paper's methods before and after fine-tuning, per page and budget; None without a page."""
     rows = []
     for _, page in runs.groupby("page"):
         for fraction in budgets(page):
-            cells = [
-                accuracy(page, notes, when)(page[(page["method"] == method) & (page["budget"] == fraction)])
-                for method in TITLES
-                for when in ("before", "after")
-            ]
-            rows.append([*_place(page), first(page).score, fraction, *cells])
-    columns = [f"{title} {when}, %" for title in TITLES.values() for when in ("before", "after")]
-    return ["Obtained with", "platform", "protocol", "score", "budget, share of dense", *columns], rows
+            row = _place(page) | {"score": first(page).score, "budget, share of dense": fraction}
+            for (method, title), when in product(TITLES.items(), ("before", "after")):
+                cell = accuracy(page, notes, when)
+                row[f"{title} {when}, %"] = cell(page[(page["method"] == method) & (page["budget"] == fraction)])
+            rows.append(row)
+    return by_head(rows) if rows else None
 
 
-def _place(page: pd.DataFrame) -> list[str]:
-    """Workload with a link to its page, platform with its source, protocol."""
-    record, ranks = first(page), page["protocol.ranks"].all()
-    return [
-        f"[{escape(record.network['name'])} on {escape(record.dataset)}]({page['page'].iloc[0]}.md)",
-        f"{record.platform.name}, {name_of(page)}",
-        record.protocol.name + ("" if ranks else " (ranks nothing)"),
-    ]
+def _place(page: pd.DataFrame) -> dict[str, str]:
+    """Cells that say where a row's figures come from: workload with a link to its page, platform, protocol."""
+    return {
+        "Obtained with": f"[{escape(workload(page))}]({page['page'].iloc[0]}.md)",
+        "platform": f"{first(page).platform.name}, {name_of(page)}",
+        "protocol": protocol_name(page),
+    }

@@ -12,8 +12,8 @@ import pandas as pd
 
 from bench.record.model import Record
 from bench.report.style import FAINT, INK, budget_style, house_style, method_style, new_figure, svg
-from bench.report.tables import binomial_error, budgets, dense, first, seeds
-from bench.report.text import Unit
+from bench.report.tables import binomial_error, budgets, cut, dense, first, reading_head, seeds, workload
+from bench.report.text import Unit, plural
 from methods.registry import BUILT_IN
 
 if TYPE_CHECKING:
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
 TRACE_POINTS = 120
 _WIDTH_IN = 9.4
-_HALO: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.8}
-# (title, columns of a trace: the first drawn solid, the second dashed): Ê, widths φ, bounds s, duals y and z, loss
+# lines of controls, which are hollow and dashed, and of compared methods
+_CONTROL: dict[str, Any] = {"mfc": "white", "mew": 1.3, "ms": 6, "lw": 1.2, "ls": (0, (4, 2)), "zorder": 3}
+_COMPARED: dict[str, Any] = {"mec": "white", "mew": 0.8, "ms": 7.5, "lw": 1.8, "zorder": 4}
+# title -> columns of a trace, the first drawn solid, the second dashed: Ê, widths φ, bounds s, duals y and z, loss
 _TRACE_PANELS = {
     "Ê": ("energy",),
     "φ and s (dashed), share": ("phi", "s"),
@@ -35,9 +37,10 @@ _TRACE_PANELS = {
 
 def draw(page: pd.DataFrame, unit: Unit) -> dict[str, bytes]:
     """Name ("accuracy", "widths", "trace-<method>") -> SVG of every plot for which the page has figures."""
+    against = f"{first(page).score} on test against {reading_head(page, unit)} per image"
     with house_style():
         plots = {
-            "accuracy": (f"{first(page).score} on test against {_x_label(page, unit)}", accuracy, points(page, unit)),
+            "accuracy": (against, accuracy, points(page, unit)),
             "widths": ("Normalised width of every unit", widths, unit_widths(page)),
         }
         for method in page.loc[page["budget.amount"].notna(), "method"].unique():
@@ -51,20 +54,15 @@ def draw(page: pd.DataFrame, unit: Unit) -> dict[str, bytes]:
 
 
 def _rounded(data: pd.DataFrame) -> pd.DataFrame:
-    """Numbers of twelve digits: enough to draw, few enough that the bytes of a plot don't depend on a sum's order."""
-    numbers = data.select_dtypes("float")
-    return data.assign(**{name: numbers[name].map(lambda value: float(f"{value:.12g}")) for name in numbers})
-
-
-def _x_label(page: pd.DataFrame, unit: Unit) -> str:
-    return f"{first(page).platform.source} {unit.symbol} per image"
+    """The data with numbers of twelve digits, so that a plot's bytes don't depend on the order of a sum."""
+    return data.assign(**data.select_dtypes("float").map(lambda value: float(f"{value:.12g}")))
 
 
 def _figure(page: pd.DataFrame, height_in: float) -> Figure:
-    """An empty figure whose caption says what the numbers are."""
-    record, count = first(page), len(seeds(page))
-    parts = [f"{record.network['name']} on {record.dataset}", f"{record.platform.name}, {record.platform.source}"]
-    parts += [f"protocol {record.protocol.name}", f"{count} seed{'s' * (count > 1)}"]
+    """An empty figure with a caption: workload, platform and source, protocol, seeds."""
+    record, number = first(page), len(seeds(page))
+    parts = [workload(page), f"{record.platform.name}, {record.platform.source}", f"protocol {record.protocol.name}"]
+    parts.append(f"{number} {plural('seed', number)}")
     figure = new_figure(_WIDTH_IN, height_in)
     caption = "  ·  ".join(parts if page["protocol.ranks"].all() else [*parts, "ranks nothing"])
     figure.suptitle(caption, fontsize=8.5, color=FAINT, x=0.012, ha="left")
@@ -72,16 +70,16 @@ def _figure(page: pd.DataFrame, height_in: float) -> Figure:
 
 
 def points(page: pd.DataFrame, unit: Unit) -> pd.DataFrame:
-    """Reading in `unit` and accuracy in % of every method and budget: means over the seeds that kept the budget.
+    """Reading in `unit` and accuracy in % of every method and budget: means over the seeds within the budget.
 
     Errors are sample standard deviations, or with one seed the binomial standard error of the accuracy where the number
     of test images is known, else 0. Rows of the budget "dense" are controls that no budget binds.
     """
-    kept = page[page["ok"]]
-    values = kept[["method", "title", "control", "budget"]].assign(
-        reading=kept["measures.reading"] / unit.size,
-        after=100 * kept["measures.accuracy_after"],
-        before=100 * kept["measures.accuracy_before"],
+    runs = page[page["ok"]]
+    values = runs[["method", "title", "control", "budget"]].assign(
+        reading=runs["measures.reading"] / unit.size,
+        after=100 * runs["measures.accuracy_after"],
+        before=100 * runs["measures.accuracy_before"],
     )
     groups = values.groupby(["method", "title", "control", "budget"], sort=False)
     means, deviations = groups.mean(), groups[["after", "before"]].std()
@@ -97,7 +95,7 @@ def accuracy(page: pd.DataFrame, unit: Unit, data: pd.DataFrame) -> Figure:
     axes_of = dict(zip(("after", "before"), figure.subplots(1, 2), strict=True))
     for when, axes in axes_of.items():
         axes.set_title(f"{when.capitalize()} fine-tuning", pad=17)
-        axes.set_xlabel(_x_label(page, unit))
+        axes.set_xlabel(f"{reading_head(page, unit)} per image")
         axes.set_ylabel(f"{first(page).score} on test, %")
         for method, line in data[~of_dense].groupby("method", sort=False):
             _method_line(axes, line, when, method_style(method, others))
@@ -116,7 +114,10 @@ def accuracy(page: pd.DataFrame, unit: Unit, data: pd.DataFrame) -> Figure:
 
 
 def legend_columns(labels: list[str], most: int = 5, characters: int = 125) -> int:
-    """The most columns, filled downwards, whose longest labels fit into the width; fewer where that saves no row."""
+    """The most columns, filled downwards, whose longest labels fit into the width; fewer where that saves no row.
+
+    characters: width of the figure in letters.
+    """
     for columns in range(min(most, len(labels)), 1, -1):
         rows = math.ceil(len(labels) / columns)
         starts = range(0, len(labels), rows)
@@ -127,15 +128,12 @@ def legend_columns(labels: list[str], most: int = 5, characters: int = 125) -> i
 
 
 def _method_line(axes: Axes, line: pd.DataFrame, when: str, style: tuple[str, str]) -> None:
-    (colour, marker), control, error = style, line["control"].any(), line[f"{when} error"]
-    hollow: dict[str, Any] = {"markerfacecolor": "white", "markeredgecolor": colour, "markeredgewidth": 1.3}
-    dash, order = ((0, (4, 2)) if control else "-"), (3 if control else 4)
-    if error.any():
+    colour, marker = style
+    look = {"mec": colour} | (_CONTROL if line["control"].any() else _COMPARED)
+    if line[f"{when} error"].any():
         bars: dict[str, Any] = {"fmt": "none", "ecolor": colour, "elinewidth": 1, "capsize": 2}
-        axes.errorbar(line["reading"], line[when], yerr=error, zorder=order, **bars)
-    size, thickness = (6, 1.2) if control else (7.5, 1.8)
-    look = (hollow if control else _HALO) | {"color": colour, "marker": marker, "ms": size, "lw": thickness, "ls": dash}
-    axes.plot(line["reading"], line[when], label=line["title"].iloc[0], zorder=order, **look)
+        axes.errorbar(line["reading"], line[when], yerr=line[f"{when} error"], zorder=look["zorder"], **bars)
+    axes.plot(line["reading"], line[when], label=line["title"].iloc[0], color=colour, marker=marker, **look)
 
 
 def _budget_lines(axes: Axes, amounts: dict[str, float]) -> None:
@@ -148,10 +146,9 @@ def _budget_lines(axes: Axes, amounts: dict[str, float]) -> None:
 
 
 def unit_widths(page: pd.DataFrame) -> pd.DataFrame:
-    """Width over dense width of every unit: the mean over the seeds that kept the budget, the least and the most."""
-    kept = page[page["ok"] & page["budget.amount"].notna()]
+    """Width over dense width of every unit: the mean over the seeds within the budget, the least and the most."""
     both = ["measures.widths", "measures.upper_bounds"]
-    units = kept[["method", "title", "budget", *both]].explode(both)
+    units = cut(page)[["method", "title", "budget", *both]].explode(both)
     units["unit"] = units.groupby(level=0).cumcount() + 1
     units["share"] = (units["measures.widths"] / units["measures.upper_bounds"]).astype(float)
     groups = units.groupby(["method", "title", "budget", "unit"], sort=False)
@@ -171,19 +168,18 @@ def widths(page: pd.DataFrame, unit: Unit, data: pd.DataFrame) -> Figure:
         for fraction, line in panel.groupby("budget", sort=False):
             colour, marker = budget_style(fractions.index(fraction))
             axes.fill_between(line["unit"], line["min"], line["max"], color=colour, alpha=0.18, lw=0)
-            look = {"marker": marker, "ms": 4.2, "markeredgecolor": "white", "markeredgewidth": 0.5}
+            look = {"marker": marker, "ms": 4.2, "mec": "white", "mew": 0.5}
             (legend[fraction],) = axes.plot(line["unit"], line["mean"], color=colour, lw=1.4, **look)
         axes.set_ylim(0, 1.04)
         axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "", "0.5", "", "1"])
         axes.xaxis.get_major_locator().set_params(integer=True, steps=[1, 2, 5, 10])
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
-    for column in range(columns):
-        lowest = grid[(len(panels) - 1 - column) // columns, column]
-        lowest.tick_params(labelbottom=True)
-        lowest.set_xlabel("unit, in execution order")
-    for row in grid:
-        row[0].set_ylabel("width / dense width")
+    for axes in grid.flat[len(panels) - columns : len(panels)]:  # the lowest of every column
+        axes.tick_params(labelbottom=True)
+        axes.set_xlabel("unit, in execution order")
+    for axes in grid[:, 0]:
+        axes.set_ylabel("width / dense width")
     _budget_legend(figure, {fraction: legend[fraction] for fraction in fractions if fraction in legend})
     return figure
 
@@ -194,43 +190,47 @@ def _budget_legend(figure: Figure, lines: dict[str, Any]) -> None:
 
 
 def courses(page: pd.DataFrame, method: str, unit: Unit) -> pd.DataFrame:
-    """The course of `method`: of one run per budget (its first seed that has one), empty where none has."""
-    of_budgets = []
-    for _, runs in page[page["method"] == method].groupby("budget", sort=False):
-        found = (course for run in runs["record"] if not (course := _course(run, unit)).empty)
-        of_budgets += [course.assign(budget=runs["budget"].iloc[0]) for course in [*found][:1]]
-    return pd.concat(of_budgets) if of_budgets else pd.DataFrame()
+    """The course of one run of `method` per budget, the first seed with a trace; empty without any."""
+    parts = []
+    for fraction, runs in page[page["method"] == method].groupby("budget", sort=False):
+        drawable = [course for run in runs["record"] if not (course := _course(run, unit)).empty]
+        parts += [course.assign(budget=fraction) for course in drawable[:1]]
+    return pd.concat(parts) if parts else pd.DataFrame()
 
 
 def _course(run: Record, unit: Unit) -> pd.DataFrame:
-    """Some 120 points of a trace: means over units for the vectors, φ and s as shares of the dense widths."""
-    names = [name for panel in _TRACE_PANELS.values() for name in panel if run.trace.get(name)]
-    iterations = run.trace.get("iteration", [])  # without it the rows are something else, such as AMC's episodes
-    length = len(iterations)
-    if "energy" not in names or any(len(run.trace[name]) != length for name in names):
+    """Some 120 points of a trace: vectors as means over units, φ and s as shares of the dense widths.
+
+    Empty for a trace that can't be drawn.
+    """
+    trace = run.trace
+    length = len(trace.get("iteration", []))  # without it the rows are something else, such as AMC's episodes
+    names = [name for panel in _TRACE_PANELS.values() for name in panel if trace.get(name)]
+    if "energy" not in names or any(len(trace[name]) != length for name in names):
         return pd.DataFrame()
     rows = sorted({0, *range(length - 1, -1, -max(1, length // TRACE_POINTS))})
     bounds = run.measures.upper_bounds if run.measures else ()
     scales: dict[str, Sequence[float]] = {"energy": [unit.size], "phi": bounds, "s": bounds}
-    course = pd.DataFrame({"iteration": [iterations[i] for i in rows]})
+    course = pd.DataFrame({"iteration": [trace["iteration"][row] for row in rows]})
     for name in names:
-        column = run.trace[name]
-        if name == "loss":  # noisy from batch to batch: the mean since the point before
-            course[name] = [_mean(column[last:i]) for last, i in pairwise([0, *(row + 1 for row in rows)])]
-        else:
-            course[name] = [_mean(column[i], scales.get(name)) for i in rows]
+        course[name] = [_mean(trace[name][row], scales.get(name)) for row in rows]
+    if "loss" in names:  # noisy from batch to batch: the mean since the point before
+        course["loss"] = [_mean(trace["loss"][last + 1 : row + 1]) for last, row in pairwise([-1, *rows])]
     course = course.dropna(axis=1, how="all")
     return course if "energy" in course else pd.DataFrame()
 
 
 def _mean(value: Any, scale: Sequence[float] | None = None) -> float:
-    """The mean of a number or a list of them, each over its `scale`; NaN where they are something else or more."""
+    """The mean of a number or a list of numbers, each over its `scale`.
+
+    NaN for a value that is no finite number, for an empty list, and for one of another length than `scale`.
+    """
     values = value if isinstance(value, list) else [value]
-    if len(values) != len(values if scale is None else scale) or not values:
+    scales = [1.0] * len(values) if scale is None else scale
+    finite = all(isinstance(number, int | float) and math.isfinite(number) for number in values)
+    if not values or not finite or len(values) != len(scales):
         return math.nan
-    if not all(isinstance(number, int | float) and math.isfinite(number) for number in values):
-        return math.nan
-    return fmean(number / size for number, size in zip(values, scale or [1.0] * len(values), strict=True))
+    return fmean(number / size for number, size in zip(values, scales, strict=True))
 
 
 def trace(page: pd.DataFrame, unit: Unit, data: pd.DataFrame) -> Figure:

@@ -1,9 +1,9 @@
-"""The foot of a page: everything it takes to make its numbers again."""
+"""The foot of a page: everything that is needed to make its numbers again."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -11,10 +11,10 @@ import pandas as pd
 from bench.record.model import Record, to_json
 from bench.report.frame import file_name, share
 from bench.report.tables import first, seeds
-from bench.report.text import ABSENT, code, escape, table
+from bench.report.text import ABSENT, Table, code, escape
 
 _NAMED_ABOVE = ("name", "budgets", "seeds", "ranks", "widths")  # entries that a page has elsewhere
-_LONGEST_NOTE = 160  # characters; what is longer is left to the record
+_LONGEST_NOTE = 160  # characters; a longer note stays in the record alone
 
 
 def digest(record: Record) -> str:
@@ -29,26 +29,25 @@ def commands(page: pd.DataFrame) -> list[str]:
 
 
 def facts(page: pd.DataFrame) -> list[tuple[str, str]]:
-    """(what, value) of what all runs share and of the environment; each value with its methods where runs differ."""
-    records, record = list(page["record"]), first(page)
-    protocol = [(key, value) for key, value in vars(record.protocol).items() if key not in _NAMED_ABOVE]
-    network = [(key, value) for key, value in record.network.items() if key not in _NAMED_ABOVE and value is not None]
+    """(name, value) of what all runs share, and of their environment; values that differ stand with their methods."""
+    record, records = first(page), list(page["record"])
+    network = _listed({key: value for key, value in record.network.items() if value is not None})
     lines = [
-        ("commit", _distinct(records, _commit)),
-        ("protocol", _listed(protocol)),
-        ("network", ", ".join([str(record.network["name"]), *([_listed(network)] if network else [])])),
+        ("commit", _distinct(page, map(_commit, records))),
+        ("protocol", _listed(vars(record.protocol))),
+        ("network", ", ".join(filter(None, [str(record.network["name"]), network]))),
         ("seeds", ", ".join(map(str, seeds(page)))),
         ("calibration", escape(f"{record.platform.meter} {record.platform.calibration}")),
     ]
     lines += [(f"fingerprint of {_words(key)}", code(value)) for key, value in sorted(record.fingerprints.items())]
-    keys = sorted({key for record in records for key in record.environment} - {"command", "commit", "dirty"})
-    return lines + [
-        (_words(key), _distinct(records, lambda r, key=key: _plain(r.environment.get(key)))) for key in keys
-    ]
+    for key in sorted({key for run in records for key in run.environment} - {"command", "commit", "dirty"}):
+        lines.append((_words(key), _distinct(page, (_plain(run.environment.get(key)) for run in records))))
+    return lines
 
 
-def _listed(entries: Iterable[tuple[str, Any]]) -> str:
-    return ", ".join(f"{_words(key)} {_plain(value)}" for key, value in entries)
+def _listed(entries: Mapping[str, Any]) -> str:
+    """Names and values of the entries that stand nowhere else on the page."""
+    return ", ".join(f"{_words(key)} {_plain(value)}" for key, value in entries.items() if key not in _NAMED_ABOVE)
 
 
 def _commit(record: Record) -> str:
@@ -57,16 +56,12 @@ def _commit(record: Record) -> str:
     return f"{commit or 'unknown'}{state}"
 
 
-def _distinct(records: Sequence[Record], value_of: Any) -> str:
-    """One value when all runs agree, else each value with the methods that have it."""
-    camps: dict[str, list[str]] = {}
-    for record in records:
-        methods = camps.setdefault(str(value_of(record)), [])
-        if record.method not in methods:
-            methods.append(record.method)
+def _distinct(page: pd.DataFrame, values: Iterable[str]) -> str:
+    """The value of the runs when they all agree, else each value with the methods that have it."""
+    camps = page["method"].groupby(pd.Series(list(map(escape, values)), page.index), sort=False).unique()
     if len(camps) == 1:
-        return escape(next(iter(camps)))
-    return "; ".join(f"{escape(value)} ({', '.join(methods)})" for value, methods in camps.items())
+        return str(camps.index[0])
+    return "; ".join(f"{value} ({', '.join(methods)})" for value, methods in camps.items())
 
 
 def _words(key: str) -> str:
@@ -85,19 +80,22 @@ def _plain(value: Any) -> str:
     return "unknown" if value is None else str(value)
 
 
-def files_table(page: pd.DataFrame, folder: str | None) -> str:
-    """A row per run: its record's digest and key, its network's hash. `folder` (relative) holds the records."""
+def files_table(page: pd.DataFrame, folder: str | None) -> Table:
+    """A row per run with its record's digest and key and its network's hash.
+
+    folder: of the records, relative to the page; None where they are not beside it.
+    """
     rows = []
     for record in page["record"]:
         file = file_name(record)
-        name = code(file) if folder is None else f"[{file}]({folder}/{file})"
+        link = code(file) if folder is None else f"[{file}]({folder}/{file})"
         network = ABSENT if record.network_sha256 is None else code(record.network_sha256[:16])
-        rows.append([name, code(digest(record)), code(record.key), network])
-    return table(["record", "SHA-256 of the record", "content key", "SHA-256 of the network"], rows, left=4)
+        rows.append([link, code(digest(record)), code(record.key), network])
+    return ["record", "SHA-256 of the record", "content key", "SHA-256 of the network"], rows
 
 
 def notes_lines(page: pd.DataFrame) -> list[str]:
-    """What the runs noted about themselves, a line per run that did."""
+    """The notes that runs took about themselves, a line per run with notes."""
     lines = []
     for record in page["record"]:
         texts = {_words(key): _plain(value) for key, value in sorted(record.notes.items())}

@@ -21,10 +21,10 @@ ENERGY_MODELS = "energy-models.md"  # page of `python -m bench fit`, which has d
 
 
 def publish(records_with_files: Sequence[tuple[Record, Path]], reports_dir: Path) -> list[Path]:
-    """Copy record files to records/<page>/<method>-<budget>-<seed>.json below `reports_dir`, render; returns the pages.
+    """Copy record files to records/<page>/<method>-<budget>-<seed>.json below `reports_dir` and regenerate its pages.
 
-    A page is made of exactly these records: others that lay there for it are removed. Raises BadInput, before anything
-    is written, when records can't share a page.
+    Returns the paths of these records' pages. Such a page is made of exactly these records: its other committed records
+    are removed. Raises BadInput, before anything is written, when records can't share a page.
     """
     pages = checked(record for record, _ in records_with_files)["page"].unique()
     copies = {
@@ -42,9 +42,9 @@ def publish(records_with_files: Sequence[tuple[Record, Path]], reports_dir: Path
 
 
 def regenerate(reports_dir: Path) -> list[Path]:
-    """Write every page, plot, the paper's page and the index anew from the committed records; returns the pages' paths.
+    """Write all pages and plots, the paper's page and the index anew from the committed records.
 
-    The paper's page is none of the returned.
+    Returns the paths of the pages of runs, without the paper's page and the index.
     """
     runs = committed(reports_dir)
     for name, page in runs.groupby("page"):
@@ -67,7 +67,7 @@ def committed(reports_dir: Path) -> pd.DataFrame:
 
 
 def _overviews(runs: pd.DataFrame, reports_dir: Path) -> dict[str, bytes]:
-    """File name -> content of what is made of all pages at once."""
+    """File name -> content of the pages about all runs: the paper's page and the index."""
     grids = sorted(path.name for path in reports_dir.glob("learning-rate-*.md"))  # pages of `python -m bench tune`
     study = ENERGY_MODELS if (reports_dir / ENERGY_MODELS).is_file() else None
     index = index_text(runs, paper=paper.NAME, learning_rates=grids, energy_models=study)
@@ -75,11 +75,11 @@ def _overviews(runs: pd.DataFrame, reports_dir: Path) -> dict[str, bytes]:
 
 
 def check(reports_dir: Path) -> list[str]:
-    """How the committed pages differ from what their records make: one line per file, empty when they agree.
+    """A line per committed file that differs from what its records make; empty when all files agree.
 
-    Markdown is compared byte by byte. So are plots drawn by this very version of matplotlib; of others the data they
-    carry is compared, since versions differ in their paths. Damaged records and pages or plots without records are
-    named too.
+    Markdown is compared byte by byte, and so are plots of the installed version of matplotlib. A plot of another
+    version is compared by the data in it, since versions draw other paths. Damaged records get a line, and so do pages
+    and plots without records.
     """
     try:
         runs = committed(reports_dir)
@@ -88,22 +88,22 @@ def check(reports_dir: Path) -> list[str]:
         return [str(error)]
     for name, page in runs.groupby("page"):
         expected |= page_files(page, f"{RECORDS}/{name}")
-    problems = []
-    for name, content in sorted(expected.items()):
-        path = reports_dir / name
-        if not path.is_file():
-            problems.append(f"{name}: missing")
-        elif name.endswith(".svg"):
-            if not same_plot(path.read_bytes(), content):
-                problems.append(f"{name}: not the plot of its records")
-        elif path.read_bytes() != content:
-            problems.append(f"{name}: {_first_difference(path.read_bytes(), content)}")
+    differences = {name: _difference(reports_dir / name, content) for name, content in sorted(expected.items())}
+    problems = [f"{name}: {difference}" for name, difference in differences.items() if difference]
     return problems + [f"{name}: no records behind it" for name in _strays(reports_dir, expected)]
 
 
-def _first_difference(committed_bytes: bytes, fresh: bytes) -> str:
-    old_lines, new_lines = committed_bytes.decode(errors="replace").splitlines(), fresh.decode().splitlines()
-    for number, (old, new) in enumerate(zip_longest(old_lines, new_lines, fillvalue="nothing"), start=1):
+def _difference(path: Path, fresh: bytes) -> str | None:
+    """How a committed file differs from what its records make; None where it does not."""
+    if not path.is_file():
+        return "missing"
+    content = path.read_bytes()
+    if path.suffix == ".svg":
+        return None if same_plot(content, fresh) else "not the plot of its records"
+    if content == fresh:
+        return None
+    lines = zip_longest(content.decode(errors="replace").splitlines(), fresh.decode().splitlines(), fillvalue="nothing")
+    for number, (old, new) in enumerate(lines, start=1):
         if old != new:
             return f"line {number} is {_short(old)}, its records make {_short(new)}"
     return "differs from its records in line ends"
@@ -114,6 +114,6 @@ def _short(line: str, longest: int = 100) -> str:
 
 
 def _strays(reports_dir: Path, expected: Iterable[str]) -> list[str]:
-    """Files named like a page or its plot that no record asks for."""
+    """Files with the name of a page or a plot that no record makes."""
     names = {path.name for pattern in ("*.md", "*.svg") for path in reports_dir.glob(pattern)}
     return sorted(name for name in names - set(expected) if "-simulated-" in name or "-measured-" in name)

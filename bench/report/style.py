@@ -2,7 +2,7 @@
 
 A plot brings its own light card, so that its contrast does not depend on the page: text stays above 7:1 and data above
 3:1 on it, on light and on dark pages alike. Colours follow the palette of Okabe and Ito (2008), darkened where it is
-too light for a line; a marker and a dash tell the same thing again without colour.
+too light for a line. Markers and dashes make the same distinctions without colour.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 CARD, EDGE, INK, FAINT = "#f8f9fb", "#d0d7de", "#24292f", "#4d555e"  # bench.mplstyle repeats the last two
 
-# (colour, marker) of every built-in method in the registry's order, then of third parties; controls are drawn hollow
-# and dashed, the dense one as a level.
+# (colour, marker) of every built-in method in the registry's order, then of third parties. Controls are drawn hollow
+# and dashed, the dense control as a level.
 PALETTE = (
     *(("#0067a6", "o"), ("#2b8cbe", "h"), ("#d1560a", "s"), ("#b5651d", "D"), ("#007a56", "^"), (INK, "*")),
     *(("#82868c", "v"), ("#5a1846", "p"), ("#8a6d1b", "X"), ("#1f1f1f", "P")),
     *(("#b8447f", "<"), ("#6f4fd1", ">"), ("#a03033", "d"), ("#3d7a8a", "8")),
 )
-# budgets, tightest first; no colour of a method, neighbours far apart in hue and lightness
+# (colour, marker) of budgets, tightest first. No method has such a colour; neighbours differ in hue and lightness.
 BUDGETS = (("#4b1d7a", "o"), ("#16808c", "s"), ("#b07400", "^"), ("#c2477f", "D"), ("#2f5f2f", "v"), ("#5f6fd0", "P"))
 
 
@@ -61,7 +61,7 @@ def new_figure(width_in: float, height_in: float) -> Figure:
 
 
 def house_style() -> Any:
-    """Context in which every setting is ours, whatever a user's matplotlibrc says."""
+    """Context with the settings of bench.mplstyle, whatever a user's matplotlibrc says."""
     import matplotlib.style
 
     return matplotlib.style.context(["default", "bench.report.bench"])  # bench.mplstyle beside this module
@@ -70,8 +70,8 @@ def house_style() -> Any:
 def svg(figure: Figure, title: str, data: pd.DataFrame) -> bytes:
     """The figure as SVG without a date, with the library's version as its creator and `data` as its description.
 
-    The data are CSV of twelve digits. So a committed plot can be compared with its records also where another version
-    of the library would draw other bytes.
+    The data are CSV of twelve digits. With them a committed plot can be compared with its records although another
+    version of the library draws other bytes.
     """
     stream = io.BytesIO()
     description = data.to_csv(index=False, float_format="%.12g", lineterminator="\n")

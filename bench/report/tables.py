@@ -1,32 +1,20 @@
 """The tables of a page, laid out like the paper's: methods down, budgets across, amounts in one unit.
 
-A table of methods is a cell per group of runs, `column head -> function of the group's rows`; see `bench.report.frame`.
+A table of methods has a cell per group of runs. Its columns map a head to the function that writes a group's cell. The
+columns of the runs are those of `bench.report.frame`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 
 import pandas as pd
 
 from bench.record.model import Record
-from bench.report.text import (
-    ABSENT,
-    Table,
-    Unit,
-    count,
-    escape,
-    mean_std,
-    percent,
-    seconds,
-    signed_percent,
-    span,
-    superscript,
-    unit_for,
-)
+from bench.report import text
+from bench.report.text import ABSENT, AMOUNTS, Notes, Table, Unit
 from shared import data
 
 ABOVE = "▲"
@@ -34,27 +22,9 @@ TOLERANCE = 1e-9  # relative, as in the harness: sums in another order
 Cell = Callable[[pd.DataFrame], str]
 
 
-@dataclass
-class Notes:
-    """Numbered notes below a page's first table."""
-
-    texts: list[str] = field(default_factory=list)
-
-    def mark(self, text: str) -> str:
-        """The superscript that stands for `text`; the same text keeps its number."""
-        if text not in self.texts:
-            self.texts.append(text)
-        return superscript(self.texts.index(text) + 1)
-
-    def lines(self) -> list[str]:
-        """The notes, each behind its mark."""
-        return [f"{superscript(number)} {text}" for number, text in enumerate(self.texts, start=1)]
-
-
 def first(runs: pd.DataFrame) -> Record:
-    """Any record, for what all runs of a page share."""
-    record: Record = runs["record"].iloc[0]
-    return record
+    """The first record, for everything that all runs of a page share."""
+    return runs["record"].iloc[0]
 
 
 def seeds(page: pd.DataFrame) -> list[int]:
@@ -63,22 +33,48 @@ def seeds(page: pd.DataFrame) -> list[int]:
 
 
 def budgets(page: pd.DataFrame) -> dict[str, float]:
-    """Label (the fraction) -> budget per image, tightest first as in the paper's Table 2."""
+    """Label (the fraction) -> budget in J or s per image, tightest first as in the paper's Table 2."""
     bound = page[page["budget.amount"].notna()]
-    amounts: dict[str, float] = bound.groupby("budget")["budget.amount"].last().sort_values().to_dict()
-    return amounts
+    return bound.groupby("budget")["budget.amount"].last().sort_values().to_dict()
+
+
+def cut(page: pd.DataFrame) -> pd.DataFrame:
+    """The runs that ended with a network within a budget: no misses, no dense control."""
+    return page[page["ok"] & page["budget.amount"].notna()]
 
 
 def dense(page: pd.DataFrame, what: str = "reading") -> float | None:
-    """Amount per image of the dense network, from any run that knows it. what: "reading" or "estimate" (Ê)."""
+    """J or s per image of the dense network, from any record that has it. what: "reading" or "estimate" (Ê)."""
     amounts = page[f"budget.dense_{what}"].dropna().tolist() or page.loc[page["ok"], f"measures.{what}"].tolist()
     return amounts[0] if amounts else None
+
+
+def workload(page: pd.DataFrame) -> str:
+    """The network and its data set."""
+    return f"{first(page).network['name']} on {first(page).dataset}"
+
+
+def protocol_name(page: pd.DataFrame) -> str:
+    """The protocol, and whether its results may rank methods."""
+    return first(page).protocol.name + ("" if page["protocol.ranks"].all() else " (ranks nothing)")
+
+
+def caption(page: pd.DataFrame) -> str:
+    """One line that says what a table's numbers are: workload, platform and source, protocol, seeds."""
+    record, platform, numbers = first(page), first(page).platform, seeds(page)
+    parts = [
+        workload(page),
+        f"{platform.name}, {platform.source} {AMOUNTS[platform.unit]} per image",
+        f"protocol {record.protocol.name}, {text.plural('seed', len(numbers))} {', '.join(map(str, numbers))}",
+        f"{record.score} in % after fine-tuning",
+    ]
+    return "; ".join(parts) + ("" if page["protocol.ranks"].all() else ". It ranks nothing.")
 
 
 def page_unit(page: pd.DataFrame) -> Unit:
     """One unit for all tables and plots of a page."""
     columns = ["budget.dense_reading", "budget.amount", "measures.reading", "measures.estimate"]
-    return unit_for(page[columns].to_numpy().ravel().tolist(), first(page).platform.unit)
+    return text.unit_for(page[columns].to_numpy().ravel().tolist(), first(page).platform.unit)
 
 
 def reading_head(page: pd.DataFrame, unit: Unit) -> str:
@@ -87,7 +83,10 @@ def reading_head(page: pd.DataFrame, unit: Unit) -> str:
 
 
 def binomial_error(accuracy: float, record: Record) -> float:
-    """Standard error of a test accuracy (both 0..1) from the number of test images; NaN where that says nothing."""
+    """Standard error of a test accuracy (both 0..1) from the number of test images.
+
+    NaN for another score than an accuracy and where the number is unknown.
+    """
     images = data.test_images(record.dataset) if record.score == "top-1 accuracy" else None
     if images is None or not 0 <= accuracy <= 1:
         return math.nan
@@ -102,19 +101,29 @@ def sampling_error(page: pd.DataFrame) -> tuple[float, float] | None:
 
 
 def shown(runs: pd.DataFrame) -> pd.DataFrame:
-    """Runs that kept their budget, else those that missed it and know what they are."""
+    """The runs within their budget; without one, the misses whose networks were read all the same."""
     return runs[runs["ok"]] if runs["ok"].any() else runs[runs["measures.widths"].notna()]
 
 
 def unused(runs: pd.DataFrame) -> str:
     """Share of the budget that Ê leaves, in %."""
-    return mean_std((100 * (1 - shown(runs)["measures.estimate"] / shown(runs)["budget.amount"])).tolist())
+    return text.mean_std(100 * (1 - shown(runs)["measures.estimate"] / shown(runs)["budget.amount"]))
+
+
+def off_budget(shares: pd.Series) -> str:
+    """Mean difference of shares of a budget from 1, in % with its sign."""
+    return text.signed_percent(shares.mean() - 1, 2).removesuffix(" %")
+
+
+def above_mark(shares: pd.Series) -> str:
+    """The mark of readings above their budgets when one of these shares is above 1, else nothing."""
+    return ABOVE if shares.max() > 1 + TOLERANCE else ""
 
 
 def to_budget(runs: pd.DataFrame) -> str:
-    """How far the readings lie from the budget on average, marked when one is above it."""
-    off = shown(runs)["measures.reading"] / shown(runs)["budget.amount"] - 1
-    return signed_percent(off.mean(), 2).removesuffix(" %") + (f" {ABOVE}" if off.max() > TOLERANCE else "")
+    """Mean difference of the readings from the budget in %, with a mark when a reading is above it."""
+    shares = shown(runs)["measures.reading"] / shown(runs)["budget.amount"]
+    return f"{off_budget(shares)} {above_mark(shares)}".strip()
 
 
 def overhead(runs: pd.DataFrame) -> str:
@@ -127,47 +136,45 @@ def overhead(runs: pd.DataFrame) -> str:
 
 
 def misses(page: pd.DataFrame, runs: pd.DataFrame) -> str | None:
-    """What a note says about the missed runs of a cell; None without one."""
-    missed, record = runs.loc[~runs["ok"], "record"], first(runs)
+    """The note about the missed runs of a cell; None without a miss."""
+    missed, record = runs[~runs["ok"]], first(runs)
     if missed.empty:
         return None
-    reasons: dict[str, list[int]] = {}
-    for run in missed:
-        reasons.setdefault(escape(run.reason or "no reason given"), []).append(run.seed)
-    causes = "; ".join(
-        reason if len(seeds(page)) == 1 else f"seed{'s' * (len(of) > 1)} {', '.join(map(str, of))}: {reason}"
-        for reason, of in reasons.items()
-    )
-    where = escape(record.title) + ("" if record.budget is None else f" at {runs['budget'].iloc[0]}")
+    reasons = missed["record"].map(lambda run: text.escape(run.reason or "no reason given"))
+    causes = []
+    for reason, numbers in missed["seed"].groupby(reasons, sort=False):
+        which = f"{text.plural('seed', len(numbers))} {', '.join(map(str, numbers))}: "
+        causes.append(which + reason if len(seeds(page)) > 1 else reason)
+    where = text.escape(record.title) + ("" if record.budget is None else f" at {runs['budget'].iloc[0]}")
     rest = len(runs) - len(missed)
-    tail = f" The figure is of the other {rest} run{'s' * (rest > 1)} only." if rest else ""
-    return f"**Miss**, {where}: {causes}.{tail}".replace("..", ".")
+    tail = f" The figure is of the other {rest} {text.plural('run', rest)} only." if rest else ""
+    return f"**Miss**, {where}: {'; '.join(causes)}.{tail}".replace("..", ".")
 
 
 def marks(page: pd.DataFrame, runs: pd.DataFrame, notes: Notes) -> str:
-    """Marks for what a reader must know about a cell: misses, and seeds that were not run."""
-    texts = [text] if (text := misses(page, runs)) else []
+    """The marks of a cell's notes: about its misses, and about seeds that were not run."""
+    lines = [line] if (line := misses(page, runs)) else []
     if set(seeds(page)) - set(runs["seed"]):
-        texts.append(f"Not run with all seeds of this page; ran with {', '.join(map(str, runs['seed']))}.")
-    return "˒".join(map(notes.mark, texts))
+        lines.append(f"Not run with all seeds of this page; ran with {', '.join(map(str, runs['seed']))}.")
+    return "˒".join(map(notes.mark, lines))
 
 
 def accuracy(page: pd.DataFrame, notes: Notes, when: str = "after") -> Cell:
-    """Cells of the test accuracy in % of the runs that kept their budget, before or after fine-tuning."""
+    """Cells of the test accuracy in % of the runs within their budget. when: "before" or "after" fine-tuning."""
 
     def cell(runs: pd.DataFrame) -> str:
         if runs.empty:
             return ABSENT
-        kept = runs.loc[runs["ok"], f"measures.accuracy_{when}"]
-        return (mean_std((100 * kept).tolist()) if len(kept) else "miss") + marks(page, runs, notes)
+        scores = 100 * runs.loc[runs["ok"], f"measures.accuracy_{when}"]
+        return (text.mean_std(scores) if len(scores) else "miss") + marks(page, runs, notes)
 
     return cell
 
 
 def delivered(page: pd.DataFrame) -> str:
-    """Accuracy of the dense weights as delivered; hosts may differ in the last image."""
-    values = sorted({percent(value) for value in page["dense_accuracy"]})
-    return values[0] if len(values) == 1 else f"{values[0]}–{values[-1]}"
+    """Accuracy in % of the dense weights as delivered; hosts may differ in the last image."""
+    scores = sorted({text.percent(value) for value in page["dense_accuracy"]})
+    return scores[0] if len(scores) == 1 else f"{scores[0]}–{scores[-1]}"
 
 
 def main_table(page: pd.DataFrame, unit: Unit, notes: Notes) -> Table:
@@ -185,35 +192,36 @@ def main_table(page: pd.DataFrame, unit: Unit, notes: Notes) -> Table:
     return [f"{first(page).score} in % at budget", *head], rows
 
 
-def by_method(page: pd.DataFrame, runs: pd.DataFrame, columns: dict[str, Cell], notes: Notes) -> Table:
-    """A row per method of `runs`: its title with marks, then a cell per column."""
+def by_method(page: pd.DataFrame, budget: str, columns: dict[str, Cell], notes: Notes) -> Table:
+    """A row per method with runs at this budget: its title with marks, then a cell per column."""
     rows = []
-    for _, group in runs.groupby("method", sort=False):
-        name = first(group).title + ("" if group["ok"].any() else " (miss)") + marks(page, group, notes)
-        rows.append([name, *(cell(group) for cell in columns.values())])
+    for _, runs in page[page["budget"] == budget].groupby("method", sort=False):
+        miss = "" if runs["ok"].any() else " (miss)"
+        name = first(runs).title + miss + marks(page, runs, notes)
+        rows.append([name, *(cell(runs) for cell in columns.values())])
     return ["Method", *columns], rows
 
 
-def _values(column: str, form: Callable[..., str], *, times: float = 1.0, over: float = 1.0) -> Cell:
-    return lambda runs: form((times * shown(runs)[column] / over).tolist())
+def _values(column: str, form: Callable[[pd.Series], str], *, times: float = 1.0, over: float = 1.0) -> Cell:
+    return lambda runs: form(times * shown(runs)[column] / over)
 
 
 def _counts(column: str) -> Cell:
-    return lambda runs: span(runs[column].dropna().tolist())
+    return lambda runs: text.span(runs[column].dropna())
 
 
 def figures_columns(page: pd.DataFrame, unit: Unit) -> dict[str, Cell]:
-    """Column head -> cell, of what compressed networks are."""
-    amount = partial(mean_std, form=f"{{:.{unit.decimals}f}}")
+    """Column head -> cell, for the figures of compressed networks."""
+    amount = partial(text.mean_std, form=f"{{:.{unit.decimals}f}}")
     return {
-        "before, %": _values("measures.accuracy_before", mean_std, times=100),
-        "after, %": _values("measures.accuracy_after", mean_std, times=100),
+        "before, %": _values("measures.accuracy_before", text.mean_std, times=100),
+        "after, %": _values("measures.accuracy_after", text.mean_std, times=100),
         f"estimated {unit.symbol}": _values("measures.estimate", amount, over=unit.size),
         "unused, %": unused,
         reading_head(page, unit): _values("measures.reading", amount, over=unit.size),
         "to budget, %": to_budget,
-        "parameters": _values("measures.parameters", span),
-        "MACs": _values("measures.macs", span),
+        "parameters": _values("measures.parameters", text.span),
+        "MACs": _values("measures.macs", text.span),
     }
 
 
@@ -223,27 +231,27 @@ COST_COLUMNS: dict[str, Cell] = {
     "search images": _counts("cost.search_samples"),
     "Ê queries": _counts("cost.energy_queries"),
     "readings": _counts("cost.landing_readings"),
-    "method, s": lambda runs: seconds(runs["cost.method_s"].mean()),
-    "fine-tuning, s": lambda runs: seconds(runs["cost.fine_tune_s"].mean()),
+    "method, s": lambda runs: text.seconds(runs["cost.method_s"].mean()),
+    "fine-tuning, s": lambda runs: text.seconds(runs["cost.fine_tune_s"].mean()),
     "overhead": overhead,
 }
 
 
 def figures_table(page: pd.DataFrame, budget: str, unit: Unit, notes: Notes) -> Table:
-    """What the compressed networks of one budget are: a row per method."""
-    return by_method(page, page[page["budget"] == budget], figures_columns(page, unit), notes)
+    """The figures of the compressed networks of one budget, a row per method."""
+    return by_method(page, budget, figures_columns(page, unit), notes)
 
 
 def cost_table(page: pd.DataFrame, budget: str, notes: Notes) -> Table:
-    """What finding the networks of one budget took, misses included; "dense" asks for the dense control."""
-    return by_method(page, page[page["budget"] == budget], COST_COLUMNS, notes)
+    """The cost of the networks of one budget, misses included; the budget "dense" is that of the dense control."""
+    return by_method(page, budget, COST_COLUMNS, notes)
 
 
 def dense_table(page: pd.DataFrame, unit: Unit, notes: Notes) -> Table:
     """The dense control as delivered, after the same training iterations, and after fine-tuning on top."""
     runs = page[page["method"] == "dense"]
-    size = [span(shown(runs)[f"measures.{column}"].tolist()) for column in ("parameters", "macs")]
-    figures = [unit(dense(page, "estimate")), unit(dense(page)), *size]
+    sizes = [text.span(shown(runs)[f"measures.{column}"]) for column in ("parameters", "macs")]
+    figures = [unit(dense(page, "estimate")), unit(dense(page)), *sizes]
     rows = [["as delivered", delivered(page), *figures]]
     if len(runs):
         for name, when in (("after the same iterations", "before"), ("and the same fine-tuning", "after")):
@@ -254,25 +262,20 @@ def dense_table(page: pd.DataFrame, unit: Unit, notes: Notes) -> Table:
 
 def runs_table(page: pd.DataFrame, unit: Unit, notes: Notes) -> Table:
     """Every run by itself, for pages with several seeds."""
-    heads = ["before, %", "after, %", f"estimated {unit.symbol}", reading_head(page, unit), "to budget, %", "method, s"]
-    heads += ["overhead"]
+    heads = ["before, %", "after, %", f"estimated {unit.symbol}", reading_head(page, unit), "to budget, %"]
+    heads += ["method, s", "overhead"]
     cells, rows = figures_columns(page, unit) | COST_COLUMNS, []
     for (_, budget), runs in page.groupby(["method", "budget"], sort=False):
-        for index in range(len(runs)):
-            run = runs.iloc[index : index + 1]
-            mark = "" if run["ok"].item() else f" (miss){notes.mark(misses(page, runs) or '')}"
-            rows.append([first(run).title + mark, budget, str(first(run).seed), *(cells[head](run) for head in heads)])
+        for seed, run in runs.groupby("seed"):
+            miss = "" if run["ok"].item() else f" (miss){notes.mark(misses(page, runs) or '')}"
+            rows.append([first(run).title + miss, budget, str(seed), *(cells[head](run) for head in heads)])
     return ["Method", "budget", "seed", *heads], rows
 
 
 def widths_table(page: pd.DataFrame) -> Table:
     """Widths of every cut network, beside the dense ones."""
-    kept = page[page["ok"]]
-    bounds = kept["measures.upper_bounds"].iloc[0] if len(kept) else ()
-    rows = [["Dense", ABSENT, ABSENT, " ".join(map(count, bounds))]]
-    rows += [
-        [run.title, label, str(run.seed), " ".join(map(count, run.measures.widths))]
-        for run, label in zip(kept["record"], kept["budget"], strict=True)
-        if run.budget is not None
-    ]
+    bounds = page.loc[page["ok"], "measures.upper_bounds"].tolist() or [()]
+    rows = [["Dense", ABSENT, ABSENT, " ".join(map(text.count, bounds[0]))]]
+    for _, run in cut(page).iterrows():
+        rows.append([run["title"], run["budget"], str(run["seed"]), " ".join(map(text.count, run["measures.widths"]))])
     return ["Method", "budget", "seed", "channels kept, in execution order"], rows

@@ -1,8 +1,9 @@
-"""What a plan will cost, said before it starts."""
+"""Estimates what a plan will cost before it starts."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -18,21 +19,21 @@ from methods import registry
 from shared.data import in_files
 from shared.training import Feed
 
-TIMED_PIXELS = 2**19  # of the batch that is timed: ten images of ImageNet, one of Cityscapes
+TIMED_PIXELS = 2**19  # largest batch that is timed on a processor: ten images of ImageNet, one of Cityscapes
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Counts over all jobs, and estimated seconds of one process per job."""
+    """Counts and seconds of a plan's jobs."""
 
-    training_iterations: int
+    training_iterations: int  # of all jobs together, like the other counts
     fine_tune_iterations: int
     search_samples: int
-    job_seconds: dict[Job, float]
-    reading_s: float = 0.0  # at most, on hardware: to land, and in the end
+    job_seconds: dict[Job, float]  # estimate for one process on one thread
+    reading_s: float = 0.0  # upper bound of the platform's readings on hardware, for landing and at the end
 
     def describe(self, jobs: int) -> str:
-        """One line for a person, with the wall time on `jobs` processes."""
+        """One line for the user, with the wall time on `jobs` processes."""
         seconds = max(sum(self.job_seconds.values()) / jobs, max(self.job_seconds.values(), default=0.0))
         return (
             f"{len(self.job_seconds)} runs: {self.training_iterations:,} training iterations, "
@@ -42,11 +43,11 @@ class Cost:
         )
 
 
-def estimate(plan: Plan, jobs: list[Job] | tuple[Job, ...]) -> Cost:
+def estimate(plan: Plan, jobs: Sequence[Job]) -> Cost:
     """Time a distillation step and a forward pass of the dense network on one thread, and multiply.
 
-    Fine-tuning is counted at the dense network's price, which is more than a cut network takes. Search samples are
-    what each method expects at most for the job's own budget.
+    Fine-tuning counts at the dense network's price, which is above a cut network's. Search samples are the most that
+    each method announces for the job's budget.
     """
     protocol = plan.setup.protocol
     step_s, forward_s = _prices(plan.setup)
@@ -62,10 +63,10 @@ def estimate(plan: Plan, jobs: list[Job] | tuple[Job, ...]) -> Cost:
 
 
 def reading_s(setup: Setup, count: int) -> float:
-    """At most: a bisection for the landing of each network, and one final pass over all of them."""
+    """The most seconds that reading `count` networks takes: a bisection to land each, then one pass over all."""
     group, at_once = setup.platform.channel_group, setup.platform.at_once
     removals = sum(math.ceil(bound / group) + min(bound, group) for bound in setup.structure.upper_bounds)
-    rounds = 2 + math.ceil(math.log(removals, at_once + 1))  # the network as it is, cut as far as it goes, then between
+    rounds = 2 + math.ceil(math.log(removals, at_once + 1))  # both ends of the path, then bisection
     return count * rounds * setup.platform.reading_s(at_once, "landing") + setup.platform.reading_s(count)
 
 
@@ -77,7 +78,7 @@ def _search_samples(job: Job, setup: Setup) -> int:
 
 
 def missing_weights(plan: Plan) -> str | None:
-    """What a person is told where the dense weights have to be loaded or trained before the first run."""
+    """A hint for the user where there are no dense weights yet: how to load them, what training takes; else None."""
     setup, files = plan.setup, in_files(plan.setup.workload.dataset)
     if dense.find(setup.workload, setup.dataset) is not None:
         return None
@@ -94,7 +95,7 @@ def missing_weights(plan: Plan) -> str | None:
 
 
 def without_data(plan: Plan) -> str:
-    """What a person is told where a data set stands in for that in files."""
+    """A remark for the user where a plan without --data takes blank images for a data set in files."""
     work = plan.setup.workload
     return (
         f"no --data: prices are for as many images as {work.dataset} has, without the time to read them, and `run` "
@@ -102,12 +103,12 @@ def without_data(plan: Plan) -> str:
     )
 
 
-@lru_cache(maxsize=1)  # a plan is priced as a whole and again for what is left of it
+@lru_cache(maxsize=1)  # missing_weights and estimate ask for the same setup
 def _prices(setup: Setup) -> tuple[float, float]:
     """Seconds of a distillation step, and of a forward pass per search image.
 
-    Where a batch has very many pixels for a processor, a part of it is timed and the step is as many times as long.
-    That is too much where weights cost more than pixels (AlexNet on ImageNet: 1.7 times), since Adam's share stays.
+    On a processor, of a batch above TIMED_PIXELS only a part is timed, and the result is scaled up. That overestimates
+    steps whose cost lies in the weights, which Adam updates once per step (AlexNet on ImageNet: 1.7 times).
     """
     whole, (_, height, width) = setup.protocol.batch_size, setup.dataset.input_shape
     tabled = len(teacher.chunks(setup)) > 0
@@ -127,6 +128,6 @@ def _prices(setup: Setup) -> tuple[float, float]:
         step_s, forward_s = unit_costs(network, Feed(stream, lambda index, images: zeros), setup)
     finally:
         torch.set_num_threads(threads)
-    if not tabled:  # the dense network answers beside each step
+    if not tabled:  # the dense network computes its logits in each step
         step_s += part * forward_s
     return step_s * whole / part, forward_s

@@ -1,4 +1,4 @@
-"""Puts the files of a run's stages together into its record."""
+"""Builds the record of a run from the files of its stages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from shared.ledger import Ledger
 
 
 def describe(run: Run) -> tuple[records.Record, dict[str, Tensor] | None]:
-    """The record of a run whose stages are done, and its network's tensors; None after a miss."""
+    """The record of a run whose stages are done, and its network's tensors, which are None after a miss."""
     setup, method = run.setup, registry.get(run.job.method)
     spent, tuned = Ledger(0), Ledger(0)
     compressed = run.read("compress", spent) or {}
@@ -61,7 +61,7 @@ def describe(run: Run) -> tuple[records.Record, dict[str, Tensor] | None]:
             "profile": setup.profile.key,
             "energy_model": content_key(setup.fit.model.to_dict()),
             "code": code_fingerprint(),
-            "compute": content_key(setup.computing.told),
+            "compute": content_key(setup.computing.label),
         },
         notes=json.loads(compressed["notes"]),
         trace=json.loads(compressed["trace"]),
@@ -72,7 +72,7 @@ def describe(run: Run) -> tuple[records.Record, dict[str, Tensor] | None]:
 
 
 def _network(setup: Setup, widths: list[int] | None) -> dict[str, Any]:
-    """Arguments of shared.networks.build; without widths those of the dense network."""
+    """Arguments of shared.networks.build: for the network at `widths`, else for the dense network."""
     if widths is None:
         return {"name": setup.workload.network, **dict(setup.workload.arguments)}
     return {**setup.dense.network.config, "widths": widths}  # type: ignore[dict-item]

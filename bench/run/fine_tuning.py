@@ -1,4 +1,4 @@
-"""Fine-tuning: the landed network is trained for everyone alike."""
+"""Fine-tuning: the landed network is trained in the same way after every method."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from shared.training import Feed, Trainer
 
 
 def fine_tune(small: nn.Module, task: Task, ledger: Ledger, checkpoints: Checkpoints | None = None) -> float:
-    """Train the network, in place, for the ledger's iterations; returns the wall seconds, those before a stop included.
+    """Train the network in place for the ledger's iterations; returns the wall seconds, those before a stop included.
 
-    It goes on with the run's next batches, the same loss and the protocol's rate, decayed along half a cosine to zero
-    or constant. The protocol's closing iterations train on the task's loss alone, with a fresh Adam.
+    It takes the run's next batches, the same loss and the protocol's learning rate, constant or decayed along half a
+    cosine to zero. The protocol's closing iterations train on the task's loss alone, with a fresh Adam.
     """
     checkpoints = checkpoints or Checkpoints()
     checkpoints.start()
@@ -31,7 +31,7 @@ def fine_tune(small: nn.Module, task: Task, ledger: Ledger, checkpoints: Checkpo
         for part in _parts(task.protocol, ledger.limit):
             schedule = partial(part.factor, ledger.limit)
             trainer = Trainer(small, feed, ledger, part.protocol, schedule=schedule, computing=task.computing)
-            if state and ledger.training_iterations <= part.end:  # the part that it was stopped in
+            if state and ledger.training_iterations <= part.end:  # it was stopped in this part
                 trainer.restore(state)
                 state = None
             while ledger.training_iterations < part.end:
@@ -41,13 +41,8 @@ def fine_tune(small: nn.Module, task: Task, ledger: Ledger, checkpoints: Checkpo
     return checkpoints.elapsed_s
 
 
-def cosine(spent: float) -> float:
-    """Factor on the learning rate: half a cosine from 1 to 0."""
-    return 0.5 * (1.0 + math.cos(math.pi * spent))
-
-
 class _Part(NamedTuple):
-    """Iterations `start` to `end` of fine-tuning, with the settings that hold for them."""
+    """Iterations `start` to `end` of fine-tuning, and their settings."""
 
     start: int
     end: int
@@ -55,12 +50,13 @@ class _Part(NamedTuple):
     protocol: Protocol
 
     def factor(self, limit: int, spent: float) -> float:
-        """On the learning rate, when the share `spent` of all `limit` iterations is done."""
-        return cosine((round(spent * limit) - self.start) / (self.end - self.start)) if self.decays else 1.0
+        """Factor on the learning rate after the share `spent`, 0..1, of all `limit` iterations: half a cosine, or 1."""
+        share = (round(spent * limit) - self.start) / (self.end - self.start)  # of this part
+        return 0.5 * (1.0 + math.cos(math.pi * share)) if self.decays else 1.0
 
 
 def _parts(protocol: Protocol, limit: int) -> list[_Part]:
     closing = max(0, limit - protocol.closing_iterations)
-    alone = replace(protocol, learning_rate=protocol.closing_learning_rate, distillation=0.0)
-    parts = [_Part(0, closing, protocol.fine_tune_decays, protocol), _Part(closing, limit, True, alone)]
+    closing_protocol = replace(protocol, learning_rate=protocol.closing_learning_rate, distillation=0.0)
+    parts = [_Part(0, closing, protocol.fine_tune_decays, protocol), _Part(closing, limit, True, closing_protocol)]
     return [part for part in parts if part.end > part.start]

@@ -1,7 +1,7 @@
-"""Landing: a network that the platform reads above its budget loses further channels until it is read within.
+"""Landing: a network that the platform reads above its budget loses further channels until its reading is within it.
 
-The energy model that a method sees is fitted, so its estimate may be within the budget where the platform's reading is
-not. The harness cuts on by one rule for every method, before fine-tuning, which wins back what the cut costs.
+A method sees a fitted energy model, whose estimate may be within the budget where the platform's reading is not. The
+harness then cuts further, by one rule for every method. It does so before fine-tuning, which recovers accuracy.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ from bench.setup.setup import Setup
 from shared.networks import importance, structure, zero_channels
 from shared.networks.ranking import weakest_channels
 from shared.platforms import PlatformReading
-from shared.widths.greedy import kept_norms, removals
+from shared.widths.greedy import cumulative_norms, removals
 
 Widths = tuple[int, ...]
 
-# Bisection ends at this part of all removals: closer than readings of hardware tell two networks apart.
+# Bisection ends within a fiftieth of the removals: readings of hardware do not tell closer networks apart.
 PRECISION = 50
 
 
 class CannotLand(Exception):
-    """The network reads above its budget however far it is cut."""
+    """The network's reading is above its budget however far it is cut."""
 
 
 class Landed(NamedTuple):
-    """Widths whose reading is within the budget, the first and the last reading, and how many there were."""
+    """A landed network."""
 
     widths: Widths
-    before: PlatformReading
-    after: PlatformReading
-    readings: int
+    before: PlatformReading  # the first reading
+    after: PlatformReading  # the reading at `widths`, within the budget
+    readings: int  # how many networks were read
 
 
 def land(small: nn.Module, budget: float, setup: Setup) -> Landed:
     """The widths at which the network's reading is within the budget with its whole interval.
 
-    A network that is within already stays as it is. Else channels go in the order of `removals`: least importance per
-    joule first. A simulation is read after each removal. Hardware, where a reading takes seconds, is read at widths
-    found by bisection. Raises CannotLand.
+    A network that is already within stays as it is. Else channels are removed in the order of `removals`, the least
+    important per joule first. A simulation is read after each removal. Hardware, where a reading takes seconds, is read
+    at widths chosen by bisection. Raises CannotLand.
     """
     table = structure(small)
     widths = table.upper_bounds
@@ -51,7 +51,7 @@ def land(small: nn.Module, budget: float, setup: Setup) -> Landed:
     if before.interval[1] <= budget:
         return Landed(widths, before, before, 1)
     path = removal_path(importance(small, table), widths, setup)
-    next(path)  # the widths themselves
+    next(path)  # the path starts at `widths`, which have been read
     search = _bisection if setup.platform.readings_need_quiet else _sweep
     end = search(path, lambda rows: _read(setup, rows), budget, setup.platform.at_once)
     if end.widths is None or end.reading is None:
@@ -72,8 +72,9 @@ def cut_to(small: nn.Module, widths: Widths) -> None:
 def removal_path(norms: Tensor, widths: Widths, setup: Setup) -> Iterator[Widths]:
     """The widths after each removal, `widths` first.
 
-    norms: squared norm of each channel, (units, largest width), zero-padded. What a channel saves is the slope of the
-    energy model. Hardware that works on eight channels at once loses them down to multiples of eight.
+    norms: squared norm of each channel, (units, largest width), zero-padded. The energy that a channel saves is the
+    slope of the energy model. On hardware that works on eight channels at once, a removal goes down to the next
+    multiple of eight.
     """
 
     def savings(at: Tensor) -> Tensor:
@@ -85,21 +86,21 @@ def removal_path(norms: Tensor, widths: Widths, setup: Setup) -> Iterator[Widths
 def log_shares(norms: Tensor) -> Tensor:
     """Logarithm of the sum of every unit's k largest norms, for k = 0, 1, …: (units, largest width + 1).
 
-    Its difference is the logarithm of the share of the unit's squared norm that stays. Bare norms can't be compared
-    between units: the first ones, with few weights and many joules to a channel, would go down to one channel first.
+    Differences of these are logarithms of the share of the unit's squared norm that stays. Bare norms can't be compared
+    between units: the first ones, with few weights and many joules per channel, would be cut to one channel first.
     """
-    return kept_norms(norms).clamp(min=torch.finfo(torch.float64).tiny).log()
+    return cumulative_norms(norms).clamp(min=torch.finfo(torch.float64).tiny).log()
 
 
 Read = Callable[[Sequence[Widths]], list[PlatformReading]]
 
 
 class _End(NamedTuple):
-    """The widths within the budget (None: there are none), the last reading, and how many there were."""
+    """Where a search along the removal path ended."""
 
-    widths: Widths | None
-    reading: PlatformReading | None
-    readings: int
+    widths: Widths | None  # within the budget; None where none are
+    reading: PlatformReading | None  # at `widths`, else the last one; None for an empty path
+    readings: int  # how many networks were read
 
 
 def _sweep(path: Iterator[Widths], read: Read, budget: float, at_once: int) -> _End:
@@ -114,14 +115,14 @@ def _sweep(path: Iterator[Widths], read: Read, budget: float, at_once: int) -> _
 
 
 def _bisection(path: Iterator[Widths], read: Read, budget: float, at_once: int) -> _End:
-    """Widths within the budget, at most a fiftieth of their removals behind ones that are above it.
+    """Widths within the budget, while those at most a fiftieth of their removals earlier are above it.
 
-    For example with 100 removals, of which 30 are needed: read after 100, 50, 25 (above), 37, 31, 28 (above), 29
-    (above), 30. Where a person carries the lists to a board, `at_once` is larger than 1: then so many widths, evenly
-    spaced, are read in each round, and there are fewer rounds.
+    Example with 100 removals, of which 30 are needed: read after 100, 50, 25 (above), 37, 31, 28 (above), 29 (above),
+    30. Where a person carries files to a board, `at_once` is above 1: then each round reads that many evenly spaced
+    widths, and fewer rounds are needed.
     """
     rows = list(path)
-    above, within = -1, len(rows) - 1  # the network as it was lies before the first row, and is above
+    above, within = -1, len(rows) - 1  # row -1 is the uncut network, which is above the budget
     if not rows:
         return _End(None, None, 0)
     (last,), count = read(rows[within:]), 1

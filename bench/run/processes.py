@@ -1,7 +1,7 @@
-"""Runs work in processes of their own: each begins as if nothing had run before it, and takes nothing along if it dies.
+"""Runs each piece of work in a process of its own, so that no piece can affect another.
 
-The processes are forked from a server that has imported everything and computed nothing, so each starts at once. A
-method can therefore change torch's settings, leave threads behind or kill its process: no other run notices.
+A method may change torch's settings, leave threads behind or kill its process. The processes are forked from a server
+that has imported everything and computed nothing, so they start at once.
 """
 
 from __future__ import annotations
@@ -38,18 +38,15 @@ Progress = Callable[[str, str, float], None]  # (name of the work, stage, share 
 
 @dataclass(frozen=True)
 class Piece:
-    """Work for one process: `function(setup, report, *arguments)`, a function of a module, and what it takes.
+    """Work for one process, which calls `function(setup, report, *arguments)`. Its results are files."""
 
-    name: for progress and errors. Nothing comes back: what the function makes it writes to files.
-    """
-
-    name: str
-    function: Callable[..., None]
+    name: str  # for progress and errors
+    function: Callable[..., None]  # of a module, so that it can be pickled
     arguments: tuple[Any, ...]
 
 
 @dataclass
-class _Running:
+class _Worker:
     piece: Piece
     process: BaseProcess
     messages: Connection
@@ -66,60 +63,57 @@ class Processes:
         self._context = _context((*PRELOADED, *methods))
 
     def results(self, pieces: list[Piece]) -> Iterator[tuple[Piece, Trouble | None]]:
-        """Work through `pieces` in order; yields each when it has ended, with what hindered it.
+        """Do `pieces` in order; yields each when its process has ended, with the trouble that stopped it or None.
 
-        `pieces` may be added to meanwhile. Raises BadInput and MeterError out of a process; then, and when the caller
-        stops asking, all processes are killed.
+        The caller may append to `pieces` meanwhile. Raises BadInput and MeterError from a process. Then, and when the
+        caller stops iterating, all processes are killed.
         """
-        running: dict[Connection, _Running] = {}
+        workers: dict[Connection, _Worker] = {}
         try:
-            while pieces or running:
-                while pieces and len(running) < self._jobs:
-                    started = self._start(pieces.pop(0))
-                    running[started.messages] = started
-                for connection in wait(list(running), timeout=REPORT_EVERY_S):
+            while pieces or workers:
+                while pieces and len(workers) < self._jobs:
+                    worker = self._start(pieces.pop(0))
+                    workers[worker.messages] = worker
+                for connection in wait(list(workers), timeout=REPORT_EVERY_S):
                     assert isinstance(connection, Connection)
-                    one = running[connection]
-                    ended, hindered = self._heard(one)
+                    worker = workers[connection]
+                    ended, problem = self._receive(worker)
                     if ended:
-                        del running[connection]
+                        del workers[connection]
                         connection.close()
-                        yield one.piece, hindered
+                        yield worker.piece, problem
         finally:
-            for one in running.values():
-                one.process.kill()
-                one.process.join()
+            for worker in workers.values():
+                worker.process.kill()
+                worker.process.join()
 
-    def _start(self, piece: Piece) -> _Running:
+    def _start(self, piece: Piece) -> _Worker:
         own, theirs = self._context.Pipe(duplex=False)
         place = dict(os.environ), os.getcwd()
         process = self._context.Process(target=_work, args=(self._request, piece, theirs, place))  # type: ignore[attr-defined]
         process.start()
         theirs.close()
-        return _Running(piece, process, own)
+        return _Worker(piece, process, own)
 
-    def _heard(self, one: _Running) -> tuple[bool, Trouble | None]:
-        """Whether the process has ended, and what hindered it."""
+    def _receive(self, worker: _Worker) -> tuple[bool, Trouble | None]:
+        """Whether the process has ended, and the trouble that stopped it."""
         try:
-            message = one.messages.recv()
-        except (EOFError, OSError):  # no last word: it was killed, or has ended itself
-            one.process.join()
-            return True, Trouble("killed", _end(one.process.exitcode))
+            message = worker.messages.recv()
+        except (EOFError, OSError):  # no last message: it was killed, or has ended itself
+            worker.process.join()
+            return True, Trouble("killed", _end(worker.process.exitcode))
         match message:
             case ("progress", stage, share):
-                self._progress(one.piece.name, stage, share)
+                self._progress(worker.piece.name, stage, share)
                 return False, None
             case ("error", error):
                 raise error
-            case ("trouble", hindered):
-                one.process.join()
-                return True, hindered
-        one.process.join()
-        return True, None
+        worker.process.join()
+        return True, message[1]
 
 
 def _context(modules: tuple[str, ...]) -> BaseContext:
-    """Processes from a fork server where the system has one, else fresh ones."""
+    """A fork server that imports `modules` where the system has one, else fresh processes."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -130,7 +124,7 @@ def _context(modules: tuple[str, ...]) -> BaseContext:
 def _end(code: int | None) -> str:
     if code is not None and code < 0:
         name = signal.Signals(-code).name
-        hint = " (memory that ends looks like this)" if name == "SIGKILL" else ""
+        hint = " (as when memory runs out)" if name == "SIGKILL" else ""
         return f"its process was ended by {name}{hint}"
     return f"its process ended itself with code {code}"
 
@@ -139,7 +133,7 @@ def _end(code: int | None) -> str:
 
 
 def _end_with_parent() -> None:
-    """A parent that is killed frees its locks: nobody may compute on in its name."""
+    """End this process when its parent dies, since the locks that the parent held are then free."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
@@ -147,28 +141,28 @@ def _end_with_parent() -> None:
 
 
 def _work(request: Request, piece: Piece, messages: Connection, place: tuple[dict[str, str], str]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its processes
     threading.Thread(target=_end_with_parent, daemon=True).start()
     environment, folder = place
-    os.environ.clear()  # the server's may be older
+    os.environ.clear()  # the fork server's may be older
     os.environ.update(environment)
     os.chdir(folder)
     torch.set_num_threads(1)
     keep_freed_memory()
     try:
         piece.function(reopen(request), _reporter(messages), *piece.arguments)
-        last: tuple[Any, ...] = ("done",)
+        last: tuple[str, Any] = ("ended", None)
     except (BadInput, MeterError) as error:
         last = ("error", error)
     except BaseException as error:
-        last = ("trouble", trouble.of(error) or Trouble("fault", rules.reason(error)))
+        last = ("ended", trouble.of(error) or Trouble("fault", rules.reason(error)))
     with contextlib.suppress(OSError):
         messages.send(last)
         messages.close()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
-    os._exit(0)  # threads that a method has left behind would keep the process
+    os._exit(0)  # threads that a method has left behind would keep the process alive
 
 
 def _reporter(messages: Connection) -> Callable[[str, float], None]:

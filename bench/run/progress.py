@@ -1,4 +1,4 @@
-"""Progress with a time to go: bars on a terminal, plain lines elsewhere."""
+"""Progress of a plan with the time left: bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LINE_EVERY_S = 30.0
 
 
 def minutes(seconds: float) -> str:
-    """Seconds as people say them: "40 s", "12 min", "3.5 h", "4.2 days", "41 days"."""
+    """Seconds as text: "40 s", "12 min", "3.5 h", "4.2 days", "41 days"."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:
@@ -24,16 +24,16 @@ def minutes(seconds: float) -> str:
 
 
 class PlanProgress:
-    """The whole plan's share of work done, and the running step of every running job.
+    """The share of a plan's work that is done, and the step of every running job.
 
-    `work` maps job names to their estimated seconds; only the ratios matter.
+    work: estimated seconds by job name; only their ratios matter.
     """
 
     def __init__(self, work: dict[str, float], console: Console) -> None:
         self._work, self._console = work, console
         self._share = dict.fromkeys(work, 0.0)
         self._rows: dict[str, TaskID] = {}
-        self._steps: dict[str, tuple[str, float, float]] = {}  # running step, when it was first heard of, share then
+        self._steps: dict[str, tuple[str, float, float]] = {}  # step, time and share of its first message
         self._started = self._last_line = time.monotonic()
         self._bars = Progress(
             SpinnerColumn(),
@@ -56,7 +56,7 @@ class PlanProgress:
         self._bars.stop()
 
     def step(self, job: str, step: str, share: float) -> None:
-        """Job `job` is at `share` (0..1) of its step `step`."""
+        """Show that a job has done `share`, 0..1, of its step."""
         first, last = (0.0, 0.85) if step == "compress" else (0.85, 1.0)
         self._share[job] = max(self._share[job], first + (last - first) * share)
         if job not in self._rows:
@@ -69,7 +69,7 @@ class PlanProgress:
         self._refresh()
 
     def finish(self, job: str, message: str) -> None:
-        """Job `job` is done; `message` says with what."""
+        """Show that a job is done, with its result as `message`."""
         self._share[job] = 1.0
         if job in self._rows:
             self._bars.remove_task(self._rows.pop(job))
@@ -90,7 +90,7 @@ class PlanProgress:
 
 
 def _to_go(done: float, left: float, since: float) -> str:
-    """How long the share `left` takes when `done` took from `since` (time.monotonic) until now."""
+    """Time for the share `left`, if it passes at the rate of `done` since `since` (time.monotonic), as text."""
     if left <= 0.0:
         return "all done"
     return f"{minutes((time.monotonic() - since) * left / done)} to go" if done > 0.0 else "just started"

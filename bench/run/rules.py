@@ -1,4 +1,4 @@
-"""The rules that a method's outcome must keep, and the cut network that comes of one that does."""
+"""The rules that a method's outcome must keep, and the cut network of an outcome that keeps them."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from shared.ledger import BudgetExhausted
 from shared.networks import active_widths, compact, structure
 from shared.training import Trainer
 
-BUDGET_TOLERANCE = 1e-9  # relative, for sums in another order
-AGREEMENT = 1e-4  # zeroed against cut outputs, relative to the largest output, float32
+BUDGET_TOLERANCE = 1e-9  # relative; a method may sum in another order
+AGREEMENT = 1e-4  # largest difference of zeroed and cut network, relative to the largest output, float32
 ANOTHER = "returned another network than the one that the energy model describes"
 
 
@@ -33,7 +33,7 @@ class Miss(Exception):
 
 
 def reason(error: BaseException) -> str:
-    """Why a run ended, in a line: in its own words where it is a rule's, else with the place in the code."""
+    """Why a run ended, as one line: the message of a broken rule, else the error with its place in the code."""
     text = str(error)
     if not isinstance(error, Miss | Infeasible | BudgetExhausted):
         place = traceback.extract_tb(error.__traceback__)[-1]
@@ -44,7 +44,7 @@ def reason(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def settings_kept() -> Iterator[None]:
-    """Puts back what a method may have set for the whole process and what the checks of its outcome stand on."""
+    """Restores the settings of the process that a method may have changed and that checks of its outcome rely on."""
     dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
     precision, place = torch.get_float32_matmul_precision(), Path.cwd()
     with warnings.catch_warnings(), torch.set_grad_enabled(torch.is_grad_enabled()):
@@ -60,10 +60,10 @@ def settings_kept() -> Iterator[None]:
 
 @contextlib.contextmanager
 def steps_paid(dense: nn.Module) -> Iterator[None]:
-    """Raises Miss at an optimiser's step on a network like `dense` that no Trainer takes, so that no ledger counts it.
+    """Raises Miss at an optimiser's step on a network like `dense` that no Trainer takes, and no ledger counts.
 
-    Like: as many parameters, of as many dimensions, with as many outputs; a cut network is. Other models of a method's
-    own (an agent) are free.
+    A network is like `dense` if it has as many parameters, of the same dimensions, and as many outputs; cut networks
+    are. Steps on other models, such as an agent, are free.
     """
     like = _signature(list(dense.parameters()))
 
@@ -85,9 +85,9 @@ def _signature(parameters: list[nn.Parameter]) -> tuple[int, ...]:
 
 
 def checked(outcome: object) -> Outcome:
-    """What the method returned, with notes and trace as plain JSON values; NaN and infinity in them become null.
+    """The outcome that a method returned, with notes and trace as plain JSON; NaN and infinity become null.
 
-    Raises Miss when it is no Outcome that a record could hold.
+    Raises Miss when it is not an Outcome, or a record could not hold it.
     """
     if not isinstance(outcome, Outcome):
         raise Miss(f"returned {type(outcome).__name__}, not an Outcome")
@@ -122,8 +122,9 @@ def spends_the_ledger(task: Task, dense: DenseWeights, outcome: Outcome) -> None
 
 
 def leaves_the_dense_network(task: Task, dense: DenseWeights, outcome: Outcome) -> None:
-    for (name, given), now in zip(dense.network.state_dict().items(), task.network.state_dict().values(), strict=True):
-        if not torch.equal(given, now):
+    tensors = zip(dense.network.state_dict().items(), task.network.state_dict().values(), strict=True)
+    for (name, original), tensor in tensors:
+        if not torch.equal(original, tensor):
             raise Miss(f"changed the dense network in place ({name}); work on task.copy_of_dense()")
 
 
@@ -145,12 +146,12 @@ def keeps_the_budget(task: Task, dense: DenseWeights, outcome: Outcome) -> None:
         raise Miss(f"estimated {estimate:.6g} {unit} per image, above the budget of {task.budget:.6g} {unit}")
 
 
-# In this order: each may take for granted what those before it have found.
+# In this order: a rule relies on those before it.
 RULES = (spends_the_ledger, leaves_the_dense_network, is_finite, keeps_the_budget)
 
 
 def check_rules(task: Task, dense: DenseWeights, outcome: Outcome) -> nn.Module:
-    """The cut network of an outcome that keeps all rules. Raises Miss with the first that is broken."""
+    """The cut network of an outcome that keeps all rules. Raises Miss for the first broken rule."""
     for rule in RULES:
         rule(task, dense, outcome)
     return described(cut(outcome.network, task.train), task, dense)
@@ -164,14 +165,14 @@ def cut(network: nn.Module, stream: Batches) -> nn.Module:
 
 
 def described(small: nn.Module, task: Task, dense: DenseWeights) -> nn.Module:
-    """A network of the suite's own at the widths of `small`, with its tensors: the one that the energy model bills.
+    """The suite's own network at the widths of `small`, with its tensors: the network that the energy model describes.
 
-    Raises Miss when `small` has other operations or tensors, or other outputs on a training batch (hooks, a forward
-    pass of its own).
+    Raises Miss when `small` has other operations or tensors, or other outputs on a training batch, as hooks or a
+    forward pass of its own would cause.
     """
-    anatomy = structure(small)
-    widths = anatomy.upper_bounds
-    if anatomy.fingerprint != task.structure.at(widths).fingerprint:
+    small_structure = structure(small)
+    widths = small_structure.upper_bounds
+    if small_structure.fingerprint != task.structure.at(widths).fingerprint:
         raise Miss(ANOTHER)
     fresh = dense.at(widths)
     try:

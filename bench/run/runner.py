@@ -1,4 +1,4 @@
-"""Works through a plan: each stage of each run in a process of its own, what is done already left alone."""
+"""Works through a plan: the stages of its runs in processes of their own, without repeating what is done."""
 
 from __future__ import annotations
 
@@ -23,27 +23,23 @@ from methods import registry
 from shared.meters import device_lock
 from shared.platforms.measured import WAIT_S
 
-# The method has a process of its own: what it leaves behind there changes no figure.
+# The method has a process of its own, so that nothing it leaves behind there changes a later stage.
 COMPRESS, REST = ("compress",), ("land", "tune", "read", "score")
 
 
 @dataclass
 class Finished:
-    """What a plan has come to.
+    """The result of working through a plan."""
 
-    records: of the runs that are done, in the plan's order.
-    open: runs that trouble of the machine has kept from being done, with the reason; the same command tries them again.
-    """
-
-    records: list[Record]
-    open: dict[Job, str] = field(default_factory=dict)
+    records: list[Record]  # of the finished runs, in the plan's order
+    open: dict[Job, str] = field(default_factory=dict)  # job -> trouble of the machine; the same command tries it again
 
 
 def run(plan: Plan, store: Store, *, jobs: int, fresh: bool, console: Console) -> Finished:
-    """Do what the store does not hold yet. A miss does not stop the plan, nor does trouble of a single run.
+    """Do the runs that the store does not hold yet. Neither a miss nor trouble with a single run stops the plan.
 
-    Ctrl-C leaves behind the files of whole stages, and states of those that were at work, a minute old at most where
-    the method saves them; the same command goes on from there. Raises FullDisk.
+    After Ctrl-C the same command goes on from the files of finished stages, and from the states of those that were
+    running, which are at most a minute old where the method saves them. Raises FullDisk.
     """
     with _computing(plan, console):
         plan = replace(plan, setup=plan.setup.with_dense_weights())
@@ -52,7 +48,9 @@ def run(plan: Plan, store: Store, *, jobs: int, fresh: bool, console: Console) -
 
 
 class _Runner:
-    """One working through of a plan."""
+    """Works through a plan once."""
+
+    _progress: PlanProgress  # set while runs are worked on
 
     def __init__(self, plan: Plan, store: Store, jobs: int, console: Console) -> None:
         self._plan, self._store, self._jobs, self._console = plan, store, jobs, console
@@ -65,35 +63,36 @@ class _Runner:
         if runs:
             estimate = cost.estimate(self._plan, [run.job for run in runs])
             self._say(estimate.describe(self._jobs))
-            with PlanProgress({job.name: s for job, s in estimate.job_seconds.items()}, self._console) as progress:
-                runs.sort(key=lambda run: -estimate.job_seconds[run.job])  # longest first
-                self._prepare_teacher(runs, progress)
+            work = {job.name: seconds for job, seconds in estimate.job_seconds.items()}
+            with PlanProgress(work, self._console) as self._progress:
+                runs.sort(key=lambda run: -work[run.job.name])  # longest first
+                self._prepare_teacher(runs)
                 if self._setup.platform.readings_need_quiet:  # all runs finish a stage before the next one begins
-                    self._each(runs, [COMPRESS], progress)
-                    self._each(runs, [("land",)], progress, quiet=True)
-                    self._each(runs, [("tune", "score")], progress)
-                    self._read(runs, progress)
+                    self._each(runs, [COMPRESS])
+                    self._each(runs, [("land",)], quiet=True)
+                    self._each(runs, [("tune", "score")])
+                    self._read(runs)
                 else:
-                    self._each(runs, [COMPRESS, REST], progress)
+                    self._each(runs, [COMPRESS, REST])
         records = [self._records[job] for job in self._plan.jobs if job in self._records]
         return Finished(records, self._open)
 
     def _waiting(self, *, fresh: bool) -> list[Run]:
-        """The runs that are still to be done, some of their stages perhaps done already."""
+        """The unfinished runs, some of whose stages may be done."""
         runs = []
         for job in self._plan.jobs:
             key, name = self._plan.key(job), f"{self._plan.slug}/{job.name}"
             record = None if fresh else self._store.find(name, key, self._say)
-            if record is not None:
+            if record is None:
+                runs.append(Run(job, self._setup, key, self._store.stages(name, key, fresh=fresh)))
+            else:
                 self._records[job] = record
-                continue
-            runs.append(Run(job, self._setup, key, self._store.stages(name, key, fresh=fresh)))
         if done := len(self._records):
             self._say(f"{done} of {len(self._plan.jobs)} runs are finished already (--fresh repeats them)")
         return runs
 
-    def _prepare_teacher(self, runs: Sequence[Run], progress: PlanProgress) -> None:
-        """Compute the dense network's logits, shared by all runs of a seed; a run computes what is missing."""
+    def _prepare_teacher(self, runs: Sequence[Run]) -> None:
+        """Compute the files of the dense network's logits, which all runs of a seed share."""
         seeds = dict.fromkeys(run.job.seed for run in runs if "compress" in run.missing())
         parts = [(seed, first) for seed in seeds for first in teacher.chunks(self._setup)]
         if not parts:
@@ -104,49 +103,47 @@ class _Runner:
             for place in range(min(self._jobs, len(parts)))
         ]
         with _computing(self._plan, self._console):
-            for _ in self._ended(pieces, progress, self._jobs):
+            for _ in self._ended(pieces, self._jobs):
                 pass
 
-    def _each(
-        self, runs: Sequence[Run], groups: list[tuple[str, ...]], progress: PlanProgress, *, quiet: bool = False
-    ) -> None:
-        """Bring each run through groups of stages, a process for each group.
+    def _each(self, runs: Sequence[Run], groups: list[tuple[str, ...]], *, quiet: bool = False) -> None:
+        """Take each run through groups of stages, with a process for each group.
 
-        quiet: one at a time and with nothing else of ours at work, since the platform is read.
+        quiet: one run at a time while no other process of the suite computes, since the platform is read.
         """
-        of_name = {run.job.name: run for run in self._pending(runs)}
-        pieces = [piece for run in of_name.values() if (piece := _next(run, groups))]
+        by_name = {run.job.name: run for run in self._pending(runs)}
+        pieces = [piece for run in by_name.values() if (piece := _next(run, groups))]
         with contextlib.nullcontext() if quiet else _computing(self._plan, self._console):
-            for piece, trouble in self._ended(pieces, progress, 1 if quiet else self._jobs):
-                run = of_name[piece.name]
+            for piece, trouble in self._ended(pieces, 1 if quiet else self._jobs):
+                run = by_name[piece.name]
                 if trouble is not None:
-                    self._leave_open(run, trouble, progress)
+                    self._leave_open(run, trouble)
                 elif (following := _next(run, groups)) and following.arguments[0] == piece.arguments[0]:
-                    self._leave_open(run, Trouble("fault", "a stage left no file that can be read"), progress)
+                    self._leave_open(run, Trouble("fault", "a stage left no file that can be read"))
                 elif following:
                     pieces.insert(0, following)
                 else:
-                    self._finish([run], progress)
-        self._finish(list(of_name.values()), progress)  # a kill may have come between the last stage and the record
+                    self._finish([run])
+        self._finish(list(by_name.values()))  # and those that were killed before their record was written
 
-    def _read(self, runs: Sequence[Run], progress: PlanProgress) -> None:
+    def _read(self, runs: Sequence[Run]) -> None:
         """Read all networks in turns with the dense one, in one process."""
         due = [run for run in self._pending(runs) if "read" in run.missing()]
-        for _, trouble in self._ended([_piece("readings", ("read",), due)] if due else [], progress, 1):
-            for run in due if trouble else ():
-                assert trouble is not None
-                self._leave_open(run, trouble, progress)
-        self._finish(runs, progress)
+        for _, trouble in self._ended([_piece("readings", ("read",), due)] if due else [], 1):
+            if trouble is not None:
+                for run in due:
+                    self._leave_open(run, trouble)
+        self._finish(runs)
 
     def _pending(self, runs: Sequence[Run]) -> list[Run]:
-        """Those that neither have a record nor met trouble."""
+        """The runs that have neither a record nor trouble."""
         return [run for run in runs if run.job not in self._records and run.job not in self._open]
 
-    def _ended(self, pieces: list[Piece], progress: PlanProgress, jobs: int) -> Iterator[tuple[Piece, Trouble | None]]:
-        """Pieces that have ended; one that trouble has met is tried once more after all others, if that can help."""
+    def _ended(self, pieces: list[Piece], jobs: int) -> Iterator[tuple[Piece, Trouble | None]]:
+        """Pieces that have ended, with their trouble. Trouble other than a fault is retried once, after all others."""
         tried: set[str] = set()
         modules = [type(registry.get(job.method)).__module__ for job in self._plan.jobs]
-        for piece, trouble in Processes(self._setup.request, jobs, modules, progress.step).results(pieces):
+        for piece, trouble in Processes(self._setup.request, jobs, modules, self._progress.step).results(pieces):
             if trouble is not None and trouble.kind == "disk":
                 raise FullDisk(trouble.text)
             attempt = f"{piece.name}: {piece.arguments[0]}"
@@ -156,17 +153,17 @@ class _Runner:
                 continue
             yield piece, trouble
 
-    def _leave_open(self, run: Run, trouble: Trouble, progress: PlanProgress) -> None:
+    def _leave_open(self, run: Run, trouble: Trouble) -> None:
         self._open[run.job] = trouble.text
-        progress.finish(run.job.name, f"{run.job.name}: still open, {trouble.text}")
+        self._progress.finish(run.job.name, f"{run.job.name}: still open, {trouble.text}")
 
-    def _finish(self, runs: Sequence[Run], progress: PlanProgress) -> None:
-        """Store the records of those runs whose stages are all done."""
+    def _finish(self, runs: Sequence[Run]) -> None:
+        """Store the records of the runs whose stages are all done."""
         for run in self._pending(runs):
             if not run.missing():
                 record, network = describe(run)
                 self._records[run.job] = record = self._store.put(f"{self._plan.slug}/{run.job.name}", record, network)
-                progress.finish(run.job.name, _line(run.job, record))
+                self._progress.finish(run.job.name, _line(run.job, record))
 
     def _say(self, line: str) -> None:
         self._console.print(line, soft_wrap=True)
@@ -174,20 +171,16 @@ class _Runner:
 
 @contextlib.contextmanager
 def _computing(plan: Plan, console: Console) -> Iterator[None]:
-    """Hold the processor, and the GPU that trains, as one that computes on them: none of ours reads them meanwhile."""
+    """Hold the locks of the processor and the training GPU in shared mode, so that no process reads them meanwhile."""
     purpose = f"training {plan.slug}"
-
-    def say(line: str) -> None:
-        console.print(line)
-
     with contextlib.ExitStack() as locks:
         for device in sorted({"cpu", str(plan.setup.computing.device)}):
-            locks.enter_context(device_lock(device, purpose, shared=True, wait_s=WAIT_S, say=say))
+            locks.enter_context(device_lock(device, purpose, shared=True, wait_s=WAIT_S, say=console.print))
         yield
 
 
 def _next(run: Run, groups: list[tuple[str, ...]]) -> Piece | None:
-    """The run's next group of stages that are still to be done."""
+    """The run's first group with a stage that is not done; None when there is none."""
     missing = run.missing()
     return next((_piece(run.job.name, group, [run]) for group in groups if set(group) & set(missing)), None)
 

@@ -1,13 +1,13 @@
 """The five stages of a run, each a function from files to one file in the run's folder.
 
     compress    a Task for the method          -> a cut network with Ê(φ) within the budget
-    land        cut network, platform          -> the same network, cut on until its reading is within the budget
+    land        cut network, platform          -> the same network, cut further until its reading is within the budget
     tune        landed network                 -> the fine-tuned network
     read        fine-tuned network, platform   -> its final reading
     score       landed and tuned network       -> test scores before and after fine-tuning
 
-A stage whose file is there is done: that is how a stopped run goes on. A miss ends a run, with its reason in the file
-of the stage that met it. Trouble of the machine is raised as MachineTrouble and leaves no file.
+A stage is done when its file exists, so a stopped run goes on with the first stage that has none. A miss ends a run and
+leaves its reason in the file of its stage. Trouble of the machine is raised as MachineTrouble and leaves no file.
 """
 
 from __future__ import annotations
@@ -49,20 +49,13 @@ def _silent(_stage: str, _share: float) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A job on a setup, with the folder of its stages' files.
-
-    job: method, budget and seed.
-    setup: what all runs share.
-    key: content key of all that decides the outcome.
-    folder: of this key's files alone.
-    report: is told how far a stage is.
-    """
+    """A job on a setup, with the folder of its stages' files."""
 
     job: Job
     setup: Setup
-    key: str
-    folder: Path
-    report: Report = _silent
+    key: str  # content key of all that decides the outcome
+    folder: Path  # for the files of this key alone
+    report: Report = _silent  # called with the progress of a stage
 
     @cached_property
     def teacher(self) -> Teacher:
@@ -70,11 +63,11 @@ class Run:
         return teacher(self.setup, self.job.seed)
 
     def task(self) -> Task:
-        """What the method sees."""
+        """The task that the method sees."""
         return make_task(self.job, self.setup, self.teacher, self.report)
 
     def states(self, stage: str) -> Checkpoints:
-        """States from which a stopped stage goes on."""
+        """The states from which a stopped stage goes on."""
         return Checkpoints(self.folder / stage)
 
     def write(self, stage: str, state: State, ledger: Ledger | None = None) -> None:
@@ -82,7 +75,7 @@ class Run:
         self._files.save(stage, lambda: state, ledger or Ledger(0))
 
     def read(self, stage: str, ledger: Ledger | None = None) -> State | None:
-        """What the stage has written; None when it is still to be done, or its file is damaged."""
+        """What the stage has written; None when it is not done, or its file is damaged."""
         return self._files.load(stage, ledger or Ledger(0))
 
     @property
@@ -90,7 +83,7 @@ class Run:
         return Checkpoints(self.folder, every_s=0.0)
 
     def missing(self) -> tuple[str, ...]:
-        """The stages that are still to be done; none after a miss."""
+        """The stages that are not done yet; none after a miss."""
         states = {stage: self.read(stage) for stage in STAGES}
         if any(state is not None and "reason" in state for state in states.values()):
             return ()
@@ -104,7 +97,7 @@ class Run:
 
 
 def make_task(job: Job, setup: Setup, teacher: Teacher, report: Report = _silent) -> Task:
-    """What the method of `job` sees: a copy of the dense network, no test split, no platform."""
+    """The task of `job`: a copy of the dense network, but neither the test split nor the platform."""
     return Task(
         network=copy.deepcopy(setup.dense.network),
         structure=setup.structure,
@@ -126,7 +119,7 @@ def _ledger(stage: str, limit: int, report: Report) -> Ledger:
 
 
 def compress(run: Run) -> None:
-    """Run the method. What it raises, and what it returns against the rules, is a miss."""
+    """Run the method. An exception from it, and an outcome that breaks a rule, is a miss."""
     resumed = run.folder.exists()
     setup, task = run.setup, run.task()
     feed = Feed(task.train, task.teacher)
@@ -137,7 +130,7 @@ def compress(run: Run) -> None:
     checkpoints = run.states("compress")
     checkpoints.start()
     try:
-        # a copy of the task: whatever the method sets there, ours stays
+        # a copy of the task, so that the method can't change ours
         with rules.settings_kept(), forked(run.job.seed, run.job.method), rules.steps_paid(setup.dense.network):
             outcome = registry.get(run.job.method).run(replace(task, checkpoints=checkpoints))
         setup.computing.wait()
@@ -145,7 +138,7 @@ def compress(run: Run) -> None:
         outcome = rules.checked(outcome)
         state |= _described(outcome)
         state |= _of_network(rules.check_rules(task, setup.dense, outcome))
-    except BaseException as error:  # a method of someone else's: SystemExit and KeyboardInterrupt are its misses too
+    except BaseException as error:  # SystemExit and KeyboardInterrupt from a third-party method are misses, too
         if trouble.is_of_input(error):
             raise
         if (machine := trouble.of(error)) is not None:
@@ -161,9 +154,9 @@ def compress(run: Run) -> None:
 
 
 def land(run: Run) -> None:
-    """Recalibrate batch norm; where the platform reads the network above its budget, cut on until it does not.
+    """Recalibrate batch norm, then cut the network further while the platform reads it above its budget.
 
-    A method without a budget has nothing to land. What can't land is a miss.
+    A job without a budget is not landed. A network that can't land is a miss.
     """
     setup, job = run.setup, run.job
     small = run.network(_state(run, "compress"))
@@ -197,7 +190,7 @@ def land(run: Run) -> None:
 
 
 def tune(run: Run) -> None:
-    """Fine-tune the landed network, the same number of iterations for everyone."""
+    """Fine-tune the landed network, with the same number of iterations after every method."""
     small = run.network(_state(run, "land"))
     ledger = _ledger("tune", run.setup.protocol.fine_tune_iterations, run.report)
     seconds = fine_tune(small, run.task(), ledger, run.states("tune"))
@@ -205,7 +198,7 @@ def tune(run: Run) -> None:
 
 
 def read(runs: Sequence[Run]) -> None:
-    """Read the fine-tuned networks, on hardware all of them in turns with the dense one."""
+    """Read the fine-tuned networks: on hardware in turns with the dense one, for drift correction."""
     setup = runs[0].setup
     rows = [tuple(_state(run, "tune")["widths"]) for run in runs]
     readings: list[PlatformReading] = setup.platform.read_beside(
@@ -220,14 +213,14 @@ def read(runs: Sequence[Run]) -> None:
 
 
 def score_(run: Run) -> None:
-    """Test the network before and after fine-tuning: the only two looks at test images."""
+    """Score the network on the test split before and after fine-tuning: its only two uses."""
     test = run.setup.dataset.test
     before, after = (score(run.network(_state(run, stage)), test) for stage in ("land", "tune"))
     run.write("score", {"accuracy_before": before, "accuracy_after": after})
 
 
 def do(stage: str, runs: Sequence[Run]) -> None:
-    """Do a stage of some runs, unless its file is there or a miss came before."""
+    """Do a stage of those runs for which it is still to be done."""
     runs = [run for run in runs if stage in run.missing()]
     if stage == "read" and runs:
         read(runs)

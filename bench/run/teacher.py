@@ -1,8 +1,8 @@
-"""The dense network's logits on the training batches: computed once per seed and shared by all methods where they fit
-on disk.
+"""The dense network's logits on the training batches, for distillation.
 
-They depend on (dense weights, data, the code that makes batches, seed, batch index) alone. Where they would be large
-(a label per pixel, ImageNet) they are computed beside each step instead.
+They depend on dense weights, data, the code that makes batches, seed and batch index alone. So they are computed once
+per seed, stored in files and shared by all methods. Where they would be too large (a label per pixel, ImageNet), they
+are computed in each training step instead.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from shared.data import images as batches
 from shared.training import Teacher
 
 LARGEST_TABLE_BYTES = 256 * 2**20
-CHUNK = 250  # batches per file, and per piece of work
-DIGEST_BYTES = 32  # a file is the SHA-256 of what follows, then safetensors
+CHUNK = 250  # batches per file
+DIGEST_BYTES = 32  # a file is a SHA-256, then the safetensors that it is the hash of
 
 
 def chunks(setup: Setup) -> range:
@@ -43,17 +43,17 @@ def chunks(setup: Setup) -> range:
 
 
 def _path(setup: Setup, seed: int, first: int) -> Path:
-    deciding = (batches, file_batches, rng)  # what batch i of a seed is
+    deciding = (batches, file_batches, rng)  # the code that decides batch i of a seed
     code = [fingerprints.of_code(Path(str(module.__file__)).read_bytes()) for module in deciding]
     layers = setup.structure.fingerprint
     size = setup.protocol.batch_size
     what = (setup.dense.fingerprint, layers, setup.dataset.fingerprint, code, seed, size)
-    key = content_key(*what, torch.__version__, setup.computing.told)
+    key = content_key(*what, torch.__version__, setup.computing.label)
     return cache_dir() / "teacher" / key / f"{first:07d}-{CHUNK}"
 
 
 def _read(path: Path) -> Tensor | None:
-    """The logits in a file, (batches, images, classes, …); None when it is missing or damaged."""
+    """The logits in a file, (batches, images, classes, …); None when the file is missing or damaged."""
     try:
         content = path.read_bytes()
     except OSError:
@@ -64,10 +64,10 @@ def _read(path: Path) -> Tensor | None:
 
 @torch.no_grad()
 def _chunk(setup: Setup, seed: int, first: int) -> Tensor:
-    """The logits from batch `first` on: from their file, else computed and written there."""
+    """The logits of CHUNK batches from `first` on: from their file, else computed and written there."""
     path = _path(setup, seed, first)
-    if (found := _read(path)) is not None:
-        return found
+    if (logits := _read(path)) is not None:
+        return logits
     stream = setup.dataset.train.stream(seed, setup.protocol.batch_size)
     logits = torch.stack([setup.dense.network(stream.batch(index)[0]) for index in range(first, first + CHUNK)]).cpu()
     blob = save({"logits": logits})
@@ -76,13 +76,14 @@ def _chunk(setup: Setup, seed: int, first: int) -> Tensor:
 
 
 def prepare(setup: Setup, seed: int, first: int) -> None:
-    """Compute the file that begins at batch `first`, unless it is there."""
+    """Compute the file that begins at batch `first`, unless it exists."""
     _chunk(setup, seed, first)
 
 
 def teacher(setup: Setup, seed: int) -> Teacher:
-    """Logits by batch index, a tensor of the caller's own on the training device: from files where they fit, else from
-    the dense network, which is on that device.
+    """The logits by batch index, on the training device, as a tensor that the caller may change.
+
+    They come from files where these fit, else from the dense network.
     """
     files = chunks(setup)
     if not files:
@@ -92,7 +93,7 @@ def teacher(setup: Setup, seed: int) -> Teacher:
 
 
 def live(dense: nn.Module, computing: Computing = ON_CPU) -> Teacher:
-    """Logits that the dense network gives beside each step, in the precision of training."""
+    """Logits that a copy of the dense network computes in each step, in the precision of training."""
     network = copy.deepcopy(dense).eval()
 
     @torch.no_grad()

@@ -1,6 +1,6 @@
-"""Trouble of the machine: a full disk, memory that ends, a dead GPU context, a killed process.
+"""Trouble of the machine: a full disk, no memory left, a dead GPU context, a killed process.
 
-It says nothing about a method, so it is never stored as a method's miss: the run stays open and is tried again.
+It is not the method's fault, so it is never stored as a miss. The run stays open and is tried again.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ Kind = Literal["disk", "memory", "device", "killed", "fault"]
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}
 _MEMORY = {errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN}
-# How torch and its libraries word it; most of these are bare RuntimeErrors. Shared memory comes first: /dev/shm that is
-# full reads "No space left on device" too.
+# Messages of torch and its libraries, most of them of bare RuntimeErrors. Shared memory comes first, since a full
+# /dev/shm also says "No space left on device".
 _WORDS: tuple[tuple[Kind, str], ...] = (
     ("memory", r"shared memory|insufficient shm|bus error|file </torch_"),
     ("disk", r"no space left on device|disk quota exceeded|input/output error|read-only file system"),
@@ -29,14 +29,14 @@ _WORDS: tuple[tuple[Kind, str], ...] = (
 
 
 class Trouble(NamedTuple):
-    """What happened to the machine, in one line; `kind` decides what follows from it."""
+    """Trouble of the machine."""
 
-    kind: Kind
-    text: str
+    kind: Kind  # decides whether the work is retried, or the plan stopped
+    text: str  # one line
 
 
 class MachineTrouble(Exception):
-    """Raised in place of an error that is the machine's, not the method's."""
+    """Replaces an error that is the machine's fault and not the method's."""
 
     def __init__(self, trouble: Trouble) -> None:
         super().__init__(trouble.text)
@@ -44,11 +44,11 @@ class MachineTrouble(Exception):
 
 
 class FullDisk(Exception):
-    """Nothing can be written any more; what was written before is kept."""
+    """Nothing can be written any more, as on a full disk; what was written before is kept."""
 
 
 def of(error: BaseException) -> Trouble | None:
-    """The trouble behind an error, or behind one that it came from; None where the machine is not to blame."""
+    """The trouble behind an error or one of its causes; None where it is not the machine's fault."""
     for cause in _chain(error):
         if isinstance(cause, MachineTrouble):
             return cause.trouble
@@ -58,7 +58,7 @@ def of(error: BaseException) -> Trouble | None:
 
 
 def is_of_input(error: BaseException) -> bool:
-    """Whether a file of the data set or a sensor failed: what a person has to look at before the plan can go on."""
+    """Whether a file of the data set or a sensor failed, which a user has to repair before the plan can go on."""
     return isinstance(error, BadFile | MeterError)
 
 
@@ -66,7 +66,7 @@ def _kind(error: BaseException) -> Kind | None:
     if isinstance(error, MemoryError):
         return "memory"
     if isinstance(error, OSError) and error.errno is not None:
-        if str(error.filename).startswith("/dev/shm/"):  # a full one is memory that ends
+        if str(error.filename).startswith("/dev/shm/"):  # a full /dev/shm is a lack of memory
             return "memory" if error.errno in _DISK | _MEMORY else None
         return "disk" if error.errno in _DISK else "memory" if error.errno in _MEMORY else None
     if isinstance(error, RuntimeError | OSError) or type(error).__name__ in ("SafetensorError", "AcceleratorError"):

@@ -1,4 +1,4 @@
-"""Budgets as a person types them, and as a platform can be held to them."""
+"""Budgets: parsing what a person types, and the range that a network can reach on a platform."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Budget:
 
     @property
     def name(self) -> str:
-        """The fraction as it stands in names and tables."""
+        """The fraction as names and tables print it: six significant digits."""
         return f"{self.fraction:.6g}"
 
 
 @dataclass(frozen=True)
 class Reach:
-    """Which budgets a network can be held to on a platform; all amounts are per image in `unit`.
+    """The range of budgets that can be asked for. All amounts are per image in `unit`.
 
     floor: Ê with one channel in every unit, the least that any method can reach by the energy model.
     dense_reading: the platform's reading of the dense network, which fractions refer to.
@@ -48,7 +48,7 @@ class Reach:
 
     @property
     def top(self) -> float:
-        """Budgets lie below this: at it the dense network itself would do."""
+        """Budgets lie below this amount, at which the dense network itself would be within the budget."""
         return min(self.dense_reading, self.dense_estimate)
 
     def holds(self, amount: float) -> bool:
@@ -73,10 +73,10 @@ class Reach:
 
 
 def reachable(offers: list[tuple[str, ...]], reach: Reach) -> tuple[str, ...]:
-    """The first of `offers` whose budgets can all be reached, else as many budgets spread evenly over the range.
+    """The first of `offers` whose budgets can all be reached, else as many fractions spread evenly over the range.
 
-    Protocols name budgets that suit the simulated platforms. What a network can reach on another platform is known by
-    its profile alone. For example: offered (0.35, 0.3) where 0.4 to 1 can be reached, it gives 0.8 and 0.6.
+    Protocols name budgets that suit the simulated platforms; the range on another platform follows from its profile.
+    Example: offered (0.35, 0.3) where 0.4 to 1 can be reached, it returns 0.8 and 0.6.
     """
     for texts in offers:
         if all(reach.holds(reach.amount(text)) for text in texts):
@@ -84,12 +84,12 @@ def reachable(offers: list[tuple[str, ...]], reach: Reach) -> tuple[str, ...]:
     low, high = (amount / reach.dense_reading for amount in (reach.floor, reach.top))
     count = len(offers[0])
     step = (high - low) / (count + 1)
-    decimals = max(2, math.floor(-math.log10(step)) + 1) if step > 0 else 2  # enough to stay apart and in the range
+    decimals = max(2, math.floor(-math.log10(step)) + 1) if step > 0 else 2  # budgets stay distinct and in range
     return tuple(str(round(low + place * step, decimals)) for place in range(count, 0, -1))
 
 
 def budget_text(metric: str) -> Callable[[str], str]:
-    """A check that lets texts pass which read as budgets of the metric, before any platform is asked."""
+    """A check of one budget's text that needs no platform: returns the text, or raises BadInput."""
     if metric not in _SUFFIXES:
         raise BadInput(f"--metric {' or '.join(_SUFFIXES)}", repr(metric), "--metric energy")
     suffixes = _SUFFIXES[metric]
@@ -111,20 +111,20 @@ def budget_text(metric: str) -> Callable[[str], str]:
 
 
 def _shown(suffixes: dict[str, float]) -> list[str]:
-    """The units for a message: those that every keyboard has, the plain one first."""
+    """The units for an error message: those in ASCII, the plain unit first."""
     return [suffix for suffix in reversed(suffixes) if suffix.isascii()]
 
 
 def _split(text: str) -> tuple[str, str]:
-    """A number and the unit behind it, "" where there is none."""
+    """The number in a budget's text, and its unit, "" where it has none: "24.7mJ" is ("24.7", "mJ")."""
     suffix = next((unit for unit in (*JOULES, *SECONDS) if text.endswith(unit)), "")
     return text.removesuffix(suffix).strip(), suffix
 
 
 def distinct(texts: tuple[str, ...], reach: Reach) -> tuple[Budget, ...]:
-    """The budgets, those of one name once.
+    """The budgets that `texts` stand for, without duplicates.
 
-    Raises BadInput for one out of reach, and where one name would stand for different amounts.
+    Raises BadInput for a budget out of reach, and for two amounts whose fractions would print alike.
     """
     budgets: dict[str, Budget] = {}
     for text in texts:

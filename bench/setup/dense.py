@@ -1,6 +1,6 @@
-"""Dense weights: loaded from a person's checkpoint, else shipped, else trained on first use and cached.
+"""Dense weights: loaded from a user's checkpoint, else shipped, else trained on first use and cached.
 
-They never depend on a run's seed, so every method of every seed starts from the same network.
+They never depend on a run's seed, so every method starts from the same network with every seed.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from bench.setup.environment import environment
-from bench.setup.workload import Progress, Workload
+from bench.setup.workload import Workload
 from shared.cache import atomic_write, cache_dir, content_key
 from shared.checkpoints import Checkpoints, State
 from shared.computing import Computing
@@ -32,14 +32,15 @@ from shared.networks.pretrained import load_checkpoint
 from shared.rng import forked
 from shared.training import restore_training, score, train_mode, training_state
 
+Progress = Callable[[str, int, int], None]  # (what, done, total)
 SHIPPED = Path(__file__).parent / "dense_weights"
-SEED = 2019  # of initial weights and batches
-LARGEST_FLOAT32_BYTES = 10_000_000  # networks above are rounded to half precision, so that their files stay small
+SEED = 2019  # of the initial weights and the batches
+LARGEST_FLOAT32_BYTES = 10_000_000  # larger networks are stored in half precision
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One-cycle AdamW on the task's loss with the suite's augmentation."""
+    """How a dense network is trained: one-cycle AdamW on the task's loss with the suite's augmentation."""
 
     iterations: int = 10_000
     batch_size: int = 128
@@ -47,7 +48,7 @@ class Recipe:
     weight_decay: float = 0.05
 
 
-# (network, data set) -> recipe where the default is not good; learning rates from short runs on the search split
+# (network, data set) -> recipe where the default trains badly; learning rates from short runs on the search split
 RECIPES = {
     ("alexnet", "fashion-mnist"): Recipe(peak_learning_rate=2e-3),
     ("erfnet", "garment-scenes"): Recipe(iterations=12_000, batch_size=32, peak_learning_rate=1e-2),
@@ -63,11 +64,11 @@ class DenseWeights:
     fingerprint: str
 
     def to(self, device: torch.device) -> DenseWeights:
-        """The same with a copy of the network on that device."""
+        """The same weights with a copy of the network on `device`."""
         return replace(self, network=copy.deepcopy(self.network).to(device))
 
     def at(self, widths: Sequence[int]) -> nn.Module:
-        """The same network at other widths, with initial weights, on its device."""
+        """The network at other widths with initial weights, on the same device."""
         config: dict[str, Any] = {**self.network.config, "widths": list(widths)}  # type: ignore[dict-item]
         device = next(self.network.parameters()).device
         return build(**config).to(device).to(memory_format=torch.channels_last)
@@ -80,25 +81,25 @@ def untrained(workload: Workload) -> nn.Module:
 
 
 def recipe_of(workload: Workload) -> Recipe:
-    """How the dense network is trained."""
+    """The training recipe of the workload's dense network."""
     return RECIPES.get((workload.network, workload.dataset), Recipe())
 
 
 def weights_key(workload: Workload, dataset: Dataset) -> str:
-    """Content key of the weights: network (its layers, not its name alone), data and recipe decide them."""
+    """Content key of trained weights, over all that decides them: the network's layers, data and recipe."""
     layers = workload.structure.fingerprint
     recipe = asdict(recipe_of(workload))
     return content_key(workload.network, workload.arguments, layers, dataset.fingerprint, recipe, SEED)
 
 
 def loaded_key(workload: Workload, dataset: Dataset) -> str:
-    """Content key of weights from a checkpoint: how they were trained is not known here."""
+    """Content key of weights from a checkpoint, whose training is unknown."""
     layers = workload.structure.fingerprint
     return content_key("loaded", workload.network, workload.arguments, layers, dataset.fingerprint)
 
 
 def loaded_folder(workload: Workload, dataset: Dataset) -> Path:
-    """Where weights from a checkpoint are kept; without it the shipped or trained ones hold again."""
+    """Where weights from a checkpoint are cached. Without this folder the shipped or trained weights are used."""
     return cache_dir() / "dense" / loaded_key(workload, dataset)
 
 
@@ -107,9 +108,9 @@ def _cached(workload: Workload, dataset: Dataset) -> Path:
 
 
 def train(workload: Workload, dataset: Dataset, progress: Progress) -> tuple[nn.Module, dict[str, Any]]:
-    """Train the dense network from scratch, or on from where an earlier process was stopped, where the images lie.
+    """Train the dense network on the images' device, from scratch or from where an earlier process was stopped.
 
-    Returns it in evaluation mode as it will be stored, with its record (scores in 0..1).
+    Returns it in evaluation mode, rounded as `stored` rounds, with its record (scores in 0..1).
     """
     recipe, states = recipe_of(workload), _cached(workload, dataset) / "training"
     keep_freed_memory()
@@ -124,14 +125,14 @@ def train(workload: Workload, dataset: Dataset, progress: Progress) -> tuple[nn.
     stream, ledger = dataset.train.stream(SEED, recipe.batch_size), Ledger(recipe.iterations)
 
     def state() -> State:
-        group = optimizer.param_groups[0]  # what the schedule sets
+        group = optimizer.param_groups[0]  # the schedule sets its learning rate and betas
         return training_state(model, optimizer) | {"lr": group["lr"], "betas": list(group["betas"])}
 
-    if kept := checkpoints.load("training", ledger):
-        restore_training(model, optimizer, kept)
-        optimizer.param_groups[0].update(lr=kept["lr"], betas=tuple(kept["betas"]))
+    if saved := checkpoints.load("training", ledger):
+        restore_training(model, optimizer, saved)
+        optimizer.param_groups[0].update(lr=saved["lr"], betas=tuple(saved["betas"]))
         schedule.last_epoch = ledger.training_iterations
-    train_mode(model)  # without dropout: nothing else is random
+    train_mode(model)  # dropout is off, so no generator has a state to restore
     while ledger.remaining:
         images, labels = stream.batch(ledger.spend_iteration())
         optimizer.zero_grad()
@@ -143,25 +144,32 @@ def train(workload: Workload, dataset: Dataset, progress: Progress) -> tuple[nn.
     seconds = checkpoints.elapsed_s
     shutil.rmtree(states, ignore_errors=True)
     model.load_state_dict(stored(model))
-    record = {
-        "network": workload.network,
-        "dataset": workload.dataset,
-        "arguments": dict(workload.arguments),
-        "key": weights_key(workload, dataset),
+    record = _record(model, workload, dataset, weights_key(workload, dataset)) | {
         "recipe": asdict(recipe),
         "seed": SEED,
-        "score": dataset.objective.score_name,
         "search_accuracy": score(model, dataset.search),
-        "test_accuracy": score(model, dataset.test),
         "seconds": round(seconds, 1),
-        "environment": environment(Computing(dataset.train.device)),
     }
     return model.eval(), record
 
 
+def _record(model: nn.Module, workload: Workload, dataset: Dataset, key: str) -> dict[str, Any]:
+    """What the record of any dense weights holds; scores the model on the test split."""
+    return {
+        "network": workload.network,
+        "dataset": workload.dataset,
+        "arguments": dict(workload.arguments),
+        "key": key,
+        "score": dataset.objective.score_name,
+        "test_accuracy": score(model, dataset.test),
+        "environment": environment(Computing(dataset.test.device)),
+    }
+
+
 def network_from(checkpoint: Path, workload: Workload) -> nn.Module:
-    """The dense network with the tensors of a checkpoint file, in evaluation mode. Raises BadInput as
-    `load_checkpoint` does.
+    """The dense network with the tensors of a checkpoint file, in evaluation mode.
+
+    Raises BadInput as `load_checkpoint` does.
     """
     model = untrained(workload)
     load_checkpoint(model, checkpoint)
@@ -169,26 +177,18 @@ def network_from(checkpoint: Path, workload: Workload) -> nn.Module:
 
 
 def load(model: nn.Module, checkpoint: Path, workload: Workload, dataset: Dataset) -> DenseWeights:
-    """Test the network from a checkpoint file and keep it, its tensors as they are; `obtain` finds it from now on."""
+    """Test the network of a checkpoint file and cache it without rounding; `obtain` returns it from now on."""
     model = model.to(dataset.test.device)
-    record: dict[str, Any] = {
-        "network": workload.network,
-        "dataset": workload.dataset,
-        "arguments": dict(workload.arguments),
-        "key": loaded_key(workload, dataset),
-        "checkpoint": {"name": checkpoint.name, "sha256_16": content_key(checkpoint.read_bytes())},
-        "score": dataset.objective.score_name,
-        "test_accuracy": score(model, dataset.test),
-        "environment": environment(Computing(dataset.test.device)),
-    }
+    origin = {"name": checkpoint.name, "sha256_16": content_key(checkpoint.read_bytes())}
+    record = _record(model, workload, dataset, loaded_key(workload, dataset)) | {"checkpoint": origin}
     write(dict(model.cpu().state_dict()), record, loaded_folder(workload, dataset))
-    found = _read(workload, record["key"], loaded_folder(workload, dataset))
-    assert found is not None  # just written
-    return found
+    weights = find(workload, dataset)
+    assert weights is not None  # just written
+    return weights
 
 
 def stored(model: nn.Module) -> dict[str, Tensor]:
-    """The tensors of `model` as its file has them: in half precision where they would take too much space."""
+    """The tensors of `model` for its file: in half precision above LARGEST_FLOAT32_BYTES."""
     tensors = model.state_dict()
     too_large = sum(tensor.nbytes for tensor in tensors.values()) > LARGEST_FLOAT32_BYTES
     return {
@@ -198,7 +198,7 @@ def stored(model: nn.Module) -> dict[str, Tensor]:
 
 
 def write(tensors: dict[str, Tensor], record: dict[str, Any], folder: Path) -> Path:
-    """Write weights and record into `folder`; the record last, since it vouches for the weights."""
+    """Write the weights, then the record, which holds their hash, into `folder`. Returns the path of the weights."""
     name = f"{record['network']}-{record['dataset']}"
     blob = save({name: tensor.contiguous() for name, tensor in tensors.items()})
     atomic_write(folder / f"{name}.safetensors", blob)
@@ -208,7 +208,7 @@ def write(tensors: dict[str, Tensor], record: dict[str, Any], folder: Path) -> P
 
 
 def _read(workload: Workload, key: str, folder: Path) -> DenseWeights | None:
-    """Weights in `folder` when they are those of the key: this very network and data, and where trained this recipe."""
+    """The weights in `folder` if they have this content key, else None. Raises BadInput for damaged files."""
     path = folder / f"{workload.network}-{workload.dataset}.safetensors"
     hint = "git checkout of it, or deleting it from the cache"
     try:
@@ -216,7 +216,7 @@ def _read(workload: Workload, key: str, folder: Path) -> DenseWeights | None:
         own_key, digest, accuracy = record["key"], record["weights_sha256_16"], float(record["test_accuracy"])
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:  # JSON that is none, and JSON of something else
+    except (ValueError, KeyError, TypeError) as error:  # broken JSON, or JSON of something else
         got = f"a damaged one ({type(error).__name__})"
         raise BadInput(f"a record of dense weights at {path.with_suffix('.json')}", got, hint) from None
     if own_key != key or not path.exists():
@@ -229,44 +229,46 @@ def _read(workload: Workload, key: str, folder: Path) -> DenseWeights | None:
 
 
 def find(workload: Workload, dataset: Dataset) -> DenseWeights | None:
-    """The dense weights that are there: from a checkpoint, else shipped, else trained before."""
-    loaded = _read(workload, loaded_key(workload, dataset), loaded_folder(workload, dataset))
-    if loaded is not None:
-        return loaded
+    """The dense weights that exist: from a checkpoint, else shipped, else trained before; None where there are none."""
     key = weights_key(workload, dataset)
-    return _read(workload, key, SHIPPED) or _read(workload, key, _cached(workload, dataset))
+    return (
+        _read(workload, loaded_key(workload, dataset), loaded_folder(workload, dataset))
+        or _read(workload, key, SHIPPED)
+        or _read(workload, key, _cached(workload, dataset))
+    )
 
 
 def loading(workload: Workload) -> str:
-    """The command that loads trained weights."""
+    """The command that loads weights from a checkpoint, as text for the user."""
     data = " --data DIR" if in_files(workload.dataset) else ""
     names = f"--network {workload.network} --dataset {workload.dataset}"
     return f"`python -m bench dense {names}{data} --weights FILE`"
 
 
 def check_weights(workload: Workload, dataset: Dataset) -> None:
-    """Raise BadInput where a run would train the dense network on large images first: that is days, and no recipe here
-    was tuned for it.
+    """Raise BadInput where a run would have to train the dense network on a data set in files first.
+
+    That takes days, and no recipe here was tuned for it.
     """
     if in_files(workload.dataset) and find(workload, dataset) is None:
-        known = published_weights(workload.network, workload.dataset)
+        public_file = published_weights(workload.network, workload.dataset)
         raise BadInput(
             f"dense weights of {workload.network} on {workload.dataset}, which a run does not train there",
             "none",
-            loading(workload) + (f", FILE being {known}" if known else ""),
+            loading(workload) + (f", FILE being {public_file}" if public_file else ""),
         )
 
 
 def obtain(workload: Workload, dataset: Dataset, progress: Progress) -> DenseWeights:
-    """The dense weights that are there, else trained now and cached."""
-    if (found := find(workload, dataset)) is not None:
-        return found
+    """The dense weights that exist, else weights trained now and cached."""
+    if (weights := find(workload, dataset)) is not None:
+        return weights
     folder = _cached(workload, dataset)
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "lock"):
-        if (found := find(workload, dataset)) is None:
+    with FileLock(folder / "lock"):  # another process may have trained them meanwhile
+        if (weights := find(workload, dataset)) is None:
             model, record = train(workload, dataset, progress)
             write(stored(model), record, folder)
-            found = find(workload, dataset)
-    assert found is not None  # just written
-    return found
+            weights = find(workload, dataset)
+    assert weights is not None  # just written
+    return weights

@@ -1,4 +1,4 @@
-"""What a figure depends on beside the code: commit, versions, host class."""
+"""The environment of a run, for its record: commit, versions, class of the host."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def _git(*arguments: str) -> str | None:
 
 
 def _checkout() -> tuple[str | None, bool | None]:
-    """Commit and whether tracked files differ from it; (None, None) unless ROOT is the top of a git checkout.
+    """Commit, and whether tracked files differ from it; (None, None) unless ROOT is the top of a git checkout.
 
-    An installed copy may lie inside somebody else's checkout, whose commit says nothing about this code.
+    An installed copy may lie inside another project's checkout, whose commit says nothing about this code.
     """
     top = _git("rev-parse", "--show-toplevel")
     if top is None or Path(top).resolve() != ROOT:
@@ -62,5 +62,5 @@ def environment(computing: Computing = ON_CPU) -> dict[str, Any]:
         "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "compute": computing.told,
+        "compute": computing.label,
     } | ({} if computing.driver is None else {"driver": computing.driver})

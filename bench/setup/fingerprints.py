@@ -1,7 +1,7 @@
 """Fingerprints of code: they change with what the code computes, not with how it is written down.
 
-A run is repeated when the code that made it changes. Comments, docstrings and formatting decide nothing, so they are
-left out: a mended sentence throws no stored run away.
+A run is repeated when the code that made it changes. Comments, docstrings and formatting are left out, so that editing
+them does not repeat stored runs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def code_fingerprint() -> str:
 
 
 def method_fingerprint(method: Method) -> str:
-    """Fingerprint of the method's own package, or of its module where that lies in no package."""
+    """Fingerprint of the method's own package, or of its module where it has no package."""
     file = Path(inspect.getfile(type(method)))
     in_package = (file.parent / "__init__.py").is_file()
     return of_files(file.parent.rglob("*.py") if in_package else [file], file.parent)
@@ -46,8 +46,8 @@ def of_files(files: Iterable[Path], root: Path) -> str:
 def of_code(source: bytes) -> str:
     """SHA-256 (16 hex digits) over the syntax tree of a Python file, without docstrings.
 
-    The same on every Python that reads the file alike (3.11 to 3.14 are checked). A file that is no Python of this
-    version counts by its bytes.
+    It is the same on every Python version that parses the file alike (3.11 to 3.14 are checked). A file that this
+    version can't parse is hashed by its bytes.
     """
     try:
         tree = ast.parse(source)
@@ -59,8 +59,8 @@ def of_code(source: bytes) -> str:
 def _plain(value: Any) -> Any:
     """A node as nested lists: its type, then each field with a value.
 
-    `ast.dump` is of no use here, since its text differs between versions. Empty fields are left out, because versions
-    add fields (`type_params` in 3.12) that are empty in older code. `kind` only tells u"" from "".
+    The text of `ast.dump` differs between Python versions. Empty fields are left out, because newer versions add fields
+    (`type_params` in 3.12) that are empty in older code. `kind` only tells u"" from "".
     """
     match value:
         case ast.JoinedStr():
@@ -83,7 +83,7 @@ def _is_docstring(node: object) -> bool:
 
 
 def _f_string_parts(nodes: list[ast.expr]) -> Iterator[Any]:
-    """The parts of an f-string; neighbouring texts are joined, since versions cut them differently."""
+    """The parts of an f-string; adjacent texts are joined, since Python versions split them differently."""
     text = ""
     for node in nodes:
         if isinstance(node, ast.Constant):

@@ -1,17 +1,17 @@
-"""What folders and pages are called."""
+"""Names of folders and pages."""
 
 from __future__ import annotations
 
 import re
 
-FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")  # what can be a file's name on any system
+FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")  # valid as a file name on every system
 
 
 def slug(*parts: str) -> str:
-    """The parts that are not empty as one file name: what can't stand in one becomes a hyphen."""
+    """The non-empty parts as one file name, joined by hyphens; characters that it can't hold become hyphens."""
     return "-".join(re.sub(r"[^A-Za-z0-9._+]+", "-", part).strip("-") for part in parts if part)
 
 
 def unusual(unit: str, energy_model: str) -> tuple[str, str]:
-    """Parts of a name for what is not the default: seconds instead of joules, another energy model than bilinear."""
+    """Parts of a name for the metric and the energy model; "" for the defaults, joules and bilinear."""
     return "latency" if unit == "s" else "", "" if energy_model == "bilinear" else energy_model

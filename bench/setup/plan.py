@@ -25,7 +25,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Job:
-    """What one run does: a method at a budget with a seed. `budget` is None for a method that does not compress."""
+    """The job of one run: a method at a budget with a seed. `budget` is None for a method that does not compress."""
 
     method: str
     budget: Budget | None
@@ -59,7 +59,7 @@ class Plan:
         )
 
     def key(self, job: Job) -> str:
-        """Content key of a job: all that decides its outcome."""
+        """Content key of a job, over all that decides its outcome."""
         setup = self.setup
         protocol = {k: v for k, v in vars(setup.protocol).items() if k not in ("budgets", "seeds")}
         return content_key(
@@ -74,7 +74,7 @@ class Plan:
             code_fingerprint(),
             method_fingerprint(registry.get(job.method)),
             torch.__version__,
-            setup.computing.told,
+            setup.computing.label,
         )
 
 
@@ -107,7 +107,7 @@ def make(request: Request, say: Say = lambda _: None, *, to_train: bool = False)
 
 
 def _default_budgets(setup: Setup) -> tuple[str, ...]:
-    """The protocol's budgets, or others where these can't all be reached."""
+    """The protocol's budgets, or an even spread where these can't all be reached."""
     offers = [tuple(map(str, setup.protocol.budgets))]
     if setup.unit == "J":
         work = setup.workload

@@ -3,14 +3,14 @@
 Learning rates come from `python -m bench tune`, whose grids are printed in reports/learning-rate-<protocol>.md; for
 networks other than MobileNet in reports/learning-rate-<protocol>-<network>.md. Two protocols have no grid of their own:
 `standard` takes the rates that `quick`'s grids chose, at the same batch size but not tuned for its longer training;
-`paper` takes the published rate, which was tuned for nothing here.
+`paper` takes the published rate, which was not tuned on this suite.
 
-`paper` is section 4.1 of Yang, Zhu, Liu, "ECC" (CVPR 2019), whose words are quoted below; what it leaves open is taken
-from the published code, github.com/hyang1990/energy_constrained_compression. One run per point, as there, so it ranks
-nothing. Not reproduced: the widths' step beta, set by hand there (`ecc` adapts it, `ecc-paper` derives a constant one);
-weight decay that spares MobileNet's biases and depthwise filters; an energy model fitted by Adam (here by non-negative
-least squares); iterations that the published NetAdapt leaves unspent. Batch norm is recalibrated before the first test,
-as under every protocol. ResNet-18 is not in the paper and takes AlexNet's numbers.
+`paper` is section 4.1 of Yang, Zhu, Liu, "ECC" (CVPR 2019), whose words are quoted below. What the section leaves open
+is taken from the published code, github.com/hyang1990/energy_constrained_compression. It has one run per point, as the
+paper has, so its report ranks no methods. Not reproduced: the widths' step beta, set by hand there (`ecc` adapts it,
+`ecc-paper` derives a constant one); weight decay that spares MobileNet's biases and depthwise filters; an energy model
+fitted by Adam (here by non-negative least squares); iterations that the published NetAdapt leaves unspent. Batch norm
+is recalibrated before the first test, as under every protocol. The paper has no ResNet-18; it takes AlexNet's numbers.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ PAPER = Protocol(
     budgets=(0.63, 0.51, 0.4, 0.3),  # ours; for the paper's networks and platforms see `energy_budgets`
     seeds=(0,),
     search_images=10_000,  # ten per class of ImageNet, published code's NetAdapt
-    minimum_short_term_iterations=1,  # the published code divides what there is
+    minimum_short_term_iterations=1,  # the published code has no minimum and divides the iterations there are
     episodes=400,
     stages=4,  # "4-iteration pruning & fine-tuning"
     rho=10.0,
@@ -91,7 +91,7 @@ PAPER = Protocol(
     ranks=False,
 )
 
-# (protocol, network) -> what differs from the protocol's values, which are MobileNet's where they come from a grid
+# (protocol, network) -> values that replace the protocol's; those that come from a grid were tuned on MobileNet
 FOR_NETWORK: dict[tuple[str, str], dict[str, Any]] = {
     ("quick", "alexnet"): {"learning_rate": 1e-3},
     ("standard", "alexnet"): {"learning_rate": 1e-3},
@@ -114,18 +114,19 @@ def names() -> tuple[str, ...]:
 
 
 def get(name: str, network: str = "mobilenet") -> Protocol:
-    """The protocol `name` as it is for `network`. Raises BadInput when there is none."""
+    """The protocol `name` with its values for `network`. Raises BadInput for an unknown name."""
     if name not in _PROTOCOLS:
         raise BadInput(f"a protocol out of {', '.join(_PROTOCOLS)}", repr(name), "--protocol quick")
     return replace(_PROTOCOLS[name], **FOR_NETWORK.get((name, network), {}))
 
 
 def energy_budgets(protocol: Protocol, network: str, dataset: str, platform: str) -> list[tuple[str, ...]]:
-    """The protocol's budgets for a platform's joules, as text; the first that can all be reached are to be taken.
+    """Lists of budgets in joules or fractions, as text, best first; `reachable` takes the first that can be reached.
 
-    Under `paper` they are those of the paper's experiment with the network: joules where it prints them, else fractions
-    of this suite's choice. Joules of its data set mean nothing on another, and little to a platform whose dense network
-    takes other joules; then they are the same shares of the dense network.
+    Under `paper` they are those of the paper's experiment with the network: joules where the paper prints them, else
+    the protocol's own fractions. Printed joules apply to the paper's data set, and to a platform whose dense network
+    takes about the paper's joules. So the second list, the only one on another data set, has the same budgets as
+    fractions of the paper's dense network.
     """
     experiment, dense = (_published(kind, network) for kind in ("experiment", "dense"))
     texts: list[str] | None = experiment.get("budgets", {}).get(platform)
@@ -138,11 +139,11 @@ def energy_budgets(protocol: Protocol, network: str, dataset: str, platform: str
 
 
 def _published(kind: str, network: str) -> dict[str, Any]:
-    """What the file of the paper's figures has for the network, empty where it has nothing."""
+    """The entry of the network in published.toml; empty where there is none."""
     entries: list[dict[str, Any]] = tomllib.loads(PUBLISHED.read_text(encoding="utf-8"))[kind]
     return next((entry for entry in entries if entry["network"] == network), {})
 
 
 def _share(budget: str, dense_joules: float) -> float:
-    """Of the dense network, which takes `dense_joules`."""
+    """A budget as a fraction of the dense network's `dense_joules`: "0.5J" of 2.0 J is 0.25, "0.3" stays 0.3."""
     return float(budget.removesuffix("J")) / (dense_joules if budget.endswith("J") else 1.0)

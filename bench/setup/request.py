@@ -1,7 +1,8 @@
-"""What a person asks for on the command line."""
+"""The request: what the options of the command line ask for."""
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -40,7 +41,7 @@ class Request:
 
     @property
     def command(self) -> str:
-        """The command that asks for this, without defaults and without what names a place on this machine."""
+        """The command line of this request, without defaults and without folders of this machine."""
         parts = ["python", "-m", "bench", "run"]
         for field in fields(self):
             value = getattr(self, field.name)
@@ -53,13 +54,11 @@ class Request:
 
 
 def _without_folder(meter: str) -> str:
-    """The meter with the name of its file alone; a board's folder stays recognisable by its "./".
+    """The meter's option without the folders in its file's or board's path; a board's folder still begins with "./".
 
     `replay:/home/me/a.csv` becomes `replay:a.csv`, `board:VDD_IN@/home/me/tx2` becomes `board:VDD_IN@./tx2`.
     """
+    if board := re.fullmatch(r"(board:(?:[^/@]*@)?)(.*)", meter):
+        return board[1] + ("./" if "/" in board[2] else "") + Path(board[2]).name
     kind, colon, detail = meter.partition(":")
-    rail, at, place = detail.partition("@") if kind == "board" else ("", "", detail)
-    if kind == "board" and (not at or "/" in rail):
-        rail, at, place = "", "", detail
-    here = "./" if kind == "board" and "/" in place else ""
-    return f"{kind}{colon}{rail}{at}{here}{Path(place).name}"
+    return f"{kind}{colon}{Path(detail).name}"

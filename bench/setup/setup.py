@@ -1,4 +1,4 @@
-"""The setup: all that the runs of a plan share. None of it depends on a seed."""
+"""The setup: all that the runs of a plan share. Nothing in it depends on a seed."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ Say = Callable[[str], None]
 class Setup:
     """Network, data, platform and energy model of a plan.
 
-    Equal to itself alone: it holds arrays, and figures are cached for it.
+    Setups compare by identity, since they hold arrays and serve as keys of caches.
 
-    request: what was asked for.
-    workload: which network on which data.
+    request: the options that were asked for.
+    workload: the network and its data set.
     protocol: the counts and rates that are the same for every method.
     dataset: images, on the device of `computing`.
-    platform: what is asked for joules or seconds.
+    platform: the hardware or simulator that reads joules or seconds.
     structure: units and operations of the dense network.
     profile: the platform's readings of many width vectors.
     fit: the energy model fitted to them, with its errors.
@@ -68,12 +68,12 @@ class Setup:
 
     @property
     def unit(self) -> str:
-        """Of all amounts: J, or s where the metric is latency."""
+        """Unit of all amounts: J, or s where the metric is latency."""
         return self.platform.unit
 
     @property
     def inference_batch(self) -> int:
-        """Images that the platform infers at once when it is read."""
+        """Images per inference when the platform is read."""
         return self.profile.batch
 
     @cached_property
@@ -93,28 +93,18 @@ class Setup:
     def with_dense_weights(self) -> Setup:
         """The setup with dense weights on the training device: loaded, or trained now where there are none yet."""
         weights = dense.obtain(self.workload, self.dataset, lambda *_: None)
-        return replace(self, weights=replace(weights, network=weights.network.to(self.computing.device)))
+        return replace(self, weights=weights.to(self.computing.device))
 
 
-def prepare(request: Request, say: Say = lambda _: None, *, to_train: bool = False) -> Setup:
+def prepare(request: Request, say: Say = lambda _: None, *, to_train: bool = False, may_read: bool = True) -> Setup:
     """Load the data, profile the platform (or take its profile from the cache) and fit the energy model.
 
-    say: is told what takes long.
-    to_train: images and dense weights of a data set in files have to be there. Without it their counts and shapes do.
-    Raises BadInput for what a person can mend; writes nothing but caches.
+    say: prints a line about slow work.
+    to_train: whether runs follow. Then a data set in files needs its images and dense weights; else the counts and
+    shapes of its images are enough.
+    may_read: whether the platform may be read; else its profile has to be in the cache.
+    Raises BadInput for what a user can correct; writes nothing but caches.
     """
-    return _open(request, say, to_train=to_train, may_read=True)
-
-
-def reopen(request: Request) -> Setup:
-    """The setup that `prepare` has made from the same request, with dense weights, from caches alone.
-
-    For worker processes. They must not read the platform: a reading waits for all that compute, the reader itself too.
-    """
-    return _open(request, lambda _: None, to_train=True, may_read=False).with_dense_weights()
-
-
-def _open(request: Request, say: Say, *, to_train: bool, may_read: bool) -> Setup:
     place = computing(request.compute, request.compile)
     place.enter()
     protocol = protocols.get(request.protocol, request.network)
@@ -126,7 +116,8 @@ def _open(request: Request, say: Say, *, to_train: bool, may_read: bool) -> Setu
     platform.say = say
     work = workload.get(request.network, request.dataset)
     checked_cache_dir()
-    dataset = _dataset(request, work, to_train=to_train).to(place.device)
+    folder = None if request.data is None else Path(request.data)
+    dataset = (work.load_data(folder) if folder or to_train else work.stand_in_data()).to(place.device)
     if to_train:
         dense.check_weights(work, dataset)
     profile = platform.profile(
@@ -140,6 +131,10 @@ def _open(request: Request, say: Say, *, to_train: bool, may_read: bool) -> Setu
     return Setup(request, work, protocol, dataset, platform, work.structure, profile, fit, place)
 
 
-def _dataset(request: Request, work: Workload, *, to_train: bool) -> Dataset:
-    folder = None if request.data is None else Path(request.data)
-    return work.load_data(folder) if folder or to_train else work.stand_in_data()
+def reopen(request: Request) -> Setup:
+    """The setup that `prepare` has made from the same request, with dense weights, from caches alone.
+
+    For worker processes, which must not read the platform: a reading waits until no process computes, so a worker would
+    wait for itself.
+    """
+    return prepare(request, to_train=True, may_read=False).with_dense_weights()

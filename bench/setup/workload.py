@@ -1,8 +1,7 @@
-"""Which network on which data: how it is built, and where its dense weights come from."""
+"""A workload: a network for a data set, how both are built and loaded."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,11 +18,11 @@ from shared.networks import Structure, structure
 
 @dataclass(frozen=True)
 class Workload:
-    """A network for a data set. `arguments` go to shared.networks.build beside the name."""
+    """A network for a data set."""
 
     network: str
     dataset: str
-    arguments: tuple[tuple[str, Any], ...]
+    arguments: tuple[tuple[str, Any], ...]  # of shared.networks.build beside the name; sorted pairs, so hashable
 
     def build(self, widths: tuple[int, ...] | None = None) -> nn.Module:
         """The network with fresh weights, dense or at `widths`."""
@@ -40,7 +39,7 @@ class Workload:
         return self._fitted(data.load(self.dataset, folder))
 
     def stand_in_data(self) -> Dataset:
-        """The same without images where they lie in files, as in shared.data.stand_in."""
+        """The data set, with blank images where its own lie in files, as in shared.data.stand_in."""
         return self._fitted(data.stand_in(self.dataset))
 
     def _fitted(self, images: Dataset) -> Dataset:
@@ -52,19 +51,16 @@ class Workload:
 def get(network: str, dataset: str) -> Workload:
     """The workload of `network` on `dataset`, with the width multiplier that the network's file names for it.
 
-    Raises BadInput for unknown names and for pairs that no file names.
+    Raises BadInput for unknown names, and for a data set that the network's file does not name.
     """
     if network not in networks.names():
         raise BadInput(f"a network out of {', '.join(networks.names())}", repr(network), "python -m bench networks")
     if dataset not in data.names():
         raise BadInput(f"a data set out of {', '.join(data.names())}", repr(dataset), "python -m bench datasets")
-    if dataset not in (own := networks.trained_on(network)):
-        known = [name for name in networks.names() if dataset in networks.trained_on(name)]
+    if dataset not in (arguments := networks.trained_on(network)):
+        suitable = [name for name in networks.names() if dataset in networks.trained_on(name)]
         raise BadInput(
-            f"a network that is made for {dataset} ({', '.join(known)})", repr(network), f"--network {known[0]}"
+            f"a network that is made for {dataset} ({', '.join(suitable)})", repr(network), f"--network {suitable[0]}"
         )
-    arguments = data.network_arguments(dataset) | own[dataset]
-    return Workload(network, dataset, tuple(sorted(arguments.items())))
-
-
-Progress = Callable[[str, int, int], None]  # (what, done, total)
+    options = data.network_arguments(dataset) | arguments[dataset]
+    return Workload(network, dataset, tuple(sorted(options.items())))

@@ -1,1 +1,1 @@
-"""Studies that stand beside the comparison: energy models, the simulator's calibration, learning rates."""
+"""Studies beside the comparison: energy models, the simulator's calibration, learning rates."""

@@ -3,11 +3,13 @@
     python -m bench.studies.calibrate
 
 Targets are the six dense joules that the ECC paper prints (Yang, Zhu, Liu, CVPR 2019, section 4.2) and the AlexNet
-model for the TX2 that its authors published with their code. They leave most constants undetermined: log-normal priors
-and a few anchors settle the rest, and each of those is a judgement, listed below with its width. No ranking of
-compression methods enters. The TX2 comes first, since the only measured layer split is its; the 1080 Ti follows with
-its energy per operation held at or above the TX2's (its voltage and clock are higher) and the power of a busy chip free
-to compensate.
+model for the TX2 that its authors published with their code. They leave most constants undetermined. Log-normal priors
+and a few anchors determine the rest; each is this suite's judgement, listed below with its width. No ranking of
+compression methods enters.
+
+The TX2 is fitted first, since the only measured split of energy over layers is of the TX2. The 1080 Ti follows. Its
+energy per operation is bounded below by the TX2's, since its voltage and clock are higher, and the power of the busy
+chip is left free to compensate.
 """
 
 from __future__ import annotations
@@ -49,9 +51,9 @@ PUBLISHED_LAYER_JOULES = {
     "fc8": 0.0019541800,
 }
 PUBLISHED_INTERCEPT_JOULES = 0.0024820673
-FIT_ROWS = 400  # width vectors behind each bilinear fit made here
-STEP = 0.01  # of the logarithms, for the slopes of least squares
-DIGITS = 5  # significant ones of a fitted value, in the files and in what is reported
+FIT_ROWS = 400  # width vectors of each bilinear fit
+STEP = 0.01  # of the logarithms, for the finite differences of least squares
+DIGITS = 5  # significant digits of a fitted value, in the files and in the report
 
 
 class Prior(NamedTuple):
@@ -97,18 +99,18 @@ PRIORS = {
 
 
 class Anchor(NamedTuple):
-    """A quantity of the simulation that should be near `target`; `sigma` is the tolerance of the log ratio."""
+    """A quantity of the simulation that should be near a target."""
 
     name: str
-    value: float
+    value: float  # as simulated
     target: float
-    sigma: float
-    source: str
+    sigma: float  # tolerance of log(value / target)
+    source: str  # where the target comes from
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The width vectors at which one network is simulated: dense, all ones, then uniform ones for a bilinear fit."""
+    """A network and the positions at which it is simulated: dense, all ones, then FIT_ROWS uniform ones for a fit."""
 
     structure: Structure
     positions: Array
@@ -134,7 +136,7 @@ class Rows:
 
 
 def anchors(platform: str, chip: Parameters, tx2: Parameters) -> list[Anchor]:
-    """All that is known or assumed of a platform's joules and seconds, at `chip`; the 1080 Ti's lean on the TX2's."""
+    """The anchors of a platform, simulated with the constants `chip`; one of the 1080 Ti's depends on the TX2's."""
     fitted_networks = ("mobilenet", "alexnet") if platform == "tx2" else ()
     joules, seconds = {}, {}
     for network in OUTPUTS:
@@ -145,7 +147,7 @@ def anchors(platform: str, chip: Parameters, tx2: Parameters) -> list[Anchor]:
     ]
     erfnet_s = seconds["erfnet"][0]
     if platform == "tx2":
-        # The smallest budget in the authors' example must lie above their intercept; taken as near it.
+        # The smallest budget in the authors' example must lie above their intercept, and is assumed to lie near it.
         floor = Rows.of("mobilenet").bilinear(joules["mobilenet"]).intercept.item()
         return [
             *dense,
@@ -169,7 +171,7 @@ def _layer_split(alexnet: BilinearModel) -> list[Anchor]:
     layers = zip(PUBLISHED_LAYER_JOULES.items(), alexnet.coefficients.tolist(), strict=True)
     intercept = alexnet.intercept.item()
     return [
-        *(Anchor(f"alexnet {layer} J", found, target, 0.12, "authors' model") for (layer, target), found in layers),
+        *(Anchor(f"alexnet {layer} J", joules, target, 0.12, "authors' model") for (layer, target), joules in layers),
         Anchor("alexnet intercept J", intercept, PUBLISHED_INTERCEPT_JOULES, 0.30, "authors' model"),
     ]
 
@@ -185,7 +187,7 @@ def _erfnet_compressible_share(chip: Parameters) -> float:
 
 
 def residuals(platform: str, chip: Parameters, tx2: Parameters) -> Array:
-    """What least squares makes small: log ratios to anchors and priors, in units of their tolerances."""
+    """The residuals of least squares: log ratios to anchors and priors, in units of their tolerances."""
     pulls = [math.log(anchor.value / anchor.target) / anchor.sigma for anchor in anchors(platform, chip, tx2)]
     priors = PRIORS[platform].items()
     pulls += [math.log(getattr(chip, name) / prior.centre) / prior.sigma for name, prior in priors if prior.sigma]
@@ -207,7 +209,7 @@ def calibrated(platform: str, chip: Parameters, tx2: Parameters) -> Parameters:
         return residuals(platform, at(logs), tx2)
 
     def slopes(logs: Array) -> Array:
-        # A kernel that changes its tile makes joules jump: differences much finer than STEP would see only that.
+        # Joules jump where a kernel changes its tile. Differences much finer than STEP would see only these jumps.
         columns = [pulls(logs + shift) - pulls(logs - shift) for shift in STEP * np.eye(logs.size)]
         return np.column_stack(columns) / (2 * STEP)
 
@@ -236,7 +238,7 @@ def rewrite(path: Path, values: dict[str, float]) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def report(platform: str, chip: Parameters, known: list[Anchor], write: Callable[[str], None]) -> None:
+def report(platform: str, chip: Parameters, targets: list[Anchor], write: Callable[[str], None]) -> None:
     """Print the fitted values beside their priors, the residuals, and time, power and floor of each network."""
     write(f"\n## {platform}\n\n| value | fitted | prior | prior sigmas off |\n|---|---|---|---|")
     for name, prior in PRIORS[platform].items():
@@ -244,7 +246,7 @@ def report(platform: str, chip: Parameters, known: list[Anchor], write: Callable
         pull = f"{math.log(value / prior.centre) / prior.sigma:+.1f}" if prior.sigma else "free"
         write(f"| {name} | {value:.4g} | {prior.centre:.3g} | {pull} |")
     write("\n| quantity | simulated | target | simulated / target | tolerance | target is |\n|---|---|---|---|---|---|")
-    for anchor in known:
+    for anchor in targets:
         ratio = anchor.value / anchor.target
         write(
             f"| {anchor.name} | {anchor.value:.4g} | {anchor.target:.4g} | {ratio:.3f} | {anchor.sigma:.1%} |"

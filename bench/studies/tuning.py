@@ -1,8 +1,8 @@
-"""Chooses one learning rate per protocol, on the search split, with the controls alone, and writes the grid down.
+"""Chooses one learning rate per protocol on the search split (a validation split), and writes the grid down.
 
-A rate far too small for the protocol's iterations makes gradual methods look many points better than one-shot ones,
-so the choice is made where the one-shot control is near its best: the highest mean search accuracy over the controls.
-No method that the benchmark compares takes part.
+With a rate far too small for the protocol's iterations, gradual methods score many points above one-shot ones. So the
+chosen rate is the one with the highest mean search accuracy over the controls, one-shot and gradual. No method that the
+benchmark compares takes part.
 """
 
 from __future__ import annotations
@@ -34,8 +34,10 @@ CONTROLS = "uniform,uniform-gradual"
 
 
 def tune(request: Request, *, jobs: int, folder: Path, console: Console) -> None:
-    """Run the controls at the protocol's tightest budget over GRID and write `learning-rate-<protocol>.md` into
-    `folder`; for another network than MobileNet its name stands in it too. The request's methods don't count.
+    """Run the controls at the protocol's tightest budget over GRID and write the page of the grid into `folder`.
+
+    The page is `learning-rate-<protocol>.md` for MobileNet, else `learning-rate-<protocol>-<network>.md`. The request's
+    methods are ignored.
     """
     request = replace(request, methods=CONTROLS)
     plan = make(request, to_train=True)

@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 
 from shared.meters.meter import Meter, MeterError, Window
-from shared.meters.reading import Reading, Visit, precise, reading
+from shared.meters.reading import Reading, Visit, precise, summarise
 from shared.meters.settings import Settings
 from shared.meters.timing import Clock
 
@@ -62,7 +62,7 @@ def measure_all(works: Mapping[str, Work], meter: Meter, settings: Settings, clo
     idle_windows = [window for window in idle if window]
     watts = tuple(window.amount / window.seconds for window in idle_windows)
     flags = {flag for window in idle_windows for flag in window.flags}
-    return {name: reading(meter.source, own, watts, settings, sensor, flags) for name, own in visits.items()}
+    return {name: summarise(meter.source, own, watts, settings, sensor, flags) for name, own in visits.items()}
 
 
 def _read(run: Work, meter: Meter) -> Window:

@@ -50,7 +50,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Finding:
+class ProbeResult:
     """What a probe says about one sensor: whether a trial read of it succeeded.
 
     where: kind of sensor, or device. what: the rail, source or domain that was read. detail: the trial reading, or how

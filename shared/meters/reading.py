@@ -19,7 +19,7 @@ IDLE_DRIFT = 0.10  # relative change of idle power that gets a flag
 DRIFTED = "idle power drifted"
 
 
-class Held(NamedTuple):
+class DriftCorrected(NamedTuple):
     """A drift-corrected reading. error: standard error of the amount, from the spread over visits."""
 
     amount: float
@@ -90,7 +90,7 @@ class Reading:
             amounts=tuple(amount / count for amount in self.amounts),
         )
 
-    def held_against(self, other: Reading, standard: float) -> Held:
+    def relative_to(self, other: Reading, standard: float) -> DriftCorrected:
         """Drift correction: the ratio of this reading to `other`, times `standard`.
 
         Both works must have been visited in turns. A machine that slows down or warms up does so for both, and the
@@ -112,7 +112,7 @@ class Reading:
         low, high = bootstrap_interval(ratios, statistic)
         half_quanta = (self.quantum + ratio * other.quantum) / other.amount / 2
         error = (high - low) / 2 / stats.t.ppf((1 + CONFIDENCE) / 2, len(ratios) - 1)
-        return Held(
+        return DriftCorrected(
             ratio * standard, ((low - half_quanta) * standard, (high + half_quanta) * standard), error * standard
         )
 
@@ -174,7 +174,7 @@ def precise(source: Source, visits: list[Visit], target: float) -> bool:
     return (high - low) / 2 <= target * abs(float(np.mean(amounts)))
 
 
-def reading(
+def summarise(
     source: Source,
     visits: list[Visit],
     idle_watts: Sequence[float],
@@ -182,7 +182,7 @@ def reading(
     sensor: dict[str, object],
     flags: Iterable[str] = (),
 ) -> Reading:
-    """The reading that two or more visits give.
+    """The reading of two or more visits.
 
     idle_watts: idle power before the first and after the last visit; empty for a clock. flags: further warnings, beside
     those of the visits.

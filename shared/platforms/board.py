@@ -19,7 +19,7 @@ from shared.errors import BadInput
 from shared.meters import FULL, SHORT, MeterError, Reading, Settings, device_lock
 from shared.meters.jetson.rails import scope
 from shared.meters.meter import Source
-from shared.meters.reading import Visit, reading
+from shared.meters.reading import Visit, summarise
 from shared.platforms import simulated
 from shared.platforms.hardware import Hardware
 from shared.platforms.measured import WAIT_S
@@ -86,7 +86,7 @@ class BoardPlatform(Hardware):
             visit = Visit(amount, window.quantum_joules or 0.0, window.seconds, runs, window.samples, flags)
             visits[order[window.row]].append(visit)
         facts: dict[str, object] = {"device": measurement.device, **measurement.versions}
-        return [reading(self._sensor, done, measurement.idle_watts, settings, facts) for done in visits]
+        return [summarise(self._sensor, done, measurement.idle_watts, settings, facts) for done in visits]
 
     def inference_batch(self, subject: Subject) -> int:
         """That of the board's simulation: finding one there would take an errand for each."""

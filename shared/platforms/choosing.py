@@ -12,7 +12,7 @@ from shared.errors import BadInput
 from shared.meters import ClockMeter, Meter, MeterError, RaplMeter, ReplayMeter
 from shared.meters.jetson.ina3221 import INA3221Meter, Rail, SysfsRail
 from shared.meters.jetson.ina3221_i2c import I2CRail, open_bus
-from shared.meters.jetson.rails import known_rail
+from shared.meters.jetson.rails import listed_rail
 from shared.meters.nvml.devices import cuda_device
 from shared.meters.nvml.library import Library
 from shared.meters.nvml.meter import NvmlMeter
@@ -155,7 +155,7 @@ def _rail(label: str, root: Path) -> Rail:
     try:
         return SysfsRail(label, str(root / "sys"))
     except MeterError:
-        known = known_rail(label)
-        if known is None or list((root / "sys/bus/i2c/drivers").glob("ina3221*/*-*")):  # a driver is bound
+        listed = listed_rail(label)
+        if listed is None or list((root / "sys/bus/i2c/drivers").glob("ina3221*/*-*")):  # a driver is bound
             raise
-        return I2CRail(label, open_bus(known.i2c_bus, device_folder=root / "dev"))
+        return I2CRail(label, open_bus(listed.i2c_bus, device_folder=root / "dev"))

@@ -108,7 +108,7 @@ def closer(short: Settings) -> Settings:
 
 def _corrected(reading: Reading, beside: Reading, standard: float) -> PlatformReading:
     """The reading as it would be if the network read beside it, in the same turns, had taken `standard`."""
-    ratio = reading.held_against(beside, standard)
+    ratio = reading.relative_to(beside, standard)
     detail = json.loads(json.dumps(asdict(reading), default=str))
     detail["reference_amounts"] = list(beside.amounts)  # the ratio's denominators, visit by visit
     flags = tuple(sorted({*reading.flags, *beside.flags}))
@@ -128,11 +128,11 @@ class Progress(NamedTuple):
 
     def added(self, dense: Reading, *readings: Reading) -> Progress:
         """With one more block."""
-        held = [reading.held_against(dense, 1.0) for reading in readings]
+        shares = [reading.relative_to(dense, 1.0) for reading in readings]
         return Progress(
-            np.append(self.shares, [share.amount for share in held]),
-            np.append(self.low, [share.interval[0] for share in held]),
-            np.append(self.high, [share.interval[1] for share in held]),
+            np.append(self.shares, [share.amount for share in shares]),
+            np.append(self.low, [share.interval[0] for share in shares]),
+            np.append(self.high, [share.interval[1] for share in shares]),
             np.append(self.dense, dense.amount),
             self.batch,
         )
@@ -149,8 +149,7 @@ def collect(
 ) -> Profile:
     """Read up to `samples` uniform width vectors, those of `profile` in its order, or take them from the cache.
 
-    Amounts are held against the dense network's in the same turns, and told at its median over all blocks: a machine
-    that slows or warms up does so for both.
+    Amounts are drift-corrected: ratios to the dense network's in the same turns, times its median over all blocks.
 
     batch: images per inference, the platform's choice when None. The last fifth of the rows is for judging. Without
     `may_read` the cache has to hold all: a worker that computes on the device must not wait for itself. Raises

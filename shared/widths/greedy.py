@@ -10,7 +10,7 @@ from torch import Tensor
 from shared.errors import Infeasible
 
 
-def kept_norms(norms: Tensor) -> Tensor:
+def cumulative_norms(norms: Tensor) -> Tensor:
     """The sum of the k largest norms of every unit, for k = 0, 1, …: (units, largest bound + 1), float64 on the CPU.
 
     norms: (units, largest bound), zero-padded.
@@ -58,7 +58,7 @@ def greedy_widths(
     above the budget.
     """
     estimate = 0.0
-    for widths in removals(kept_norms(norms), bounds, savings):
+    for widths in removals(cumulative_norms(norms), bounds, savings):
         if (estimate := energy(torch.tensor(widths))) <= budget:
             return widths
     raise Infeasible(f"expected a budget of at least {estimate:.6g} (one channel per unit), got {budget:.6g}; try more")

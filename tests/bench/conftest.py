@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
+from bench.cli import app as cli
 from bench.setup import dense
 from bench.setup.dense import DenseWeights
 from bench.setup.request import Request
@@ -30,6 +33,22 @@ def in_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """BENCH_CACHE set to the session's folder."""
     monkeypatch.setenv("BENCH_CACHE", str(cache))
     return cache
+
+
+class Command(Protocol):
+    def __call__(self, *arguments: str) -> tuple[int, str, str]: ...
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], in_cache: Path) -> Command:
+    """The command line within this process, which need not import torch each time: (exit code, stdout, stderr)."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["bench", *arguments])
+        code = cli.main()
+        return code, *capsys.readouterr()
+
+    return call
 
 
 @pytest.fixture(scope="session")

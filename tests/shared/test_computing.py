@@ -90,17 +90,17 @@ def test_a_gpu_that_fails_its_first_operation(gpu: Callable[..., None], monkeypa
 def test_bfloat16_where_the_hardware_has_it(gpu: Callable[..., None]) -> None:
     gpu((8, 0))
     assert computing("cuda:0").autocast is torch.bfloat16
-    assert computing("cuda:0").told == "GPU X, CUDA 13.0, bfloat16 in training, no TF32"
+    assert computing("cuda:0").label == "GPU X, CUDA 13.0, bfloat16 in training, no TF32"
     gpu((7, 5))
     assert computing("cuda:0").autocast is None
-    assert computing("cpu") == ON_CPU and ON_CPU.told == "cpu"
+    assert computing("cpu") == ON_CPU and ON_CPU.label == "cpu"
 
 
 def test_what_is_told_decides_figures_and_no_more(gpu: Callable[..., None]) -> None:
     gpu((8, 0), count=2)
-    assert computing("cuda:0").told == computing("cuda:1").told
+    assert computing("cuda:0").label == computing("cuda:1").label
     variants = [ON_CPU, Computing(compiled=True), computing("cuda:0"), replace(computing("cuda:0"), autocast=None)]
-    assert len({variant.told for variant in variants}) == len(variants)
+    assert len({variant.label for variant in variants}) == len(variants)
 
 
 def test_a_compiler_that_is_missing_is_told_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Which of the paper's claims about energy models hold under which reading of its training."""
+"""Which of the paper's claims about energy models hold, for each way to read its training settings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from bench.report.text import Table, percent
 from bench.studies.energy_models.frame import of_study
 from shared.energy.terms import KINDS
 
-# When a figure counts as what the paper says in words; both are this suite's choice.
+# The figures that count as the paper's words; both are this suite's choice.
 AROUND = (0.02, 0.04)  # "around 0.03"
 NOTICEABLE = 0.005  # of mean relative error: half a percentage point
 CHAIN = KINDS[0]  # the paper's terms
@@ -21,7 +21,7 @@ _CLAIMED = {
 
 
 def claimed(figures: pd.DataFrame, study: str) -> pd.DataFrame:
-    """The trainings that the claims are about: of the first network, with the paper's terms."""
+    """The trainings that the claims are about: those of the first network with the paper's terms."""
     return of_study(figures, study, network=figures["network"].iloc[0], kind=CHAIN)
 
 
@@ -36,48 +36,46 @@ def judged(figures: pd.DataFrame, way: str) -> dict[str, tuple[float, bool]]:
     errors = deep.pivot(index="platform", columns="depth", values="error")
     gain = (errors[0] - errors.drop(columns=0).min(axis=1)).get("1080ti")
     loss = (errors.drop(columns=0).mean(axis=1) - errors[0]).get("tx2")
-    found = {
+    claims = {
         f"error, {platform}": (error, AROUND[0] <= error <= AROUND[1])
         for platform, error in zip(adam["platform"], adam["error"], strict=True)
     }
     if gain is not None:
-        found["gain, 1080ti"] = (gain, gain < NOTICEABLE)
+        claims["gain, 1080ti"] = (gain, gain < NOTICEABLE)
     if loss is not None:
-        found["loss, tx2"] = (loss, loss > NOTICEABLE)
-    return found
+        claims["loss, tx2"] = (loss, loss > NOTICEABLE)
+    return claims
 
 
 def claims_table(figures: pd.DataFrame) -> Table:
-    """Claimed and obtained in columns of their own; points are percentage points of the error."""
+    """A row per claim: the claimed figure, then the one obtained with each reading. Points are percentage points."""
     by_way = {way: judged(figures, way) for way in ways(figures)}
     rows = []
     for claim in next(iter(by_way.values())):
         unit = " %" if claim.startswith("error") else " points"
-        cells = [
-            f"{percent(found[claim][0])}{unit}, {'agrees' if found[claim][1] else 'differs'}"
-            for found in by_way.values()
-        ]
+        judgements = [of_way[claim] for of_way in by_way.values()]
+        cells = [f"{percent(figure)}{unit}, {'agrees' if agrees else 'differs'}" for figure, agrees in judgements]
         rows.append([*_CLAIMED[claim], *(cell.replace("-", "−") for cell in cells)])
     return ["MobileNet", "claimed (metered)", *(f"obtained (simulated): {way}" for way in by_way)], rows
 
 
 def verdicts(figures: pd.DataFrame) -> dict[str, tuple[list[str], list[str]]]:
-    """Claim, and "all" of them at once -> (readings under which it agrees, under which it does not)."""
-    found: dict[str, tuple[list[str], list[str]]] = {}
+    """Claim, and "all" of them at once -> (readings with which it agrees, readings with which it does not)."""
+    by_claim: dict[str, tuple[list[str], list[str]]] = {}
     for way in ways(figures):
         holds = {claim: agrees for claim, (_, agrees) in judged(figures, way).items()}
         for claim, agrees in (holds | {"all": all(holds.values())}).items():
-            found.setdefault(claim, ([], []))[not agrees].append(way)
-    return found
+            by_claim.setdefault(claim, ([], []))[not agrees].append(way)
+    return by_claim
 
 
 def unsettled(figures: pd.DataFrame, platform: str) -> list[str]:
     """The trainings with hidden layers whose error moved noticeably in the last half of their iterations."""
-    deep, found = claimed(figures[figures["platform"] == platform], "depth"), []
+    deep, lines = claimed(figures[figures["platform"] == platform], "depth"), []
     for depth, way, curve in deep.loc[deep["depth"] > 0, ["depth", "way", "curve"]].itertuples(index=False):
         halfway = next(error for step, error in curve if 2 * step >= curve[-1][0])
         moved = curve[-1][1] - halfway
         if abs(moved) > NOTICEABLE:
             points = f"{100 * moved:+.1f}".replace("-", "−")
-            found.append(f"{depth} with {way} ({points} points)")
-    return found
+            lines.append(f"{depth} with {way} ({points} points)")
+    return lines

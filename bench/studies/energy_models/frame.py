@@ -13,12 +13,12 @@ PLACE = ["network", "platform", "kind"]  # where a model is fitted, and what kin
 
 
 def frame(data: Mapping[str, Any]) -> pd.DataFrame:
-    """A row per part in the order of the page: the fields of `Part`, `way` and what the part found.
+    """A row per part in the order of the page: the fields of `Part`, `way` and the part's figures.
 
-    way     how a page names the targets and the weight decay of a training: "joules, 1/8000"
-    error   held-out mean |Ê - E| / E; of a training after its last iteration, and `curve` has it on the way
+    way     targets and weight decay of a training, as a page names them: "joules, 1/8000"
+    error   held-out mean |Ê - E| / E; for a training after its last iteration, with earlier ones in `curve`
 
-    Nested figures have dots: `sizes.100`, `random.mean`, `worst.excess`; what a part has none of is missing.
+    Names of nested figures have dots: `sizes.100`, `random.mean`, `worst.excess`. Figures that a part lacks are NaN.
     Raises KeyError naming a part that `data` lacks.
     """
     rows = []
@@ -32,12 +32,12 @@ def frame(data: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def way_title(scaled: bool, decay: float) -> str:
-    """How a page names a way of reading the weight decay."""
+    """The page's name for a way of reading "weight decay 1.0"."""
     return f"{'mean 1' if scaled else 'joules'}, {decay_title(decay)}"
 
 
 def decay_title(decay: float) -> str:
-    """The decay as the paper would print it: 1/8000, and not 0.000125."""
+    """The decay as text: 0.000125 is "1/8000"."""
     return f"{decay:g}" if decay >= 1e-3 else f"1/{1 / decay:.0f}"
 
 

@@ -1,9 +1,9 @@
-"""A multilayer perceptron behind the bilinear model's products: for study, no run uses it.
+"""A multilayer perceptron on the bilinear model's products, for the study alone; no run uses it.
 
-Yang, Zhu, Liu, CVPR 2019, section 4.2: hidden layers of 128 with SELU, none to three of them; none is the bilinear
-model itself. Trained as the authors' published code does it: Adam on the mean squared error of all rows at once, the
-weight decay added to the gradient (so Adam divides it like the rest) and taken from every bias too, a model without
-hidden layers started at zero and the others as torch starts them.
+Yang, Zhu, Liu, CVPR 2019, section 4.2: none to three hidden layers of 128 units with SELU; without one it is the
+bilinear model. It is trained as in the authors' published code: by Adam on the mean squared error of all rows at once.
+The weight decay is added to the gradient, so Adam rescales it too, and applies to biases as well. A model without
+hidden layers starts at zero, the others with torch's initial weights.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ LEARNING_RATE = 1e-3
 class MlpModel(nn.Module):
     """E(p) = unit_joules * network((p_i / bound_i) * (p_j / bound_j) for every term (i, j)), in float32.
 
-    depth: hidden layers. unit_joules: the joules that the network's output 1 stands for, so what the squared error, and
-    with it the strength of the weight decay, is measured in. Raises BadInput for a depth below 0.
+    depth: number of hidden layers. unit_joules: the joules that the network's output 1 stands for, and the unit of the
+    squared error; it decides how strong the weight decay is. Raises BadInput for a depth below 0.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ def train(
     weight_decay: float,
     watch: Callable[[int], None] = lambda step: None,
 ) -> None:
-    """Fit `model` to `joules` (n,) at `positions` (n, p) by `steps` of Adam on all rows; `watch` sees every step done.
+    """Fit `model` to `joules` (n,) at `positions` (n, p) by `steps` of Adam on all rows; `watch` gets each step.
 
     The gradient is that of mean((output - joules / unit_joules)^2) plus weight_decay * parameter.
     """

@@ -1,4 +1,4 @@
-"""The page of the energy-model study, from its figures alone."""
+"""The page of the energy-model study, made from its figures alone."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def page_files(data: dict[str, Any]) -> dict[str, bytes]:
 
 
 def page(data: dict[str, Any]) -> str:
-    """The Markdown that `data` makes, and nothing else. Raises KeyError where the study isn't whole."""
+    """The page's Markdown, from `data` alone. Raises KeyError where the study isn't complete."""
     plan, figures = Plan.of(data), frame(data)
     return fill(
         "energy-models.md.jinja",
@@ -54,7 +54,7 @@ def page(data: dict[str, Any]) -> str:
 
 
 def _rows(parts: pd.DataFrame, keys: list[str], columns: dict[str, Callable[[Any], str]]) -> Table:
-    """A row per part: its `keys`, then a cell per column head."""
+    """A row per part: its `keys`, then a cell per column."""
     rows = [
         [*(str(part[key]) for key in keys), *(cell(part) for cell in columns.values())]
         for part in parts.to_dict("records")
@@ -80,12 +80,12 @@ def _lookup_table(figures: pd.DataFrame) -> Table:
     chain = of_study(figures, "fit", kind=CHAIN)[["network", "platform", "error"]]
     lookups = of_study(figures, "lookup").merge(chain, on=["network", "platform"], suffixes=("", "_of_chain"))
     columns: dict[str, Callable[[Any], str]] = {
-        "readings": lambda found: count(found["readings"]),
-        "error, %": lambda found: percent(found["error"]),
-        "dense off": lambda found: signed_percent(found["dense_estimate"] / found["dense_joules"] - 1),
-        "factor": lambda found: f"{found['factor']:.3f}",
-        "error times factor, %": lambda found: percent(found["scaled_error"]),
-        "chain, %": lambda found: percent(found["error_of_chain"]),
+        "readings": lambda table: count(table["readings"]),
+        "error, %": lambda table: percent(table["error"]),
+        "dense off": lambda table: signed_percent(table["dense_estimate"] / table["dense_joules"] - 1),
+        "factor": lambda table: f"{table['factor']:.3f}",
+        "error times factor, %": lambda table: percent(table["scaled_error"]),
+        "chain, %": lambda table: percent(table["error_of_chain"]),
     }
     return _rows(lookups, PLACE[:2], columns)
 
@@ -137,7 +137,7 @@ def _spread(kind: str) -> Callable[[Any], str]:
 
 
 def _extremes(figures: pd.DataFrame) -> dict[str, Any]:
-    """How far the chain's estimates are off near any budget: random networks' range, and the worst one found.
+    """How far the chain's estimates are off near any budget: the range over random networks, and the worst network.
 
     NaN where every budget is out of reach.
     """
@@ -146,7 +146,7 @@ def _extremes(figures: pd.DataFrame) -> dict[str, Any]:
 
 
 def _worst_shares(figures: pd.DataFrame) -> dict[str, tuple[str, str]]:
-    """Kind of terms -> mean shares (%) of narrow and of wide units in the worst networks found."""
+    """Kind of terms -> mean shares (%) of narrow and of wide units in the worst networks."""
     near = of_study(figures, "budget")
     means = near.reindex(columns=["kind", "worst.narrow", "worst.wide"]).groupby("kind", sort=False).mean()
     return {kind: (percent(narrow, 0), percent(wide, 0)) for kind, narrow, wide in means.itertuples()}

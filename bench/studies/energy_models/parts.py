@@ -1,4 +1,4 @@
-"""The parts of the energy-model study: what each computes, on one network and one simulated platform."""
+"""Computes the parts of the energy-model study, each on one network and one simulated platform."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from shared.networks import Structure
 from shared.platforms import SimulatedPlatform
 from shared.rng import numpy_generator
 
-LOGGED = 40  # iterations at which the error is noted
-OVER = 0.02  # a network this far above its estimate counts as over
-SUBSETS = 10  # most training sets of one size, none sharing a row, over which an error is averaged
-NARROW, WIDE = 0.05, 0.95  # shares of the dense width
+LOGGED = 40  # number of iterations in an error curve
+OVER = 0.02  # a network counts as over when its joules are this much above its estimate
+SUBSETS = 10  # most disjoint training sets of one size, over which an error is averaged
+NARROW, WIDE = 0.05, 0.95  # shares of the dense width up to and from which a unit counts as narrow or wide
 
 
 @dataclass(frozen=True, eq=False)
 class Ground:
-    """A network on a platform with its profile, whose rows are cut as a run's are."""
+    """A network on a platform with its profile, split into training and held-out rows as in a run."""
 
     structure: Structure
     platform: SimulatedPlatform
@@ -40,7 +40,7 @@ class Ground:
 
     @property
     def cut(self) -> int:
-        """The number of training rows; the held-out ones follow."""
+        """The number of training rows; the held-out rows follow them."""
         return len(self.profile.amounts) - self.profile.test_samples
 
     @property
@@ -67,7 +67,7 @@ class Ground:
 
 @cache
 def ground(plan: Plan, network: str, platform: str) -> Ground:
-    """Trace the network, and read its profile or take it from the cache."""
+    """The network, and its profile on the platform, which is read or taken from the cache."""
     with torch.device("meta"):
         structure = networks.structure(networks.build(network, num_classes=dict(plan.networks)[network]))
     chip = platforms.get(platform)
@@ -79,12 +79,12 @@ def compute(plan: Plan, part: Part) -> dict[str, Any]:
     """The figures of one part as JSON values, with the seconds that they took."""
     started = time.perf_counter()
     base = ground(plan, part.network, part.platform)
-    found = _STUDIES[part.study](plan, part, base)
-    return found | {"seconds": round(time.perf_counter() - started, 2)}
+    figures = _STUDIES[part.study](plan, part, base)
+    return figures | {"seconds": round(time.perf_counter() - started, 2)}
 
 
 def _fit(plan: Plan, part: Part, base: Ground) -> dict[str, Any]:
-    """Least squares of all training rows, and of ever fewer."""
+    """Least squares on all training rows, and on fewer."""
     model = base.fit(part.kind, slice(base.cut))
     dense, ones = (base.structure.positions(w) for w in (base.structure.upper_bounds, [1] * len(base.structure.units)))
     sizes = {}
@@ -106,7 +106,7 @@ def _fit(plan: Plan, part: Part, base: Ground) -> dict[str, Any]:
 
 
 def _trained(plan: Plan, part: Part, base: Ground, rows: int, steps: int) -> dict[str, Any]:
-    """The held-out error on the way of Adam, at iterations whose logarithms are evenly spaced."""
+    """The held-out error during training by Adam, at iterations with evenly spaced logarithms."""
     joules = base.profile.amounts[:rows]
     model = MlpModel(
         terms(base.structure, part.kind),
@@ -133,12 +133,12 @@ def _adam(plan: Plan, part: Part, base: Ground) -> dict[str, Any]:
 
 
 def _depth(plan: Plan, part: Part, base: Ground) -> dict[str, Any]:
-    steps = plan.depth_steps if part.depth else plan.adam_steps  # the latter are cheap, and slow to converge
+    steps = plan.depth_steps if part.depth else plan.adam_steps  # the latter: cheap steps, slow convergence
     return _trained(plan, part, base, min(plan.depth_rows, base.cut), steps)
 
 
 def _budget(plan: Plan, part: Part, base: Ground) -> dict[str, Any]:
-    """Noise-free joules against estimates near one budget; empty where no widths are."""
+    """Noise-free joules against estimates near one budget, for each kind of widths that has any near it."""
     model, structure = base.fit(part.kind, slice(base.cut)), base.structure
     budget_joules = part.fraction * base.profile.dense_reading
     draw = numpy_generator(plan.seed, part.name)
@@ -146,36 +146,36 @@ def _budget(plan: Plan, part: Part, base: Ground) -> dict[str, Any]:
         "multipliers": multiplier_widths(structure, model, budget_joules),
         "random": random_widths(structure, model, budget_joules, count=plan.near, generator=draw),
     }
-    found: dict[str, Any] = {"budget_joules": _short(budget_joules)}
+    figures: dict[str, Any] = {"budget_joules": _short(budget_joules)}
     for name, widths in sampled.items():
         if len(widths):
             positions = structure.positions(widths).numpy()
             joules, estimates = base.true_joules(positions), model(positions).numpy()
-            off = joules / estimates - 1
-            found[name] = {
+            excess = joules / estimates - 1
+            figures[name] = {
                 "count": len(widths),
                 "error": _short(np.mean(np.abs(estimates - joules) / joules)),
-                "mean": _short(off.mean()),
-                "least": _short(off.min()),
-                "most": _short(off.max()),
-                "over": _short(np.mean(off > OVER)),
+                "mean": _short(excess.mean()),
+                "least": _short(excess.min()),
+                "most": _short(excess.max()),
+                "over": _short(np.mean(excess > OVER)),
             }
     climb = Climb(plan.climbers, plan.proposals, plan.rounds)
     worst = worst_case(structure, model, base.true_joules, budget_joules, climb, draw)
     if worst is not None:
         shares = worst.widths / np.array(structure.upper_bounds)
-        found["worst"] = {
+        figures["worst"] = {
             "excess": _short(worst.excess),
             "over_budget": _short(worst.joules / budget_joules - 1),
             "narrow": _short(np.mean(shares <= NARROW)),
             "wide": _short(np.mean(shares >= WIDE)),
             "widths": worst.widths.tolist(),
         }
-    return found
+    return figures
 
 
 def _lookup(plan: Plan, part: Part, base: Ground) -> dict[str, Any]:
-    """NetAdapt's table from readings of single operations, as it is and times the best factor for the training rows."""
+    """NetAdapt's table from readings of single operations: its sums, also times the training rows' best factor."""
     table = table_from_platform(base.platform, base.structure, plan.batch)
     sums, amounts = table(torch.from_numpy(base.positions)).numpy(), base.profile.amounts
     training, held_out = slice(base.cut), slice(base.cut, None)
@@ -192,7 +192,7 @@ def _lookup(plan: Plan, part: Part, base: Ground) -> dict[str, Any]:
 
 
 def _short(value: float | np.floating[Any]) -> float:
-    """Five significant digits: more would be noise of the arithmetic."""
+    """Rounded to five significant digits; further ones are rounding errors of the arithmetic."""
     return float(f"{value:.5g}")
 
 

@@ -1,4 +1,4 @@
-"""What the energy-model study computes: its counts, and the parts they make."""
+"""The plan of the energy-model study: its counts, and the parts that follow from them."""
 
 from __future__ import annotations
 
@@ -9,48 +9,44 @@ from typing import Any, Literal, NamedTuple
 from shared.energy.terms import KINDS
 
 DEPTHS = (0, 1, 2, 3)
-DEFAULT_DECAY = 1e-3  # the authors' published code's
+DEFAULT_DECAY = 1e-3  # of the authors' published code
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All counts of the study.
+    """All counts of the study. The paper prints figures of the first network; all `decays` are tried on it alone."""
 
-    `networks` holds (name, outputs); inputs are the networks' own, the paper's. The first is the one whose figures the
-    paper prints: every reading of its weight decay is tried there.
-    """
-
-    networks: tuple[tuple[str, int], ...] = (("mobilenet", 1001), ("alexnet", 1000), ("erfnet", 20))
+    networks: tuple[tuple[str, int], ...] = (("mobilenet", 1001), ("alexnet", 1000), ("erfnet", 20))  # name, outputs
     platforms: tuple[str, ...] = ("1080ti", "tx2")
-    batch: int = 1
-    samples: int = 10_000
-    test_samples: int = 2_000
-    sizes: tuple[int, ...] = (30, 100, 300, 1_000, 3_000, 8_000)
-    decays: tuple[float, ...] = (1.0, DEFAULT_DECAY, 1 / 8_000)
+    batch: int = 1  # images per inference
+    samples: int = 10_000  # rows of a profile, the held-out ones included
+    test_samples: int = 2_000  # held-out rows
+    sizes: tuple[int, ...] = (30, 100, 300, 1_000, 3_000, 8_000)  # training rows of least squares
+    decays: tuple[float, ...] = (1.0, DEFAULT_DECAY, 1 / 8_000)  # weight decays of Adam
     adam_steps: int = 10_000  # without hidden layers
-    depth_rows: int = 1_000  # where depths are compared
+    depth_rows: int = 1_000  # training rows where depths are compared
     depth_steps: int = 3_000  # with hidden layers
-    budgets: tuple[float, ...] = (0.3, 0.35, 0.5, 0.7)
-    near: int = 400
-    climbers: int = 16
+    budgets: tuple[float, ...] = (0.3, 0.35, 0.5, 0.7)  # fractions of the dense reading
+    near: int = 400  # random networks near each budget
+    climbers: int = 16  # of the search for the worst network, see Climb
     proposals: int = 16
     rounds: int = 200
     seed: int = 0
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Plan:
-        """The plan that a data file names, whose JSON has lists for tuples."""
+        """The plan stored in a data file, whose JSON has lists for tuples."""
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in data["plan"].items()}
         return cls(**values | {"networks": tuple((name, outputs) for name, outputs in values["networks"])})
 
 
 class Part(NamedTuple):
-    """One computation. study: "fit" (least squares), "adam" (all rows), "depth" (fewer rows), "budget" or "lookup"."""
+    """One computation of the study."""
 
-    study: Literal["fit", "adam", "depth", "budget", "lookup"]
+    study: Literal["fit", "adam", "depth", "budget", "lookup"]  # "fit" is least squares; "adam" trains on all rows
     network: str
     platform: str
-    kind: str  # of terms; "operations" for a lookup table
+    kind: str  # of the energy model's terms; "operations" for a lookup table
     scaled: bool = False  # targets of mean 1 instead of joules
     decay: float = 0.0
     depth: int = 0
@@ -58,15 +54,15 @@ class Part(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Its key in the data."""
-        told = [self.study, self.network, self.platform, self.kind]
+        """The part's key in the data file."""
+        words = [self.study, self.network, self.platform, self.kind]
         if self.study in ("adam", "depth"):
-            told += ["scaled" if self.scaled else "raw", f"{self.decay:g}"]
-        return "/".join(told + {"depth": [str(self.depth)], "budget": [f"{self.fraction:g}"]}.get(self.study, []))
+            words += ["scaled" if self.scaled else "raw", f"{self.decay:g}"]
+        return "/".join(words + {"depth": [str(self.depth)], "budget": [f"{self.fraction:g}"]}.get(self.study, []))
 
 
 def readings(plan: Plan, network: str, kind: str) -> list[tuple[bool, float]]:
-    """(scaled, decay): the ways of reading "weight decay 1.0" that are tried."""
+    """(scaled, decay): the ways to read the paper's "weight decay 1.0" that are tried."""
     every = network == plan.networks[0][0] and kind == "bilinear"
     return [(scaled, decay) for scaled in (False, True) for decay in (plan.decays if every else (DEFAULT_DECAY,))]
 

@@ -1,7 +1,7 @@
-"""Plots of the energy-model study, from its figures alone.
+"""Plots of the energy-model study, made from its figures alone.
 
-A plot is a frame of what is drawn, a row per point: `row` and `panel` say where, `line` is the label, `colour` and
-`dash` its style, `x` and `error` (%) the point, `level` the error of the panel's least squares if it is to be shown.
+A plot is a frame with a row per point. `row` and `panel` are its place, `line` is the label, `colour` and `dash` are
+the line's style, `x` and `error` (%) the point, and `level` is the error of the panel's least squares, NaN to hide it.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ def plots(figures: pd.DataFrame, plan: Plan) -> dict[str, bytes]:
 
 
 def adam_lines(figures: pd.DataFrame, plan: Plan) -> pd.DataFrame:
-    """Adam without hidden layers on the first network: a line per reading, least squares as a level."""
+    """Adam without hidden layers on the first network: a line per reading of the decay, least squares as a level."""
     parts = claimed(figures, "adam")
     colours = [plan.decays.index(decay) for decay in parts["decay"]]
     return _curves(figures, parts.assign(row=0, line=parts["way"], colour=colours, dash=parts["scaled"].astype(int)))
 
 
 def depth_lines(figures: pd.DataFrame, scaled: bool) -> pd.DataFrame:
-    """Depths under the published code's decay: a row of panels per network."""
+    """Depths with the published code's decay: a row of panels per network."""
     parts = of_study(figures, "depth", kind=CHAIN, scaled=scaled, decay=DEFAULT_DECAY)
     labels = [f"{depth or 'no'} hidden layer{'s' * (depth != 1)}" for depth in parts["depth"]]
     return _curves(figures, parts.assign(row=parts["network"], line=labels, colour=parts["depth"], dash=0))
@@ -68,7 +68,7 @@ def _curves(figures: pd.DataFrame, parts: pd.DataFrame) -> pd.DataFrame:
 
 
 def samples_lines(figures: pd.DataFrame, plan: Plan) -> pd.DataFrame:
-    """Least squares on ever more rows: a panel per platform, a line per network and kind of terms."""
+    """Least squares by number of rows: a panel per platform, a line per network and kind of terms."""
     networks, fits = [name for name, _ in plan.networks], of_study(figures, "fit")
     style = {
         "row": 0,
@@ -95,7 +95,7 @@ def draw(title: str, caption: str, x_label: str, lines: pd.DataFrame) -> bytes:
             _panel(axes, panel, of_panel)
         for row in grid:
             row[0].set_ylabel("held-out error, %")
-            # The panels of a row share this axis. Beyond 100 % an estimate is no estimate.
+            # The panels of a row share this axis. Errors above 100 % are of no interest.
             row[0].set_ylim(top=min(100, row[0].get_ylim()[1]))
         for axes in grid[-1]:
             axes.set_xlabel(x_label)
@@ -112,7 +112,7 @@ def _panel(axes: Axes, title: str, lines: pd.DataFrame) -> None:
     axes.set_yscale("log")
     for index, (label, line) in enumerate(lines.groupby("line", sort=False)):
         colour, marker = BUDGETS[line["colour"].iloc[0] % len(BUDGETS)]
-        every = max(1, len(line) // 8)  # from another point for each line, so that lines on one another are seen
+        every = max(1, len(line) // 8)  # offset by line, so that lines on top of each other stay visible
         look: dict[str, Any] = {"marker": marker, "ms": 3.6, "markevery": (index % every, every)}
         axes.plot(line["x"], line["error"], color=colour, lw=1.4, ls=_DASHES[line["dash"].iloc[0]], label=label, **look)
     level = lines["level"].iloc[0]

@@ -1,4 +1,4 @@
-"""Where an energy model is put to the test: networks near a budget, and the worst ones that a search can find.
+"""Networks that test an energy model: networks near a budget, and the worst that a search finds.
 
 Widths are int64 (n, units) arrays here, and `energy_model` must not fall when a width grows.
 """
@@ -17,12 +17,12 @@ from shared.widths.uniform import Energy
 
 Widths = NDArray[np.int64]
 Joules = NDArray[np.float64]
-BAND = 0.02  # how far from the budget an estimate may lie to count as near it
-GRID = 4_000  # multipliers that are tried
+BAND = 0.02  # largest relative distance from the budget of an estimate that counts as near it
+GRID = 4_000  # number of multipliers
 
 
 def multiplier_widths(structure: Structure, energy_model: Energy, budget: float) -> Widths:
-    """Every uniform multiplier's widths whose estimate is within BAND of the budget, each once."""
+    """The distinct widths of uniform multipliers whose estimate is within BAND of the budget."""
     bounds = np.array(structure.upper_bounds)
     multipliers = np.arange(1, GRID + 1)[:, None] / GRID
     widths = np.unique(np.maximum(1, np.floor(bounds * multipliers + 0.5)).astype(np.int64), axis=0)
@@ -34,28 +34,28 @@ def random_widths(
 ) -> Widths:
     """Up to `count` width vectors with estimates at most BAND below the budget, none above it.
 
-    Each is a vector of uniform shares, scaled, and capped at the dense widths, until it meets the budget. None where
-    the budget is out of reach.
+    Each is a vector of uniform shares, scaled by bisection to meet the budget, and capped at the dense widths. Empty
+    where the budget is out of reach.
     """
     bounds = np.array(structure.upper_bounds)
     shares = 1 - generator.random((count, bounds.size))  # in (0, 1]
-    low, high = np.zeros(count), 1 / shares.min(axis=1)  # all ones, and the dense network
+    low, high = np.zeros(count), 1 / shares.min(axis=1)  # scales of all ones and of the dense network
 
     def widths(scales: Joules) -> Widths:
-        kept = np.minimum(1, shares * scales[:, None])
-        return np.clip(np.floor(bounds * kept + 0.5), 1, bounds).astype(np.int64)
+        capped = np.minimum(1, shares * scales[:, None])
+        return np.clip(np.floor(bounds * capped + 0.5), 1, bounds).astype(np.int64)
 
-    for _ in range(60):  # halvings, past which a float64 has no digits left
+    for _ in range(60):  # halvings, after which a float64 has no digits left
         middle = (low + high) / 2
         fits = _estimates(structure, energy_model, widths(middle)) <= budget
         low, high = np.where(fits, middle, low), np.where(fits, high, middle)
-    found = widths(low)
-    return found[_near(_estimates(structure, energy_model, found), budget)]
+    largest = widths(low)
+    return largest[_near(_estimates(structure, energy_model, largest), budget)]
 
 
 @dataclass(frozen=True, eq=False)
 class WorstCase:
-    """The widths (units,) whose joules lie furthest above their estimate, among those that the search has seen."""
+    """The widths (units,) that the search has seen whose joules lie furthest above their estimate, relative to it."""
 
     widths: Widths
     estimate: float
@@ -68,10 +68,10 @@ class WorstCase:
 
 
 class Climb(NamedTuple):
-    """How long `worst_case` searches."""
+    """The counts of the hill climbing in `worst_case`."""
 
-    climbers: int  # that start from random widths
-    proposals: int  # moves that each of them tries in a round
+    climbers: int  # starts from random widths
+    proposals: int  # moves that each climber tries in a round
     rounds: int
 
 
@@ -85,10 +85,10 @@ def worst_case(
 ) -> WorstCase | None:
     """Climb (true joules - estimate) / estimate over widths with estimates at most BAND below the budget, none above.
 
-    In each round every climber tries moves and keeps the best if that is better than where it stands: one or two units
-    get other widths, an end of the range every second time, and one unit the width at which the estimate meets the
-    budget again. The band keeps it at the budget: tiny networks, whose relative errors are larger, are not what a
-    budget is about. None where the budget is out of reach.
+    In each round every climber tries moves, and takes the best of them if it is an improvement. A move gives one or two
+    units other widths, every second time an end of the range. Then it sets one unit to the width at which the estimate
+    meets the budget again. The band excludes tiny networks, whose relative errors are larger but which nobody with this
+    budget would use. None where the budget is out of reach.
     """
     climbers, proposals, rounds = climb
     bounds = np.array(structure.upper_bounds)
@@ -105,7 +105,7 @@ def worst_case(
     for _ in range(rounds):
         moved = np.repeat(current, proposals, axis=0)
         rows = np.arange(len(moved))
-        for share in (1.0, 0.5):  # of the moves in which a first and another unit change
+        for share in (1.0, 0.5):  # every move changes a first unit, half of them a second one
             unit = generator.integers(bounds.size, size=len(moved))
             ends = np.where(generator.random(len(moved)) < 0.5, 1, bounds[unit])
             anywhere = generator.integers(1, bounds[unit] + 1)
@@ -128,7 +128,7 @@ def worst_case(
 def _width_at(
     structure: Structure, energy_model: Energy, widths: Widths, unit: NDArray[np.int64], budget: float
 ) -> Widths:
-    """The largest width (n,) of each row's `unit` within the budget, of a model that is linear in every width."""
+    """The largest width (n,) of each row's `unit` that is within the budget, for a model linear in every width."""
     rows, bounds = np.arange(len(widths)), np.array(structure.upper_bounds)[unit]
     least, most = widths.copy(), widths.copy()
     least[rows, unit], most[rows, unit] = 0, bounds

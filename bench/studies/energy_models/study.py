@@ -1,6 +1,6 @@
 """The study of energy models behind the page `energy-models.md`: section 4.2 of the ECC paper on simulated platforms.
 
-Yang, Zhu, Liu, CVPR 2019. Its figures lie in one data file, from which the page and its plots are made anew.
+Yang, Zhu, Liu, CVPR 2019. One data file holds its figures; the page and its plots are made from them.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ DATA = f"records/{NAME}.json"
 def write(folder: Path, plan: Plan | None = None, *, jobs: int = 2, say: Callable[[str], None] = print) -> Path:
     """Compute what the data file in `folder` lacks, then write page and plots beside it; returns the page's path.
 
-    The file is saved after every part, so a stopped study goes on where it was. Parts of another plan, of other
-    constants of the platforms or of other networks are dropped; after a change of the study's code delete the file.
-    `jobs` processes of one thread each take some eight minutes on two idle cores, and no time when all is there.
+    The file is saved after every part, so a stopped study goes on where it was. Parts from another plan, other
+    constants of the platforms or other networks are dropped. After a change of the study's code delete the file. `jobs`
+    processes of one thread each take some eight minutes on two idle cores, and no time when the file is complete.
     """
     plan = plan or Plan()
     checked_cache_dir()
@@ -54,9 +54,9 @@ def write(folder: Path, plan: Plan | None = None, *, jobs: int = 2, say: Callabl
 
 
 def check(folder: Path) -> list[str]:
-    """How the page and its plots in `folder` differ from what its data make: a line per file, none when they agree.
+    """How the page and its plots in `folder` differ from what their data make: a line per file that differs.
 
-    Nothing to say where the page was never written. Plots are compared as those of other pages are.
+    Empty where the page was never written. Plots are compared as those of other pages are.
     """
     present = {path.name for path in folder.glob(f"{NAME}*") if path.suffix in (".md", ".svg")}
     if not (folder / DATA).is_file():
@@ -80,7 +80,7 @@ def _same(name: str, committed: bytes, fresh: bytes) -> bool:
 
 
 def _basis(plan: Plan) -> dict[str, Any]:
-    """What figures depend on beside the code, as it reads back from JSON."""
+    """What the figures depend on beside the code, in the form that JSON reads back."""
     names = [name for name, _ in plan.networks]
     grounds = {(name, platform): ground(plan, name, platform) for name in names for platform in plan.platforms}
     basis = {
@@ -104,7 +104,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _computed(plan: Plan, missing: list[Part], jobs: int) -> Iterator[tuple[Part, dict[str, Any]]]:
-    """Every missing part with its figures, as they are ready."""
+    """Every missing part with its figures, in the order in which they are ready."""
     if jobs == 1:
         for part in missing:
             yield part, compute(plan, part)
@@ -118,4 +118,4 @@ def _computed(plan: Plan, missing: list[Part], jobs: int) -> Iterator[tuple[Part
 
 def _start_worker() -> None:
     torch.set_num_threads(1)
-    torch.set_flush_denormal(True)  # a decay that wins leaves numbers too small for fast arithmetic
+    torch.set_flush_denormal(True)  # a strong weight decay leaves subnormal numbers, which are slow

@@ -12,7 +12,7 @@ from dataclasses import replace
 from shared.board.runner import BoardError, find_rails, select_rail
 from shared.board.runner import Rail as SysfsChannel
 from shared.meters.jetson import rails as jetson_rails
-from shared.meters.meter import Finding, MeterError, Window
+from shared.meters.meter import MeterError, ProbeResult, Window
 from shared.meters.sampling import DroppedSample, SampledMeter
 from shared.meters.timing import Clock
 
@@ -122,8 +122,8 @@ class INA3221Meter(SampledMeter):
         return jetson_rails.quantum_watts(self._volts, watts, self.rail.shunt_ohms)
 
 
-def probe(root: str = "/sys") -> list[Finding]:
-    """One finding per rail, with a trial reading. Raises nothing: an error becomes a finding."""
+def probe(root: str = "/sys") -> list[ProbeResult]:
+    """One result per rail, with a trial reading. Raises nothing: an error becomes a result."""
     try:
         channels = find_rails(root)
         if not channels:
@@ -132,16 +132,16 @@ def probe(root: str = "/sys") -> list[Finding]:
                 expected, "none", "a Jetson with its own kernel (L4T), or a kernel with the driver ina3221"
             )
     except BoardError as error:
-        return [Finding("INA3221", "rails", False, str(error))]
+        return [ProbeResult("INA3221", "rails", False, str(error))]
     return [_trial(channel) for channel in channels]
 
 
-def _trial(channel: SysfsChannel) -> Finding:
+def _trial(channel: SysfsChannel) -> ProbeResult:
     try:
         detail, works = f"{channel.watts():.3f} W, {jetson_rails.scope(channel.label)} in {channel.folder}", True
     except BoardError as error:
         detail, works = str(error), False
-    return Finding("INA3221", channel.label, works, detail)
+    return ProbeResult("INA3221", channel.label, works, detail)
 
 
 def _meter_error(error: BoardError) -> MeterError:

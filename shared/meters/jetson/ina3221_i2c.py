@@ -12,7 +12,7 @@ from typing import Protocol
 
 from shared.board.runner import PASSING
 from shared.meters.jetson.ina3221 import Rail
-from shared.meters.jetson.rails import BUS_STEP_V, SHUNT_STEP_V, KnownRail, known_rail, known_rails
+from shared.meters.jetson.rails import BUS_STEP_V, SHUNT_STEP_V, ListedRail, listed_rail, listed_rails
 from shared.meters.meter import MeterError
 from shared.meters.sampling import DroppedSample
 
@@ -118,9 +118,9 @@ def open_bus(number: int, *, device_folder: Path = Path("/dev")) -> Bus:
         raise MeterError(f"an I2C bus at {path}", error.strerror, hint) from error
 
 
-def _listed(label: str) -> KnownRail:
-    rail = known_rail(label)
+def _listed(label: str) -> ListedRail:
+    rail = listed_rail(label)
     if rail is None:
-        labels = ", ".join(rail.labels[0] for rail in known_rails())
+        labels = ", ".join(rail.labels[0] for rail in listed_rails())
         raise MeterError("a rail listed in jetson_rails.toml", label, f"one of {labels}, or sysfs")
     return rail

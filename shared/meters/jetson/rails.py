@@ -14,7 +14,7 @@ OFFSET_STEPS = 2  # an unloaded rail may read this many steps below zero
 
 
 @dataclass(frozen=True)
-class KnownRail:
+class ListedRail:
     """A power rail of a board, as jetson_rails.toml lists it.
 
     Attributes:
@@ -39,29 +39,29 @@ class KnownRail:
 
 
 @cache
-def known_rails() -> tuple[KnownRail, ...]:
+def listed_rails() -> tuple[ListedRail, ...]:
     """All rails in jetson_rails.toml."""
     return tuple(
-        KnownRail(board, entry["i2c_bus"], **(rail | {"labels": tuple(rail["labels"])}))
+        ListedRail(board, entry["i2c_bus"], **(rail | {"labels": tuple(rail["labels"])}))
         for board, entry in tomllib.loads(DATA.read_text(encoding="utf-8")).items()
         for rail in entry["rails"]
     )
 
 
-def known_rail(label: str) -> KnownRail | None:
+def listed_rail(label: str) -> ListedRail | None:
     """The rail with this driver label; None where jetson_rails.toml does not list it."""
-    return next((rail for rail in known_rails() if label in rail.labels), None)
+    return next((rail for rail in listed_rails() if label in rail.labels), None)
 
 
 def shunt_ohms(label: str) -> float | None:
     """The shunt of the rail with this driver label; None where jetson_rails.toml does not list it."""
-    rail = known_rail(label)
+    rail = listed_rail(label)
     return None if rail is None else rail.shunt_ohms
 
 
 def scope(label: str) -> str:
     """The rail and the hardware that it supplies, for column heads: "rail VDD_IN (whole module)"."""
-    rail = known_rail(label)
+    rail = listed_rail(label)
     return f"rail {label}" if rail is None else f"rail {label} ({rail.measures})"
 
 

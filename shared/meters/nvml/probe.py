@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from shared.meters.meter import Finding, MeterError
+from shared.meters.meter import MeterError, ProbeResult
 from shared.meters.nvml.devices import devices
 from shared.meters.nvml.library import Library
 from shared.meters.nvml.sources import COUNTER, INSTANT, USAGE, SampleBuffer, try_buffer, try_scalar
@@ -15,20 +15,20 @@ from shared.meters.timing import Clock, MachineClock
 
 def probe(
     bindings: Any = None, *, clock: Clock | None = None, wall_s: Callable[[], float] = time.time
-) -> tuple[Finding, ...]:
-    """One finding per source of each GPU; a few seconds per GPU. Raises nothing: an error becomes a finding."""
+) -> tuple[ProbeResult, ...]:
+    """One result per source of each GPU; a few seconds per GPU. Raises nothing: an error becomes a result."""
     clock = clock or MachineClock()
     try:
         library = Library(bindings)
     except MeterError as error:
-        return (Finding("NVML", "library", False, str(error)),)
-    findings = []
+        return (ProbeResult("NVML", "library", False, str(error)),)
+    results = []
     try:
         driver = library.ask("the driver's version", "nvmlSystemGetDriverVersion")
-        findings.append(Finding("NVML", "library", True, f"driver {driver}"))
+        results.append(ProbeResult("NVML", "library", True, f"driver {driver}"))
         gpus = devices(library)
         if not gpus:
-            findings.append(Finding("NVML", "GPUs", False, "the driver lists none; try `nvidia-smi -L`"))
+            results.append(ProbeResult("NVML", "GPUs", False, "the driver lists none; try `nvidia-smi -L`"))
         for device in gpus:
             trials = [
                 try_scalar(COUNTER, device, clock),
@@ -39,9 +39,9 @@ def probe(
             for trial in trials:
                 period = f"{trial.update_period_s * 1e3:.0f} ms" if trial.update_period_s else "unknown, few changes"
                 detail = str(trial.problem or f"update period {period}")
-                findings.append(Finding(f"{device.name} {device.uuid}", trial.source, trial.problem is None, detail))
+                results.append(ProbeResult(f"{device.name} {device.uuid}", trial.source, trial.problem is None, detail))
     except MeterError as error:
-        findings.append(Finding("NVML", "GPUs", False, str(error)))
+        results.append(ProbeResult("NVML", "GPUs", False, str(error)))
     finally:
         library.close()
-    return tuple(findings)
+    return tuple(results)

@@ -15,7 +15,7 @@ from dataclasses import fields
 from functools import partial
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 import torch
@@ -34,6 +34,7 @@ from shared.data import Dataset
 from shared.data.files import FileSplit
 from shared.errors import BadFile, BadInput
 from shared.meters import probing
+from tests.bench.conftest import Command
 from tests.shared.meters.jetson.test_ina3221 import hwmon, iio, write
 from tests.shared.meters.nvml.nvml_stub.fake import COUNTER, Board, FakeNvml
 
@@ -51,22 +52,6 @@ def bench(*arguments: str, cache: Path, **variables: str) -> subprocess.Complete
         encoding=variables.get("PYTHONIOENCODING", "utf-8"),
         check=False,
     )
-
-
-class Command(Protocol):
-    def __call__(self, *arguments: str) -> tuple[int, str, str]: ...
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], in_cache: Path) -> Command:
-    """The command line within this process, which need not import torch each time: (exit code, stdout, stderr)."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["bench", *arguments])
-        code = cli.main()
-        return code, *capsys.readouterr()
-
-    return call
 
 
 def without_seconds(path: Path) -> dict[str, Any]:
@@ -219,10 +204,10 @@ def test_an_output_folder_that_cannot_be_written_is_refused(out: str, command: C
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_pages_that_were_never_published_cannot_be_written_again(cache: Path, tmp_path: Path) -> None:
+def test_pages_that_were_never_published_cannot_be_written_again(command: Command, tmp_path: Path) -> None:
     for form in ("markdown", "csv"):
-        done = bench("report", "--again", "--to", str(tmp_path / "none"), "--format", form, cache=cache)
-        assert done.returncode == 2 and "pages that were published before for --again" in done.stderr
+        code, _, error = command("report", "--again", "--to", str(tmp_path / "none"), "--format", form)
+        assert code == 2 and "pages that were published before for --again" in error
         assert not (tmp_path / "none").exists()
 
 
@@ -422,9 +407,11 @@ def test_devices_tells_what_was_found_and_how_to_get_the_rest(
     assert all("; try " in line for line in told.splitlines() if line.startswith("none "))
 
 
-def test_run_end_to_end_then_again_then_fresh(cache: Path, tmp_path: Path) -> None:
-    """A report at first; no training the second time; the same networks, bit for bit, and the same records but for
-    seconds, in a fresh store with a fresh cache.
+def test_run_end_to_end_then_again_then_fresh(
+    cache: Path, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the shell with a report at first; no training the second time; the same networks, bit for bit, and the same
+    records but for seconds, in a fresh store with a fresh cache.
     """
     arguments = ("run", "--protocol", "smoke", "--methods", "ecc,netadapt,amc,uniform", "--jobs", "2", "--out")
     first = bench(*arguments, str(tmp_path / "a"), cache=cache)
@@ -435,12 +422,12 @@ def test_run_end_to_end_then_again_then_fresh(cache: Path, tmp_path: Path) -> No
     records = {path: path.read_bytes() for path in (tmp_path / "a").rglob("record.json")}
     assert len(records) == 4
 
-    again = bench(*arguments, str(tmp_path / "a"), cache=cache)
-    assert again.returncode == 0 and "4 of 4 runs are finished already" in again.stdout
+    code, printed, _ = command(*arguments, str(tmp_path / "a"))
+    assert code == 0 and "4 of 4 runs are finished already" in printed
     assert all(path.read_bytes() == data for path, data in records.items())
 
-    fresh = bench(*arguments, str(tmp_path / "b"), cache=tmp_path / "cache")
-    assert fresh.returncode == 0
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    assert command(*arguments, str(tmp_path / "b"))[0] == 0
     assert {path.relative_to(tmp_path / "b") for path in (tmp_path / "b").rglob("record.json")} == {
         path.relative_to(tmp_path / "a") for path in records
     }
@@ -454,21 +441,21 @@ def test_run_end_to_end_then_again_then_fresh(cache: Path, tmp_path: Path) -> No
         assert (tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes(), path
 
 
-def test_a_miss_is_recorded_and_the_plan_goes_on(cache: Path, tmp_path: Path) -> None:
+def test_a_miss_is_recorded_and_the_plan_goes_on(command: Command, tmp_path: Path) -> None:
     """AMC leaves every layer a fifth of its channels, which is above this budget."""
     arguments = ("run", "--methods", "uniform,amc", "--protocol", "smoke", "--budgets", "0.25", "--jobs", "2")
-    done = bench(*arguments, "--out", str(tmp_path / "runs"), cache=cache)
-    assert done.returncode == 1 and done.stderr == "", done.stderr
+    code, printed, error = command(*arguments, "--out", str(tmp_path / "runs"))
+    assert code == 1 and error == "", error
     paths = (tmp_path / "runs").rglob("record.json")
     records = {record["method"]: record for record in (json.loads(path.read_bytes()) for path in paths)}
     assert {name: record["status"] for name, record in records.items()} == {"uniform": "ok", "amc": "miss"}
     assert records["uniform"]["reason"] is None and records["uniform"]["measures"] is not None
     reason = records["amc"]["reason"]
-    assert reason and reason in done.stdout
+    assert reason and reason in printed
     (page,) = (tmp_path / "runs").glob("*.md")
     assert reason in page.read_text()
-    command = "python -m bench run --methods uniform,amc --protocol smoke --budgets 0.25"
-    assert records["amc"]["environment"]["command"] == command
+    typed = "python -m bench run --methods uniform,amc --protocol smoke --budgets 0.25"
+    assert records["amc"]["environment"]["command"] == typed
 
 
 def test_a_folder_s_name_is_no_markup(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -495,29 +482,33 @@ def test_an_interrupt_says_that_finished_runs_are_kept(command: Command, monkeyp
     assert len(errors.splitlines()) == 1 and "finished runs are kept" in errors
 
 
-def test_a_lookup_table_of_a_platform(cache: Path, tmp_path: Path) -> None:
-    done = bench("table", str(tmp_path / "table.json"), "--device", "tx2", cache=cache)
-    assert done.returncode == 0 and done.stdout.startswith("tx2: simulated"), done.stderr
-    assert "readings of single operations" in done.stdout
+def test_a_lookup_table_of_a_platform(command: Command, tmp_path: Path) -> None:
+    code, printed, error = command("table", str(tmp_path / "table.json"), "--device", "tx2")
+    assert code == 0 and printed.startswith("tx2: simulated"), error
+    assert "readings of single operations" in printed
     assert json.loads((tmp_path / "table.json").read_text())["platform"] == "tx2"
-    done = bench("table", "/proc/nowhere/table.json", cache=cache)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    code, _, error = command("table", "/proc/nowhere/table.json")
+    assert code == 2 and error.count("\n") == 1
 
 
-def test_the_page_of_energy_models_is_checked_like_the_others(cache: Path, tmp_path: Path) -> None:
+def test_the_page_of_energy_models_is_checked_like_the_others(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.report.check", lambda folder: [])
     shutil.copytree(ROOT / "reports", tmp_path / "reports")
-    assert bench("report", "--check", "--to", str(tmp_path / "reports"), cache=cache).returncode == 0
+    check = ("report", "--check", "--to", str(tmp_path / "reports"))
+    assert command(*check)[0] == 0
     page = tmp_path / "reports/energy-models.md"
     page.write_text(page.read_text().replace("%", "per cent", 1))
-    done = bench("report", "--check", "--to", str(tmp_path / "reports"), cache=cache)
-    assert done.returncode == 1 and "energy-models.md: not what records/energy-models.json makes" in done.stdout
+    code, printed, _ = command(*check)
+    assert code == 1 and "energy-models.md: not what records/energy-models.json makes" in printed
 
 
 def test_fit_writes_the_study_where_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bench.cli import study as cli_authors
+    from bench.cli import study
     from bench.studies import energy_models as energy_study
 
     asked = []
     monkeypatch.setattr(energy_study, "write", lambda folder, *, jobs, say: asked.append((folder, jobs)) or folder)
-    cli_authors.fit(tmp_path, 3)
+    study.fit(tmp_path, 3)
     assert asked == [(tmp_path, 3)]

@@ -30,19 +30,19 @@ def read(records: list[Record], folder: Path) -> pandas.DataFrame:
 
 
 def test_csv_has_a_row_per_run_and_unrounded_figures_with_units(quick_runs: list[Record], tmp_path: Path) -> None:
-    found = read(quick_runs, tmp_path)
-    assert len(found) == len(quick_runs)
+    table = read(quick_runs, tmp_path)
+    assert len(table) == len(quick_runs)
     for run in quick_runs:
         if run.measures is None or run.budget is None:
             continue
-        row = found.loc[run.method, run.budget.fraction, run.seed]
+        row = table.loc[run.method, run.budget.fraction, run.seed]
         assert row["simulated (J)"] == run.measures.reading and row["budget (J)"] == run.budget.amount
         assert row["after fine-tuning, top-1 accuracy (%)"] == pytest.approx(100 * run.measures.accuracy_after)
         assert row["unused (% of budget)"] == pytest.approx(0.5) and row["MACs per image"] == 1_234_567
         assert row["widths"] == " ".join(map(str, run.measures.widths))
-    assert found.loc["netadapt", 0.25, 0]["reading to budget (%)"] == pytest.approx(1.3)
-    assert found.loc["ecc", 0.25, 0]["overhead (ratio)"] == pytest.approx(55 / (800 * 0.0625))
-    assert set(found["joules are"]) == {"simulated"} and not any("measured" in head for head in found.columns)
+    assert table.loc["netadapt", 0.25, 0]["reading to budget (%)"] == pytest.approx(1.3)
+    assert table.loc["ecc", 0.25, 0]["overhead (ratio)"] == pytest.approx(55 / (800 * 0.0625))
+    assert set(table["joules are"]) == {"simulated"} and not any("measured" in head for head in table.columns)
 
 
 def test_csv_keeps_misses_with_their_reason_and_empty_cells(quick_runs: list[Record], tmp_path: Path) -> None:
@@ -72,17 +72,17 @@ def test_csv_of_hardware_has_intervals_landing_and_its_own_unit(make_record: Mak
 def tabulars(text: str) -> list[list[list[str]]]:
     """Cells of every tabular."""
     bodies = re.findall(r"\\begin\{tabular\}\{l(r+)\}\n(.*?)\\end\{tabular\}", text, re.DOTALL)
-    found = []
+    tables = []
     for aligned, body in bodies:
         lines = [line.removesuffix(r" \\") for line in body.splitlines() if line.endswith(r"\\")]
-        found.append([re.split(r" (?<!\\)& ", line) for line in lines])
-        assert {len(line) for line in found[-1]} == {len(aligned) + 1}
+        tables.append([re.split(r" (?<!\\)& ", line) for line in lines])
+        assert {len(line) for line in tables[-1]} == {len(aligned) + 1}
         assert [line for line in body.splitlines() if not line.endswith(r"\\")] == [
             r"\toprule",
             r"\midrule",
             r"\bottomrule",
         ]
-    return found
+    return tables
 
 
 def test_latex_has_the_main_table_and_one_per_budget(quick_runs: list[Record], tmp_path: Path) -> None:

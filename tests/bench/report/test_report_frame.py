@@ -103,7 +103,7 @@ def test_a_missing_fingerprint_differs_and_further_differences_are_named(make_re
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "aspect"),
     [
         ({"inference_batch": 1}, "platform inference batch"),
         ({"calibration": "v2"}, "platform calibration"),
@@ -111,9 +111,9 @@ def test_a_missing_fingerprint_differs_and_further_differences_are_named(make_re
         ({"input_shape": (3, 224, 224)}, "platform input shape"),
     ],
 )
-def test_a_platform_must_be_the_same_in_all_runs(make_record: Make, changes: dict[str, object], told: str) -> None:
+def test_a_platform_must_be_the_same_in_all_runs(make_record: Make, changes: dict[str, object], aspect: str) -> None:
     other = make_record("amc", platform=make_record().platform.model_copy(update=changes))
-    with pytest.raises(BadInput, match=told):
+    with pytest.raises(BadInput, match=aspect):
         checked([make_record("ecc"), other])
 
 
@@ -162,9 +162,9 @@ def test_collect_reads_all_runs_but_drafts(quick_runs, save_record, tmp_path: Pa
     draft = tmp_path / "plan" / ".draft-x"
     draft.mkdir()
     (draft / "record.json").write_text("{")
-    found = collect(tmp_path)
-    assert sorted(file for _, file in found) == sorted(file for _, file in saved)
-    assert {record.key: record for record, _ in found} == {record.key: record for record in quick_runs}
+    collected = collect(tmp_path)
+    assert sorted(file for _, file in collected) == sorted(file for _, file in saved)
+    assert {record.key: record for record, _ in collected} == {record.key: record for record in quick_runs}
 
 
 def test_every_damaged_record_is_named(quick_runs, save_record, tmp_path: Path) -> None:

@@ -61,10 +61,10 @@ def test_energy_model_box(rendered: Path) -> None:
 
 def test_every_table_has_whole_rows(rendered: Path) -> None:
     html = MARKDOWN.render(rendered.read_text())
-    found = re.findall(r"<table>(.*?)</table>", html, re.DOTALL)
-    assert len(found) == 10  # main; landing; two per budget; dense and its cost; widths; files
-    for table in found:
-        assert len({len(re.findall("<t[hd]", row)) for row in re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)}) == 1
+    bodies = re.findall(r"<table>(.*?)</table>", html, re.DOTALL)
+    assert len(bodies) == 10  # main; landing; two per budget; dense and its cost; widths; files
+    for body in bodies:
+        assert len({len(re.findall("<t[hd]", row)) for row in re.findall(r"<tr>(.*?)</tr>", body, re.DOTALL)}) == 1
     assert not re.search(r"^\|", re.sub(r"<[^>]+>", "", html), re.MULTILINE)  # no table was left as text
 
 

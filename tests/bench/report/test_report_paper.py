@@ -54,7 +54,7 @@ def table_2(make_record: Make) -> Callable[..., list[Record]]:
     def made(source: str = "simulated", dense: float = 1.3213, **changes: Any) -> list[Record]:
         (claimed,) = [entry for entry in published()["table"] if entry["platform"] == "tx2"]
         base = make_record()
-        found = []
+        records = []
         for column in (0, 3):
             joules = claimed["budgets_joules"][column]
             budget = {"fraction": joules / dense, "amount": joules, "dense_reading": dense, "dense_estimate": dense}
@@ -76,8 +76,8 @@ def table_2(make_record: Make) -> Callable[..., list[Record]]:
                     "measures": measures,
                     "dense_accuracy": 0.72,
                 }
-                found.append(make_record(method, budget["fraction"], **fields | changes))
-        return found
+                records.append(make_record(method, budget["fraction"], **fields | changes))
+        return records
 
     return made
 
@@ -93,37 +93,37 @@ def test_printed_savings_are_those_of_the_printed_joules() -> None:
     """Section 4.3.2's 16 and 19 % within 0.6 points follow from Table 2 and the dense figures."""
     (dense,) = [entry for entry in published()["dense"] if entry["network"] == "erfnet"]
     for claimed in published()["table"]:
-        (said,) = [
+        (statement,) = [
             entry
             for entry in published()["statement"]
             if entry["network"] == "erfnet" and claimed["platform"] in entry["platforms"] and "saving" in entry
         ]
         saved = 1 - claimed["budgets_joules"][-1] / dense["joules"][claimed["platform"]]
-        assert round(100 * saved) == 100 * said["saving"]
-        assert 0 < dense["accuracy"] - claimed["ecc"][-1] < said["loss"]
+        assert round(100 * saved) == 100 * statement["saving"]
+        assert 0 < dense["accuracy"] - claimed["ecc"][-1] < statement["loss"]
 
 
 def test_words_and_figures_of_a_statement_agree() -> None:
     compared = [entry for entry in published()["statement"] if "saving" in entry or "lead" in entry]
     assert len(compared) == 6
     for entry in compared:
-        told = [float(number) for number in re.findall(r"\d+(?:\.\d+)?", entry["text"])]
+        numbers = [float(number) for number in re.findall(r"\d+(?:\.\d+)?", entry["text"])]
         if "lead" in entry:
-            assert told == [100 * entry["lead"], entry["joules"]] and TITLES[entry["over"]] in entry["text"]
+            assert numbers == [100 * entry["lead"], entry["joules"]] and TITLES[entry["over"]] in entry["text"]
         else:
-            assert told == pytest.approx([100 * entry["saving"], 100 * entry["loss"]])
+            assert numbers == pytest.approx([100 * entry["saving"], 100 * entry["loss"]])
 
 
 def test_table_1_has_the_paper_s_ticks_and_the_methods_own() -> None:
     (_, body), differing = properties_table()
-    found = {row[0]: row[1:] for row in body}
-    assert found["EAP"][:5] == ["yes", "yes", "no", "no", "not in this suite"]
-    assert found["ECC"] == 8 * ["yes"]
-    assert found["AMC"][:4] == ["yes", "no", "no", "yes"] == found["LcP"][:4]
-    assert found["ECC, constant step"][0] == "not in Table 1"
+    answers = {row[0]: row[1:] for row in body}
+    assert answers["EAP"][:5] == ["yes", "yes", "no", "no", "not in this suite"]
+    assert answers["ECC"] == 8 * ["yes"]
+    assert answers["AMC"][:4] == ["yes", "no", "no", "yes"] == answers["LcP"][:4]
+    assert answers["ECC, constant step"][0] == "not in Table 1"
     for name in ("ecc", "netadapt", "amc", "netadapt-original"):
         method = registry.get(name)
-        assert found[method.title][4:] == ["yes" if held else "no" for held in vars(method.properties).values()]
+        assert answers[method.title][4:] == ["yes" if answer else "no" for answer in vars(method.properties).values()]
     assert differing == []
 
 
@@ -144,16 +144,16 @@ def test_without_records_every_item_is_there_and_says_so(tmp_path: Path) -> None
     assert all("not run" in state for (item, _), state in overview.items() if item not in ("Table 1", "Figure 6"))
     for title in ("Figure 6: widths", "Before and after fine-tuning"):
         assert "Not run." in section(text, title)
-    found = columns(section(text, "Table 2: ERFNet on Cityscapes\n") + text.split("## Table 2")[1])
-    assert found[0]["claimed after, %"] == "67.13" and found[0]["obtained after, %"] == "not run"
+    results = columns(section(text, "Table 2: ERFNet on Cityscapes\n") + text.split("## Table 2")[1])
+    assert results[0]["claimed after, %"] == "67.13" and results[0]["obtained after, %"] == "not run"
 
 
 def test_commands_name_what_exists_and_are_accepted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Every command of the page gets through the command line to a request whose names are known."""
-    asked: list[plan.Request] = []
+    requests: list[plan.Request] = []
 
     def make(request: plan.Request, say: Any, *, to_train: bool) -> None:
-        asked.append(request)
+        requests.append(request)
         raise BadInput("no more", "enough", "nothing")
 
     monkeypatch.setattr(plan, "make", make)
@@ -163,12 +163,12 @@ def test_commands_name_what_exists_and_are_accepted(monkeypatch: pytest.MonkeyPa
     for command in commands:
         monkeypatch.setattr(sys, "argv", ["bench", *command.split()])
         assert cli.main() == 2
-    for request in asked:
+    for request in requests:
         assert request.network in networks.names() and request.dataset in data.names()
         assert request.device in platforms.devices() and request.protocol in protocols.names()
         assert set(request.methods.split(",")) == {"ecc", "netadapt", "amc"}
-    assert len(asked) == 12 and {r.protocol for r in asked} == {"paper", "quick"}
-    (tx2,) = [r for r in asked if (r.network, r.device, r.protocol) == ("mobilenet", "tx2", "paper")]
+    assert len(requests) == 12 and {r.protocol for r in requests} == {"paper", "quick"}
+    (tx2,) = [r for r in requests if (r.network, r.device, r.protocol) == ("mobilenet", "tx2", "paper")]
     assert "0.0247J" in str(tx2.budgets)
 
 
@@ -177,16 +177,16 @@ def test_commands_name_what_exists_and_are_accepted(monkeypatch: pytest.MonkeyPa
 
 def test_obtained_stands_beside_claimed_in_columns_of_its_own(table_2, tmp_path: Path) -> None:
     part = text_of(table_2(), tmp_path).split("## Table 2")[1].split("### tx2")[1].split("\n## ")[0]
-    found = {(row["Budget per image"], row["method"]): row for row in columns(part)}
-    ecc = found["0.8542 J", "ECC"]
+    results = {(row["Budget per image"], row["method"]): row for row in columns(part)}
+    ecc = results["0.8542 J", "ECC"]
     assert ecc["claimed after, %"] == "67.33"
     assert ecc["obtained after, % (simulated platform)"] == "69.33"
     assert ecc["obtained before, % (simulated platform)"] == "50.00"
     assert ecc["obtained J (simulated)"] == f"{0.99 * 0.8542:.4f}"
-    assert found["1.0724 J", "NetAdapt"]["obtained after, % (simulated platform)"] == "69.84"
-    assert found["0.9756 J", "ECC"]["obtained after, % (simulated platform)"] == "not run"
-    assert found["0.8542 J", "AMC"]["obtained after, % (simulated platform)"] == "not run"
-    assert len(found) == 12 and NO_COMMANDS not in part.split("python -m bench dense")[0]
+    assert results["1.0724 J", "NetAdapt"]["obtained after, % (simulated platform)"] == "69.84"
+    assert results["0.9756 J", "ECC"]["obtained after, % (simulated platform)"] == "not run"
+    assert results["0.8542 J", "AMC"]["obtained after, % (simulated platform)"] == "not run"
+    assert len(results) == 12 and NO_COMMANDS not in part.split("python -m bench dense")[0]
 
 
 def test_a_budget_that_the_paper_has_not_gets_rows_without_a_claim(table_2, tmp_path: Path) -> None:
@@ -228,8 +228,8 @@ def test_another_protocol_data_set_or_unit_is_not_the_experiment(table_2, tmp_pa
         table_2(dataset="garment-scenes"),
     ]
     for records in others:
-        found = experiments(checked(records))
-        assert len(found) == 6 and all(each.runs.empty for each in found)
+        items = experiments(checked(records))
+        assert len(items) == 6 and all(each.runs.empty for each in items)
     assert [each.item for each in experiments(checked(others[3])) if each.alike] == ["Table 2"]
     assert [each.item for each in experiments(checked(table_2())) if len(each.runs)] == ["Table 2"]
 
@@ -331,8 +331,8 @@ def test_the_committed_page_has_the_committed_study_and_links_to_what_exists() -
 
 
 def test_an_experiment_without_pages_names_its_needs() -> None:
-    found = experiments(frame([]))
-    assert [(each.item, each.platform) for each in found] == [
+    items = experiments(frame([]))
+    assert [(each.item, each.platform) for each in items] == [
         (item, platform) for item in ("Figure 4", "Figure 5", "Table 2") for platform in ("1080ti", "tx2")
     ]
-    assert all(isinstance(each, Experiment) and "needs a GPU" in each.state for each in found)
+    assert all(isinstance(each, Experiment) and "needs a GPU" in each.state for each in items)

@@ -95,12 +95,12 @@ def test_plots_are_xml_on_an_opaque_card_with_a_title_and_no_date(drawn: dict[st
 
 def test_plots_carry_the_records_numbers(drawn: dict[str, bytes], quick_runs: list[Record]) -> None:
     assert b"<title>top-1 accuracy on test against simulated mJ per image</title>" in drawn["accuracy"]
-    found = pd.read_csv(io.StringIO(creator_and_data(drawn["accuracy"])[1]), dtype={"budget": str})
-    found = found.set_index(["method", "budget"])
+    plotted = pd.read_csv(io.StringIO(creator_and_data(drawn["accuracy"])[1]), dtype={"budget": str})
+    plotted = plotted.set_index(["method", "budget"])
     drawn_runs = [run for run in quick_runs if run.measures]
-    assert len(found) == len(drawn_runs) == len(quick_runs) - 1  # AMC's miss is not drawn
+    assert len(plotted) == len(drawn_runs) == len(quick_runs) - 1  # AMC's miss is not drawn
     for run in drawn_runs:
-        point = found.loc[run.method, f"{run.budget.fraction:g}" if run.budget else "dense"]
+        point = plotted.loc[run.method, f"{run.budget.fraction:g}" if run.budget else "dense"]
         p = run.measures.accuracy_after
         assert point["reading"] == pytest.approx(1e3 * run.measures.reading)
         assert point["after"] == pytest.approx(100 * p)

@@ -1,4 +1,4 @@
-"""Committed reports: whatever is edited by hand is found."""
+"""Committed reports: the check finds whatever is edited by hand."""
 
 from __future__ import annotations
 

@@ -28,8 +28,8 @@ def main(records: list[Record]) -> tuple[list[list[str]], Notes]:
 
 
 def test_main_table_of_one_seed(quick_runs: list[Record]) -> None:
-    found, notes = main(quick_runs)
-    assert found == [
+    rows, notes = main(quick_runs)
+    assert rows == [
         ["top-1 accuracy in % at budget", "0.25 = 3.125 mJ", "0.35 = 4.375 mJ", "dense = 12.500 mJ"],
         ["Dense, as delivered", "–", "–", "92.34"],
         ["Dense, same iterations", "–", "–", "92.51"],
@@ -44,8 +44,8 @@ def test_main_table_of_one_seed(quick_runs: list[Record]) -> None:
 
 
 def test_several_seeds_are_mean_and_sample_deviation(seeded_runs: list[Record]) -> None:
-    found, notes = main(seeded_runs)
-    assert found[2:] == [
+    rows, notes = main(seeded_runs)
+    assert rows[2:] == [
         ["ECC", "89.00 ± 1.00", "89.00 ± 1.00", "–"],
         ["NetAdapt", "88.00 ± 1.00", "88.00 ± 1.00", "–"],
     ]
@@ -55,8 +55,8 @@ def test_several_seeds_are_mean_and_sample_deviation(seeded_runs: list[Record]) 
 def test_a_missed_seed_is_not_averaged_away(seeded_runs: list[Record], make_record: Make) -> None:
     missed = make_record("ecc", 0.35, 2, reason="above the budget", protocol=seeded_runs[0].protocol)
     runs = [r for r in seeded_runs if not (r.method == "ecc" and r.seed == 2 and r.budget.fraction == 0.35)]
-    found, notes = main([*runs, missed])
-    assert found[2][1] == "88.50 ± 0.71¹"
+    rows, notes = main([*runs, missed])
+    assert rows[2][1] == "88.50 ± 0.71¹"
     assert notes.lines() == [
         "¹ **Miss**, ECC at 0.35: seed 2: above the budget. The figure is of the other 2 runs only."
     ]
@@ -64,15 +64,15 @@ def test_a_missed_seed_is_not_averaged_away(seeded_runs: list[Record], make_reco
 
 def test_seeds_that_were_not_run_are_told(seeded_runs: list[Record]) -> None:
     runs = [r for r in seeded_runs if not (r.method == "netadapt" and r.seed == 1)]
-    found, notes = main(runs)
-    assert found[3] == ["NetAdapt", "88.00 ± 1.41¹", "88.00 ± 1.41¹", "–"]
+    rows, notes = main(runs)
+    assert rows[3] == ["NetAdapt", "88.00 ± 1.41¹", "88.00 ± 1.41¹", "–"]
     assert notes.lines() == ["¹ Not run with all seeds of this page; ran with 0, 2."]
 
 
 def test_figures_of_a_budget(quick_runs: list[Record]) -> None:
     page, notes = checked(quick_runs), Notes()
-    found = by_name(tables.figures_table(page, "0.25", page_unit(page), notes))
-    assert found["NetAdapt"] == {
+    rows = by_name(tables.figures_table(page, "0.25", page_unit(page), notes))
+    assert rows["NetAdapt"] == {
         "before, %": "80.11",
         "after, %": "85.11",
         "estimated mJ": "3.109",
@@ -82,15 +82,15 @@ def test_figures_of_a_budget(quick_runs: list[Record]) -> None:
         "parameters": "54,321",
         "MACs": "1,234,567",
     }
-    assert found["ECC"]["to budget, %"] == "−1.00"
-    assert set(found["AMC (miss)¹"].values()) == {"–"}
+    assert rows["ECC"]["to budget, %"] == "−1.00"
+    assert set(rows["AMC (miss)¹"].values()) == {"–"}
 
 
 def test_one_seed_above_the_budget_is_marked_in_the_mean(make_record: Make) -> None:
     page = checked([make_record(seed=0, reading_share=0.99), make_record(seed=1, reading_share=1.002)])
-    found = by_name(tables.figures_table(page, "0.35", page_unit(page), Notes()))
-    assert found["ECC"]["to budget, %"] == "−0.40 ▲"
-    assert found["ECC"]["simulated mJ"] == "4.357 ± 0.037"
+    rows = by_name(tables.figures_table(page, "0.35", page_unit(page), Notes()))
+    assert rows["ECC"]["to budget, %"] == "−0.40 ▲"
+    assert rows["ECC"]["simulated mJ"] == "4.357 ± 0.037"
 
 
 def test_measured_joules_are_called_measured(make_record: Make) -> None:
@@ -102,8 +102,8 @@ def test_measured_joules_are_called_measured(make_record: Make) -> None:
 
 def test_cost_and_its_misses(quick_runs: list[Record]) -> None:
     page = checked(quick_runs)
-    found = by_name(tables.cost_table(page, "0.25", Notes()))
-    assert found["ECC"] == {
+    rows = by_name(tables.cost_table(page, "0.25", Notes()))
+    assert rows["ECC"] == {
         "iterations": "800",
         "fine-tuning": "300",
         "search images": "0",
@@ -113,7 +113,7 @@ def test_cost_and_its_misses(quick_runs: list[Record]) -> None:
         "fine-tuning, s": "12.0",
         "overhead": "1.10",  # 55 / (800 * 0.0625)
     }
-    assert found["AMC (miss)¹"]["overhead"] == "0.92"  # 55 / (50 + 50,000 * 0.0002)
+    assert rows["AMC (miss)¹"]["overhead"] == "0.92"  # 55 / (50 + 50,000 * 0.0002)
     assert list(by_name(tables.cost_table(page, "dense", Notes()))) == ["Dense"]
 
 
@@ -128,19 +128,19 @@ def test_overhead_weighs_runs_by_their_seconds(make_record: Make) -> None:
 
 def test_unequal_iterations_are_seen(make_record: Make) -> None:
     fewer = make_record(seed=1, cost=make_record().cost.model_copy(update={"training_iterations": 799}))
-    found = by_name(tables.cost_table(checked([make_record(), fewer]), "0.35", Notes()))
-    assert found["ECC"]["iterations"] == "799–800"
+    rows = by_name(tables.cost_table(checked([make_record(), fewer]), "0.35", Notes()))
+    assert rows["ECC"]["iterations"] == "799–800"
 
 
 def test_dense_control_as_delivered_and_retrained(quick_runs: list[Record], make_record: Make) -> None:
     page = checked(quick_runs)
-    found = by_name(tables.dense_table(page, page_unit(page), Notes()))
-    assert {name: row["top-1 accuracy, %"] for name, row in found.items()} == {
+    rows = by_name(tables.dense_table(page, page_unit(page), Notes()))
+    assert {name: row["top-1 accuracy, %"] for name, row in rows.items()} == {
         "as delivered": "92.34",
         "after the same iterations": "87.51",
         "and the same fine-tuning": "92.51",
     }
-    assert found["as delivered"]["estimated mJ"] == "12.625" and found["as delivered"]["simulated mJ"] == "12.500"
+    assert rows["as delivered"]["estimated mJ"] == "12.625" and rows["as delivered"]["simulated mJ"] == "12.500"
     alone = checked([make_record()])
     assert list(by_name(tables.dense_table(alone, page_unit(alone), Notes()))) == ["as delivered"]
 
@@ -164,15 +164,15 @@ def test_sampling_error_is_that_of_a_binomial(make_record: Make) -> None:
 
 def test_figures_that_are_no_numbers_become_dashes(make_record: Make) -> None:
     measures = make_record().measures.model_copy(update={"accuracy_after": math.nan, "estimate": math.inf})
-    found, _ = main([make_record(measures=measures)])
-    assert found[-1] == ["ECC", "–", "–"]
+    rows, _ = main([make_record(measures=measures)])
+    assert rows[-1] == ["ECC", "–", "–"]
 
 
 def test_a_miss_that_knows_its_figures_shows_them_but_is_no_result(make_record: Make) -> None:
     missed = make_record("amc", reason="above the budget", measures=make_record(reading_share=1.2).measures)
     records = [make_record("ecc"), missed]
-    found, _ = main(records)
-    assert found[-1] == ["AMC", "miss¹", "–"]
+    rows, _ = main(records)
+    assert rows[-1] == ["AMC", "miss¹", "–"]
     page = checked(records)
     assert by_name(tables.figures_table(page, "0.35", page_unit(page), Notes()))["AMC (miss)¹"]["to budget, %"] == (
         "+20.00 ▲"

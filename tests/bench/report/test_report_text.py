@@ -118,13 +118,13 @@ def test_a_markdown_reader_sees_escaped_text_as_it_was(text: str) -> None:
 @settings(deadline=None)
 @given(st.text(st.sampled_from("ab1 _*`[]<>|\\&;"), max_size=20))
 def test_escaped_text_stays_in_its_cell(text: str) -> None:
-    html = MARKDOWN.render(table(["head", "n"], [[f"x {escape(text)}", "7"]]))
+    html = MARKDOWN.render(table((["head", "n"], [[f"x {escape(text)}", "7"]])))
     cells = re.findall(r"<td[^>]*>(.*?)</td>", html)
     assert unescape(cells[0]) == f"x {' '.join(text.split())}".strip() and cells[1:] == ["7"]
 
 
 def test_a_table_is_aligned_as_text_and_as_markdown() -> None:
-    text = table(["Method", "±"], [["ECC", "89.00 ± 1.00"], ["a longer name", "1"]])
+    text = table((["Method", "±"], [["ECC", "89.00 ± 1.00"], ["a longer name", "1"]]))
     lines = text.splitlines()
     assert len({len(line) for line in lines}) == 1 and len(lines) == 4
     assert lines[1].count("-:") == 1
@@ -133,4 +133,4 @@ def test_a_table_is_aligned_as_text_and_as_markdown() -> None:
 
 def test_a_table_refuses_a_ragged_row() -> None:
     with pytest.raises(ValueError, match="expected 2 cells in a row, got 1"):
-        table(["a", "b"], [["1"]])
+        table((["a", "b"], [["1"]]))

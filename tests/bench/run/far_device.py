@@ -129,6 +129,7 @@ def main(asked: list[str]) -> None:
     from bench.setup.request import Request
     from bench.setup.setup import Setup, prepare
     from methods import registry
+    from shared import reconstruction
     from shared.computing import Computing
 
     def head(split: Any, count: int) -> Any:
@@ -138,6 +139,7 @@ def main(asked: list[str]) -> None:
     made = torch.tensor  # goes past all modes
     torch.tensor = lambda *values, device=None, **kinds: made(*values, **kinds).to(device)  # type: ignore[assignment]
     torch.set_num_threads(1)
+    reconstruction.CALIBRATION_IMAGES = 64
     counts = {"iterations": 12, "fine_tune_iterations": 3, "minimum_short_term_iterations": 1, "episodes": 4}
     sizes = {"batch_size": 16, "recalibration_batches": 2, "search_images": 50, "stages": 2}
 

@@ -1,8 +1,9 @@
 """A short plan that is killed as `kill -9` does, in a chosen stage; run as a process of its own by test_stopped_runs.
 
-    python killing.py OUT "ecc,uniform" STAGE simulated|played
+    python -m tests.bench.run.killing "ecc,uniform" simulated|played OUT:STAGE OUT:STAGE …
 
-STAGE is the stage whose first file is about to be written when the whole plan is killed; "none" lets it end. The server
+For each OUT:STAGE a plan begins or goes on in the folder OUT, in a process of its own. STAGE is the stage whose first
+file is about to be written when the whole plan is killed; "none" lets it end. Prints the exit code of each. The server
 that forks the plan's processes imports this module too, so that its changes hold in all of them.
 """
 
@@ -23,8 +24,10 @@ from bench.record.store import Store
 from bench.run import processes, runner, stages
 from bench.setup import plan, protocols
 from bench.setup.request import Request
+from shared import reconstruction
 from shared.meters import Reading
 from shared.platforms import MeasuredPlatform
+from tests.shared.platforms.played import reading_of
 
 KILL_AT = "KILLING_STAGE"
 SHORT = replace(
@@ -38,6 +41,7 @@ SHORT = replace(
     profile_test_samples=28,
 )
 protocols._PROTOCOLS["smoke"] = SHORT
+reconstruction.CALIBRATION_IMAGES = 64
 write = stages.Run.write
 
 
@@ -58,35 +62,14 @@ def played(self: MeasuredPlatform, subject: Any, rows: Sequence[Any], batch: int
     table = subject.structure
     dense = float(table.macs(table.upper_bounds))
     seconds = [1e-4 * (0.1 + 0.9 * float(table.macs(list(row))) / dense) for row in rows]
-    return [replace(EMPTY, amount=each, amounts=(each,) * 2, interval=(each, each)) for each in seconds]
+    return [reading_of(each) for each in seconds]
 
 
-EMPTY = Reading(
-    amount=0.0,
-    idle_subtracted=None,
-    unit="s",
-    interval=(0.0, 0.0),
-    spread=0.0,
-    quantum=0.0,
-    seconds=0.0,
-    repeats=1,
-    amounts=(0.0,) * 2,
-    samples=0,
-    ended="target",
-    settings="played",
-    meter="clock",
-    scope="wall time",
-    method="clock",
-    simulated=False,
-    idle_watts=None,
-    flags=(),
-    sensor={},
-)
 MeasuredPlatform.read = played  # type: ignore[method-assign]
 MeasuredPlatform.inference_batch = lambda self, subject: 16  # type: ignore[method-assign]
 
 
-def main(out: str, methods: str, stage: str, platform: str) -> None:
+def plan_in(out: str, methods: str, stage: str, platform: str) -> None:
     processes.PRELOADED = (*processes.PRELOADED, "tests.bench.run.killing")
     os.environ[KILL_AT] = stage
     where = {"device": "cpu", "metric": "latency"} if platform == "played" else {"device": "1080ti"}
@@ -94,6 +77,14 @@ def main(out: str, methods: str, stage: str, platform: str) -> None:
     console = Console(width=200, markup=False)
     finished = runner.run(made, Store(Path(out)), jobs=2, fresh=False, console=console)
     sys.exit(1 if finished.open else 0)
+
+
+def main(methods: str, platform: str, *plans: str) -> None:
+    for each in plans:
+        out, stage = each.rsplit(":", 1)
+        if not (child := os.fork()):  # what is imported by now need not be imported again
+            plan_in(out, methods, stage, platform)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from bench.record.model import read
 from bench.setup import workload
 from shared.board import runner
 from shared.networks import structure
+from tests.bench.conftest import Command
 
 WATTS, PERIOD_S = 5.0, 0.5
 
@@ -50,29 +49,24 @@ def measure(operations: Path) -> None:
     runner.write(str(operations.with_name(operations.stem.replace("operations", "measured"))), measurement, samples)
 
 
-def test_errands_until_the_record_has_its_reading(tmp_path: Path) -> None:
+def test_errands_until_the_record_has_its_reading(command: Command, tmp_path: Path) -> None:
     errands, out = tmp_path / "errands", tmp_path / "runs"
     arguments = ["--device", "tx2", "--meter", f"board:VDD_IN@{errands}/", "--protocol", "smoke"]
-    command = [sys.executable, "-m", "bench", "run", *arguments, "--methods", "uniform", "--out", str(out)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "BENCH_CACHE": str(tmp_path / "cache")}
-
-    def type_it() -> subprocess.CompletedProcess[str]:
-        return subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
-
+    again = partial(command, "run", *arguments, "--methods", "uniform", "--out", str(out))
     asked = []
-    while (done := type_it()).returncode == 1:
-        assert done.stderr.count("\n") == 1 and "the same command goes on" in done.stderr
+    while (done := again())[0] == 1:
+        errors = done[2]
+        assert errors.count("\n") == 1 and "the same command goes on" in errors
         (errand,) = (path for path in errands.glob("operations-*.json") if not _result(path).exists())
-        assert errand.name in done.stderr
+        assert errand.name in errors
         asked.append(len(json.loads(errand.read_text())["positions"]))
         measure(errand)
-    assert done.returncode == 0, done.stderr
+    code, printed, errors = done
+    assert code == 0, errors
     # The profile's networks in one go; the cut network beside the dense one, as it was compressed and in the end.
     # Between them it lands in a few rounds, since the steps of the sensor widen its interval.
     assert asked[0] == 4 * 151 and asked[1] == asked[-1] == 8 * 2 and len(asked) <= 7
-    assert (
-        "tx2: measured joules per image by the board's runner (rail VDD_IN (whole module)) of Jetson TX2" in done.stdout
-    )
+    assert "tx2: measured joules per image by the board's runner (rail VDD_IN (whole module)) of Jetson TX2" in printed
 
     (folder,) = (path.parent for path in out.glob("mobilenet-fashion-mnist-tx2-measured-smoke/*/record.json"))
     record = read(folder)
@@ -88,7 +82,7 @@ def test_errands_until_the_record_has_its_reading(tmp_path: Path) -> None:
     assert record.measures.flags == () and record.measures.reference is not None
     assert "## Landing" in next(out.glob("*.md")).read_text()
 
-    assert "1 of 1 runs are finished already" in type_it().stdout  # nothing is asked again
+    assert "1 of 1 runs are finished already" in again()[1]  # nothing is asked again
 
 
 def _result(operations: Path) -> Path:

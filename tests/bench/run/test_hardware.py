@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +16,15 @@ from bench.setup.setup import prepare, reopen
 from shared.meters import MeterError, Reading
 from shared.networks import structure
 from shared.platforms import MeasuredPlatform
+from tests.bench.conftest import Command
+from tests.shared.platforms.played import reading_of
 
 ARGUMENTS = ["--device", "cpu", "--metric", "latency", "--protocol", "smoke"]
 REQUEST = Request(device="cpu", metric="latency", protocol="smoke")
 
 
 @pytest.fixture
-def profiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def profiled(in_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache with a profile that was not read: as long as the network has multiply-adds, 100 µs for the dense one."""
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
     with torch.device("meta"):
@@ -35,53 +33,28 @@ def profiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     def played(self: Any, subject: Any, widths: Sequence[Sequence[int]], batch: int, settings: Any) -> list[Reading]:
         amounts = [1e-4 * (0.1 + 0.9 * float(table.macs(list(row))) / dense) for row in widths]
-        return [replace(EMPTY, amount=amount, amounts=(amount,) * 2, interval=(amount, amount)) for amount in amounts]
+        return [reading_of(amount) for amount in amounts]
 
-    monkeypatch.setattr(MeasuredPlatform, "read", played)
-    monkeypatch.setattr(MeasuredPlatform, "inference_batch", lambda self, subject: 64)
-    with pytest.raises(MeterError, match="a whole profile in the cache"):
-        reopen(REQUEST)
-    setup = prepare(REQUEST)
+    with monkeypatch.context() as patch:
+        patch.setattr(MeasuredPlatform, "read", played)
+        patch.setattr(MeasuredPlatform, "inference_batch", lambda self, subject: 64)
+        with pytest.raises(MeterError, match="a whole profile in the cache"):
+            reopen(REQUEST)
+        setup = prepare(REQUEST)
     assert setup.unit == "s" and setup.inference_batch == 64 and setup.reach.dense_reading == pytest.approx(1e-4)
     again = reopen(REQUEST)
     assert again.profile.key == setup.profile.key and again.dense.accuracy > 0.9
     return tmp_path
 
 
-EMPTY = Reading(
-    amount=0.0,
-    idle_subtracted=None,
-    unit="s",
-    interval=(0.0, 0.0),
-    spread=0.0,
-    quantum=0.0,
-    seconds=0.0,
-    repeats=1,
-    amounts=(0.0,) * 2,
-    samples=0,
-    ended="target",
-    settings="played",
-    meter="clock",
-    scope="wall time",
-    method="clock",
-    simulated=False,
-    idle_watts=None,
-    flags=(),
-    sensor={},
-)
-
-
-def test_a_latency_budget_from_end_to_end(profiled: Path) -> None:
+def test_a_latency_budget_from_end_to_end(profiled: Path, command: Command) -> None:
     out = profiled / "runs"
-    command = [sys.executable, "-m", "bench", "run", *ARGUMENTS, "--methods", "uniform", "--budgets", "0.8"]
-    command += ["--out", str(out)]
-    done = subprocess.run(
-        command, check=False, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
-    assert done.returncode == 0, done.stdout[-600:] + done.stderr
-    assert done.stdout.startswith("profile: 140 networks are in ")
-    assert "\ncpu: measured seconds per image by clock (wall time) of " in done.stdout
-    assert "of readings\n" in done.stdout  # said before they begin
+    arguments = ("run", *ARGUMENTS, "--methods", "uniform", "--budgets", "0.8", "--out", str(out))
+    code, printed, errors = command(*arguments)
+    assert code == 0, printed[-600:] + errors
+    assert printed.startswith("profile: 140 networks are in ")
+    assert "\ncpu: measured seconds per image by clock (wall time) of " in printed
+    assert "of readings\n" in printed  # said before they begin
     (folder,) = (path.parent for path in out.glob("*-cpu-measured-latency-smoke/*/record.json"))
     record = read(folder)
     assert record.status == "ok" and record.measures is not None and record.budget is not None
@@ -100,8 +73,6 @@ def test_a_latency_budget_from_end_to_end(profiled: Path) -> None:
     assert "## Landing" in text and "After landing 1 of 1 are within their budgets" in text
     assert "joule" not in text.split("## Claimed")[0].replace("per joule", "")
 
-    again = subprocess.run(
-        command, check=False, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
-    assert again.returncode == 0 and "1 of 1 runs are finished already" in again.stdout
+    code, printed, _ = command(*arguments)
+    assert code == 0 and "1 of 1 runs are finished already" in printed
     assert read(folder) == record

@@ -76,7 +76,7 @@ def test_trouble_leaves_runs_open_and_the_others_go_on(odd_methods: Path, run: R
     methods = "odd-killed,odd-exits,odd-memory,odd-interrupts,uniform"
     finished = run(methods)
     assert {job.method: reason for job, reason in finished.open.items()} == {
-        "odd-killed": "its process was ended by SIGKILL (memory that ends looks like this)",
+        "odd-killed": "its process was ended by SIGKILL (as when memory runs out)",
         "odd-exits": "its process ended itself with code 5",
         "odd-memory": "MemoryError",
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 
 from bench.authors import skeleton
 from shared.errors import BadInput
+from tests.bench.conftest import Command
 
 EXAMPLE = Path(__file__).parents[2] / "example_package"
 
@@ -25,43 +25,37 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def bench(*arguments: str, path: Path, cache: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(path), "BENCH_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", "bench", *arguments], env=environment, capture_output=True, text=True, check=False
-    )
-
-
-def test_it_is_listed_run_and_reported(installed: Path, cache: Path, tmp_path: Path) -> None:
-    listed = bench("methods", path=installed, cache=cache)
-    (line,) = (line for line in listed.stdout.splitlines() if line.startswith("taylor "))
+def test_it_is_listed_run_and_reported(
+    installed: Path, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(installed)
+    _, listed, _ = command("methods")
+    (line,) = (line for line in listed.splitlines() if line.startswith("taylor "))
     assert "Taylor per joule: Molchanov et al." in line and line.endswith(
         "(direct metric, targets energy, platform free)"
     )
-    assert "fresh-one" in listed.stdout
-    done = bench(
-        *("run", "--protocol", "smoke", "--methods", "taylor,fresh-one,uniform", "--budgets", "0.4"),
-        *("--out", str(tmp_path / "runs")),
-        path=installed,
-        cache=cache,
+    assert "fresh-one" in listed
+    out = ("--out", str(tmp_path / "runs"))
+    code, *printed = command(
+        "run", "--protocol", "smoke", "--methods", "taylor,fresh-one,uniform", "--budgets", "0.4", *out
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert code == 0, printed
     (page,) = (tmp_path / "runs").glob("*.md")
     text = page.read_text()
     assert "| Taylor per joule" in text and "Importance Estimation for Neural Network Pruning" in text
     assert "| Fresh one" in text
 
 
-def test_a_skeleton_keeps_the_contract(installed: Path, cache: Path) -> None:
-    name = "fresh-one"
-    done = bench("check-method", name, path=installed, cache=cache)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("ok    ") == 11 and done.stdout.endswith(f"{name} keeps the contract\n")
+def test_a_skeleton_keeps_the_contract(installed: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(installed)
+    code, printed, error = command("check-method", "fresh-one")
+    assert code == 0, printed + error
+    assert printed.count("ok    ") == 11 and printed.endswith("fresh-one keeps the contract\n")
 
 
-def test_check_method_of_nothing(cache: Path, tmp_path: Path) -> None:
-    done = bench("check-method", "nope", path=tmp_path, cache=cache)
-    assert (done.returncode, done.stdout) == (2, "") and "expected methods out of ecc," in done.stderr
+def test_check_method_of_nothing(command: Command) -> None:
+    code, printed, error = command("check-method", "nope")
+    assert (code, printed) == (2, "") and "expected methods out of ecc," in error
 
 
 @pytest.mark.parametrize("name", ["", "Upper", "-x", "x-", "a--b", "a_b", "../x", "1st", "ecc", "x" * 300])

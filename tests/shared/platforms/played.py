@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from shared.meters import ClockMeter, Meter
+from shared.meters import ClockMeter, Meter, Reading
 from shared.networks import Structure, structure
 from shared.platforms import MeasuredPlatform, Subject
 from tests.shared.meters.simulated import SimulatedClock
@@ -38,3 +38,28 @@ class Bench:
         table: Structure = structure(network)
         self.subject = Subject(table, lambda widths: Played(widths, seconds, self.clock, self.log))
         self.platform = MeasuredPlatform("cpu", meter(self.clock), clock=self.clock)
+
+
+def reading_of(seconds: float) -> Reading:
+    """An exact reading of the clock."""
+    return Reading(
+        amount=seconds,
+        idle_subtracted=None,
+        unit="s",
+        interval=(seconds, seconds),
+        spread=0.0,
+        quantum=0.0,
+        seconds=0.0,
+        repeats=1,
+        amounts=(seconds, seconds),
+        samples=0,
+        ended="target",
+        settings="played",
+        meter="clock",
+        scope="wall time",
+        method="clock",
+        simulated=False,
+        idle_watts=None,
+        flags=(),
+        sensor={},
+    )

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from shared import networks, platforms
 from shared.meters import FULL, SHORT, MeterError, Reading, Settings
-from shared.meters.reading import Visit, bootstrap_interval, reading
+from shared.meters.reading import Visit, bootstrap_interval, summarise
 from shared.networks import Structure, structure
 from shared.platforms import Hardware, Platform, Subject
 from shared.platforms.hardware import closer
@@ -93,7 +93,7 @@ class Drifting(Hardware):
         for place, row in enumerate(rows):
             amounts = np.array(self.drift) * true_joules(row) * (self.shaky if place else 1.0)
             visits = [Visit(float(amount), 0.0, 1.0, 1, 1, self.flags.get(row, ())) for amount in amounts]
-            readings.append(reading(SENSOR, visits, [], settings, {}))
+            readings.append(summarise(SENSOR, visits, [], settings, {}))
         return readings
 
     def inference_batch(self, subject: Subject) -> int:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from shared.energy import BilinearModel
 from shared.errors import Infeasible
-from shared.widths.greedy import greedy_widths, kept_norms, removals
+from shared.widths.greedy import cumulative_norms, greedy_widths, removals
 
 
 class Case(NamedTuple):
@@ -135,7 +135,7 @@ def test_in_multiples_each_step_is_the_cheapest_group_of_least_norms(case: Case,
     ends = torch.ones(1)
     path = list(
         removals(
-            kept_norms(case.padded()),
+            cumulative_norms(case.padded()),
             case.bounds,
             lambda widths: model.gradient(torch.cat([ends, widths.double(), ends]))[1:-1],
             multiple,

@@ -224,7 +224,7 @@ def test_known_steps_of_the_tx2() -> None:
 
 
 def test_rails_of_the_tx2_are_within_one_total_each() -> None:
-    rails = {rail.labels[0]: rail for rail in jetson_rails.known_rails() if rail.board == "tx2"}
+    rails = {rail.labels[0]: rail for rail in jetson_rails.listed_rails() if rail.board == "tx2"}
     assert {label for label, rail in rails.items() if not rail.within} == {"VDD_IN", "VDD_MUX"}
     assert all(rails[rail.within].address // 2 == rail.address // 2 for rail in rails.values() if rail.within)
     assert len({(rail.address, rail.channel) for rail in rails.values()}) == len(rails) == 12

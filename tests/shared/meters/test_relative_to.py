@@ -1,4 +1,4 @@
-"""A reading held against another one, visited in turns with it: what both share is gone, and the interval says it."""
+"""Drift correction: the ratio of two readings visited in turns cancels what they share, and narrows the interval."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from shared.meters import ClockMeter, MeterError, Reading
 from shared.meters.meter import Source
-from shared.meters.reading import Visit, reading
+from shared.meters.reading import Visit, summarise
 from shared.meters.settings import SHORT
 from tests.shared.meters.simulated import GTX_1080_TI, SimulatedClock, SimulatedMeter
 
@@ -23,7 +23,7 @@ SOME = st.floats(0.1, 10.0)
 
 def read(source: Source, amounts: Sequence[float], quantum: float = 0.0) -> Reading:
     visits = [Visit(float(amount), quantum, 1.0, 1, 1, ()) for amount in amounts]
-    return reading(source, visits, [], SHORT, {})
+    return summarise(source, visits, [], SHORT, {})
 
 
 @pytest.mark.parametrize("source", [CLOCK, NVML], ids=lambda source: source.name)
@@ -33,22 +33,22 @@ def test_what_both_share_is_gone(
 ) -> None:
     """However the machine wanders from turn to turn."""
     drift = np.array(drifts)
-    held = read(source, amount * drift).held_against(read(source, other * drift), standard)
-    assert held.amount == pytest.approx(amount / other * standard)
-    assert held.interval == pytest.approx((held.amount,) * 2)
+    corrected = read(source, amount * drift).relative_to(read(source, other * drift), standard)
+    assert corrected.amount == pytest.approx(amount / other * standard)
+    assert corrected.interval == pytest.approx((corrected.amount,) * 2)
 
 
 def test_shares_of_turns_by_hand() -> None:
     """Clocks take the median share, sensors the mean one."""
     ours, other = [1.0, 4.0, 3.0], [2.0, 5.0, 10.0]  # shares 0.5, 0.8, 0.3
-    assert read(CLOCK, ours).held_against(read(CLOCK, other), 2.0).amount == pytest.approx(1.0)
-    assert read(NVML, ours).held_against(read(NVML, other), 3.0).amount == pytest.approx(1.6)
+    assert read(CLOCK, ours).relative_to(read(CLOCK, other), 2.0).amount == pytest.approx(1.0)
+    assert read(NVML, ours).relative_to(read(NVML, other), 3.0).amount == pytest.approx(1.6)
 
 
 def test_half_of_both_quanta_is_in_the_interval() -> None:
     """A step of 0.2 on 2 is a tenth, one of 0.1 on 4 a fortieth; half of both is a sixteenth of the amount."""
-    held = read(NVML, [2.0] * 4, quantum=0.2).held_against(read(NVML, [4.0] * 4, quantum=0.1), 8.0)
-    assert held.amount == pytest.approx(4.0) and held.interval == pytest.approx((3.75, 4.25))
+    corrected = read(NVML, [2.0] * 4, quantum=0.2).relative_to(read(NVML, [4.0] * 4, quantum=0.1), 8.0)
+    assert corrected.amount == pytest.approx(4.0) and corrected.interval == pytest.approx((3.75, 4.25))
 
 
 @pytest.mark.parametrize("source", [CLOCK, NVML], ids=lambda source: source.name)
@@ -61,9 +61,9 @@ def test_intervals_cover_the_truth_on_a_wandering_machine(source: Source) -> Non
         drift = np.exp(draws.normal(0, 0.1 / 24**0.5, 24).cumsum())
         noisy = drift * (1 + draws.normal(0, 0.01, (2, 24)))
         ours, other = read(source, 3.0 * noisy[0]), read(source, 5.0 * noisy[1])
-        low, high = ours.held_against(other, 10.0).interval
+        low, high = ours.relative_to(other, 10.0).interval
         covered += low <= 6.0 <= high
-        errors.append(ours.held_against(other, 10.0).error)
+        errors.append(ours.relative_to(other, 10.0).error)
         narrower += (high - low) / 6.0 < (ours.interval[1] - ours.interval[0]) / 3.0
     assert covered >= 285 and narrower >= 285
     # two hundredths by Pythagoras over the root of 24; a median's error is the root of pi / 2 times a mean's
@@ -73,10 +73,10 @@ def test_intervals_cover_the_truth_on_a_wandering_machine(source: Source) -> Non
 
 def test_visits_have_to_be_in_turns() -> None:
     with pytest.raises(ValueError, match="shapes"):
-        read(CLOCK, [1.0, 2.0]).held_against(read(CLOCK, [1.0, 2.0, 3.0]), 1.0)
+        read(CLOCK, [1.0, 2.0]).relative_to(read(CLOCK, [1.0, 2.0, 3.0]), 1.0)
 
 
-def test_nothing_can_be_held_against_nothing() -> None:
+def test_the_reference_must_not_read_nothing() -> None:
     """A rail that is off, or a sensor that says so."""
     with pytest.raises(MeterError, match=r"amounts above 0 .*, got 0 J by sim"):
-        read(NVML, [1.0, 2.0]).held_against(read(NVML, [1.0, 0.0]), 1.0)
+        read(NVML, [1.0, 2.0]).relative_to(read(NVML, [1.0, 0.0]), 1.0)
