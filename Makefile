@@ -13,7 +13,7 @@ test: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/python -m bench report --check
-	$(VENV)/bin/python -m pytest -n auto --benchmark-disable
+	$(VENV)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --benchmark-disable
 
 benchmarks: $(READY)
 	$(VENV)/bin/python -m pytest tests/benchmarks --benchmark-only

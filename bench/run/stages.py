@@ -16,7 +16,7 @@ import copy
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ class Run:
     key: str  # content key of all that decides the outcome
     folder: Path  # for the files of this key alone
     report: Report = _silent  # called with the progress of a stage
+    _ended: dict[str, bool] = field(default_factory=dict)  # stages whose files were read: whether it ended in a miss
 
     @cached_property
     def teacher(self) -> Teacher:
@@ -84,10 +85,10 @@ class Run:
 
     def missing(self) -> tuple[str, ...]:
         """The stages that are not done yet; none after a miss."""
-        states = {stage: self.read(stage) for stage in STAGES}
-        if any(state is not None and "reason" in state for state in states.values()):
-            return ()
-        return tuple(stage for stage, state in states.items() if state is None)
+        for stage in STAGES:
+            if stage not in self._ended and (state := self.read(stage)) is not None:
+                self._ended[stage] = "reason" in state
+        return () if any(self._ended.values()) else tuple(stage for stage in STAGES if stage not in self._ended)
 
     def network(self, state: State) -> nn.Module:
         """The cut network that a stage has written, on the training device."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,16 +11,23 @@ from typing import Protocol
 import pytest
 
 from bench.cli import app as cli
+from bench.run import processes
 from bench.setup import dense
 from bench.setup.dense import DenseWeights
 from bench.setup.request import Request
 from bench.setup.setup import Setup, prepare
-from shared.data import Split
+from tests.bench import short
+from tests.bench.short import head
+
+# The server that forks the runs' processes imports what shortens runs, wherever it is started.
+processes.PRELOADED = (*processes.PRELOADED, short.__name__)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH"))))
 
 
-def head(split: Split, count: int) -> Split:
-    """The first `count` images."""
-    return Split(split.images[:count], split.labels[:count], split.mean, split.std)
+@pytest.fixture
+def shortened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes smoke runs take a few seconds, see tests/bench/short.py."""
+    monkeypatch.setenv(short.SHORT, "1")
 
 
 @pytest.fixture(scope="session")

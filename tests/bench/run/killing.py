@@ -14,7 +14,6 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +21,16 @@ from rich.console import Console
 
 from bench.record.store import Store
 from bench.run import processes, runner, stages
-from bench.setup import plan, protocols
+from bench.setup import plan
 from bench.setup.request import Request
 from shared import reconstruction
 from shared.meters import Reading
 from shared.platforms import MeasuredPlatform
+from tests.bench import short
 from tests.shared.platforms.played import reading_of
 
 KILL_AT = "KILLING_STAGE"
-SHORT = replace(
-    protocols.SMOKE,
-    iterations=20,
-    fine_tune_iterations=4,
-    batch_size=8,
-    search_images=20,
-    episodes=4,
-    profile_samples=140,
-    profile_test_samples=28,
-)
-protocols._PROTOCOLS["smoke"] = SHORT
+os.environ[short.SHORT] = "1"
 reconstruction.CALIBRATION_IMAGES = 64
 write = stages.Run.write
 

@@ -1,0 +1,48 @@
+"""A shorter smoke protocol and few test images, in this process and in those that it forks, while SHORT is set.
+
+conftest.py has the server that forks the runs' processes import this module, which therefore looks at the environment
+of the moment, not at that of its import.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Any
+
+from bench.setup import protocols
+from shared import data
+from shared.data import Dataset, Split
+from shared.protocol import Protocol
+
+SHORT = "BENCH_TESTS_SHORT"
+PROTOCOL = replace(
+    protocols.SMOKE,
+    iterations=20,
+    fine_tune_iterations=4,
+    batch_size=8,
+    search_images=20,
+    episodes=4,
+    profile_samples=140,
+    profile_test_samples=28,
+)
+TEST_IMAGES = 500
+load, get = data.load, protocols.get
+
+
+def head(split: Split, count: int) -> Split:
+    """The first `count` images."""
+    return Split(split.images[:count], split.labels[:count], split.mean, split.std)
+
+
+def short_load(*arguments: Any) -> Dataset:
+    images = load(*arguments)
+    return replace(images, test=head(images.test, TEST_IMAGES)) if SHORT in os.environ else images
+
+
+def short_get(name: str, *network: str) -> Protocol:
+    return PROTOCOL if SHORT in os.environ and name == "smoke" else get(name, *network)
+
+
+data.load = short_load
+protocols.get = short_get
