@@ -61,8 +61,9 @@ def run(request: Request, work: Work) -> None:
 @app.command(name="plan")
 @takes_a_request
 def plan_(request: Request, work: Work) -> None:
-    """Say what `run` with the same arguments would cost, without running it."""
-    from bench.run import cost
+    """Say what `run` with the same arguments would cost, without running it. Finished runs in --out cost nothing."""
+    from bench.record.store import Store
+    from bench.run import cost, runner
     from bench.run.progress import minutes
     from bench.setup import plan
     from shared.data import in_files
@@ -70,8 +71,11 @@ def plan_(request: Request, work: Work) -> None:
     console = say.console()
     made = plan.make(request, console.print)
     console.print(say.first_line(made.setup))
+    jobs = runner.waiting(made, Store(work.out), fresh=work.fresh)
+    if done := len(made.jobs) - len(jobs):
+        console.print(f"{done} of {len(made.jobs)} runs are finished already (--fresh repeats them)")
     with say.computing("timing a plan"):  # by training steps
-        estimate = cost.estimate(made, made.jobs)
+        estimate = cost.estimate(made, jobs)
         files = in_files(request.dataset)
         remark = cost.missing_weights(made) if request.data or not files else cost.without_data(made)
     if remark is not None:

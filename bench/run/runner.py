@@ -17,6 +17,7 @@ from bench.run.processes import Piece, Processes
 from bench.run.progress import PlanProgress
 from bench.run.stages import Report, Run
 from bench.run.trouble import FullDisk, Trouble
+from bench.setup import dense
 from bench.setup.plan import Job, Plan
 from bench.setup.setup import Setup
 from methods import registry
@@ -45,6 +46,14 @@ def run(plan: Plan, store: Store, *, jobs: int, fresh: bool, console: Console) -
         plan = replace(plan, setup=plan.setup.with_dense_weights())
     with store.working(plan.slug):
         return _Runner(plan, store, jobs, console).work(fresh=fresh)
+
+
+def waiting(plan: Plan, store: Store, *, fresh: bool) -> list[Job]:
+    """The jobs that `run` would do: those without a record, all with `fresh` or where dense weights are missing."""
+    if fresh or dense.find(plan.setup.workload, plan.setup.dataset) is None:
+        return list(plan.jobs)
+    plan = replace(plan, setup=plan.setup.with_dense_weights())
+    return [job for job in plan.jobs if store.find(f"{plan.slug}/{job.name}", plan.key(job)) is None]
 
 
 class _Runner:

@@ -1,4 +1,6 @@
-"""A shorter smoke protocol and few test images, in this process and in those that it forks, while SHORT is set.
+"""Short runs, in this process and in those that it forks, while SHORT is set.
+
+The smoke protocol takes fewer iterations, data sets have fewer test images, and readings of the clock end early.
 
 conftest.py has the server that forks the runs' processes import this module, which therefore looks at the environment
 of the moment, not at that of its import.
@@ -13,6 +15,8 @@ from typing import Any
 from bench.setup import protocols
 from shared import data
 from shared.data import Dataset, Split
+from shared.meters import Reading, Settings
+from shared.platforms import MeasuredPlatform
 from shared.protocol import Protocol
 
 SHORT = "BENCH_TESTS_SHORT"
@@ -27,7 +31,7 @@ PROTOCOL = replace(
     profile_test_samples=28,
 )
 TEST_IMAGES = 500
-load, get = data.load, protocols.get
+load, get, read = data.load, protocols.get, MeasuredPlatform.read
 
 
 def head(split: Split, count: int) -> Split:
@@ -44,5 +48,12 @@ def short_get(name: str, *network: str) -> Protocol:
     return PROTOCOL if SHORT in os.environ and name == "smoke" else get(name, *network)
 
 
+def short_read(platform: MeasuredPlatform, subject: Any, rows: Any, batch: int, settings: Settings) -> list[Reading]:
+    if SHORT in os.environ:  # readings that end before they are exact
+        settings = replace(settings, limit_s=settings.limit_s / 20)
+    return read(platform, subject, rows, batch, settings)
+
+
 data.load = short_load
 protocols.get = short_get
+MeasuredPlatform.read = short_read  # type: ignore[method-assign]

@@ -408,15 +408,15 @@ def test_devices_tells_what_was_found_and_how_to_get_the_rest(
 
 
 def test_run_end_to_end_then_again_then_fresh(
-    cache: Path, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, shortened: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From the shell with a report at first; no training the second time; the same networks, bit for bit, and the same
+    """With a report at first; no training the second time; the same networks, bit for bit, and the same
     records but for seconds, in a fresh store with a fresh cache.
     """
     arguments = ("run", "--protocol", "smoke", "--methods", "ecc,netadapt,amc,uniform", "--jobs", "2", "--out")
-    first = bench(*arguments, str(tmp_path / "a"), cache=cache)
-    assert first.returncode == 0, first.stdout + first.stderr
-    assert first.stdout.startswith("1080ti: simulated")
+    code, printed, error = command(*arguments, str(tmp_path / "a"))
+    assert code == 0, printed + error
+    assert printed.startswith("1080ti: simulated")
     (page,) = (tmp_path / "a").glob("*.md")
     assert page.name == "mobilenet-fashion-mnist-1080ti-simulated-smoke.md" and "simulated" in page.read_text()
     records = {path: path.read_bytes() for path in (tmp_path / "a").rglob("record.json")}
@@ -441,7 +441,7 @@ def test_run_end_to_end_then_again_then_fresh(
         assert (tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes(), path
 
 
-def test_a_miss_is_recorded_and_the_plan_goes_on(command: Command, tmp_path: Path) -> None:
+def test_a_miss_is_recorded_and_the_plan_goes_on(command: Command, shortened: None, tmp_path: Path) -> None:
     """AMC leaves every layer a fifth of its channels, which is above this budget."""
     arguments = ("run", "--methods", "uniform,amc", "--protocol", "smoke", "--budgets", "0.25", "--jobs", "2")
     code, printed, error = command(*arguments, "--out", str(tmp_path / "runs"))
@@ -454,6 +454,9 @@ def test_a_miss_is_recorded_and_the_plan_goes_on(command: Command, tmp_path: Pat
     assert reason and reason in printed
     (page,) = (tmp_path / "runs").glob("*.md")
     assert reason in page.read_text()
+    code, printed, _ = command("plan", *arguments[1:], "--seeds", "0,1", "--out", str(tmp_path / "runs"))
+    assert code == 0 and "2 of 4 runs are finished already" in printed  # a miss is finished, too
+    assert "uniform-0.25-s1" in printed and "uniform-0.25-s0" not in printed
     typed = "python -m bench run --methods uniform,amc --protocol smoke --budgets 0.25"
     assert records["amc"]["environment"]["command"] == typed
 

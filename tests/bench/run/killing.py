@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,6 @@ MeasuredPlatform.inference_batch = lambda self, subject: 16  # type: ignore[meth
 
 
 def plan_in(out: str, methods: str, stage: str, platform: str) -> None:
-    processes.PRELOADED = (*processes.PRELOADED, "tests.bench.run.killing")
     os.environ[KILL_AT] = stage
     where = {"device": "cpu", "metric": "latency"} if platform == "played" else {"device": "1080ti"}
     made = plan.make(Request(methods=methods, protocol="smoke", budgets="0.45", **where), print, to_train=True)
@@ -70,9 +70,14 @@ def plan_in(out: str, methods: str, stage: str, platform: str) -> None:
 
 
 def main(methods: str, platform: str, *plans: str) -> None:
+    # All plans share what is imported by now, and a server.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*processes.PRELOADED, "tests.bench.run.killing"])
+    forkserver.ensure_running()
     for each in plans:
         out, stage = each.rsplit(":", 1)
-        if not (child := os.fork()):  # what is imported by now need not be imported again
+        if not (child := os.fork()):
+            forkserver._forkserver.ensure_running = lambda: None  # which looks for it among its own children
             plan_in(out, methods, stage, platform)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
