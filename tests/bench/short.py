@@ -1,6 +1,7 @@
 """Short runs, in this process and in those that it forks, while SHORT is set.
 
-The smoke protocol takes fewer iterations, data sets have fewer test images, and readings of the clock end early.
+The smoke protocol takes fewer iterations, calibration fewer images, data sets have fewer test images, and readings of
+the clock end early.
 
 conftest.py has the server that forks the runs' processes import this module, which therefore looks at the environment
 of the moment, not at that of its import.
@@ -9,10 +10,14 @@ of the moment, not at that of its import.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from torch import Tensor
+
 from bench.setup import protocols
+from methods.contract import Task
 from shared import data
 from shared.data import Dataset, Split
 from shared.meters import Reading, Settings
@@ -31,7 +36,8 @@ PROTOCOL = replace(
     profile_test_samples=28,
 )
 TEST_IMAGES = 500
-load, get, read = data.load, protocols.get, MeasuredPlatform.read
+CALIBRATION_BATCHES = 8
+load, get, read, calibration_batches = data.load, protocols.get, MeasuredPlatform.read, Task.calibration_batches
 
 
 def head(split: Split, count: int) -> Split:
@@ -50,10 +56,15 @@ def short_get(name: str, *network: str) -> Protocol:
 
 def short_read(platform: MeasuredPlatform, subject: Any, rows: Any, batch: int, settings: Settings) -> list[Reading]:
     if SHORT in os.environ:  # readings that end before they are exact
-        settings = replace(settings, limit_s=settings.limit_s / 20)
+        settings = replace(settings, limit_s=settings.limit_s / 20, visits=4, runs=2)
     return read(platform, subject, rows, batch, settings)
+
+
+def short_calibration(task: Task, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+    return calibration_batches(task, min(count, CALIBRATION_BATCHES) if SHORT in os.environ else count)
 
 
 data.load = short_load
 protocols.get = short_get
+Task.calibration_batches = short_calibration  # type: ignore[method-assign]
 MeasuredPlatform.read = short_read  # type: ignore[method-assign]

@@ -35,6 +35,11 @@ def stopping_at(iteration: int) -> Callable[[Ledger], None]:
     return observe
 
 
+@pytest.fixture(autouse=True)
+def few_calibration_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.reconstruction.CALIBRATION_IMAGES", 200)
+
+
 def described(outcome: Outcome, task: Task) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     return outcome.notes, outcome.trace, task.ledger.as_record()
 

@@ -24,7 +24,6 @@ from bench.record.store import Store
 from bench.run import processes, runner, stages
 from bench.setup import plan
 from bench.setup.request import Request
-from shared import reconstruction
 from shared.meters import Reading
 from shared.platforms import MeasuredPlatform
 from tests.bench import short
@@ -32,7 +31,6 @@ from tests.shared.platforms.played import reading_of
 
 KILL_AT = "KILLING_STAGE"
 os.environ[short.SHORT] = "1"
-reconstruction.CALIBRATION_IMAGES = 64
 write = stages.Run.write
 
 
