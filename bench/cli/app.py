@@ -71,9 +71,8 @@ def plan_(request: Request, work: Work) -> None:
     console = say.console()
     made = plan.make(request, console.print)
     console.print(say.first_line(made.setup))
-    jobs = runner.waiting(made, Store(work.out), fresh=work.fresh)
-    if done := len(made.jobs) - len(jobs):
-        console.print(f"{done} of {len(made.jobs)} runs are finished already (--fresh repeats them)")
+    records = {} if work.fresh else runner.stored_records(made, Store(work.out), console)
+    jobs = [job for job in made.jobs if job not in records]
     with say.computing("timing a plan"):  # by training steps
         estimate = cost.estimate(made, jobs)
         files = in_files(request.dataset)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -48,12 +49,18 @@ def run(plan: Plan, store: Store, *, jobs: int, fresh: bool, console: Console) -
         return _Runner(plan, store, jobs, console).work(fresh=fresh)
 
 
-def waiting(plan: Plan, store: Store, *, fresh: bool) -> list[Job]:
-    """The jobs that `run` would do: those without a record, all with `fresh` or where dense weights are missing."""
-    if fresh or dense.find(plan.setup.workload, plan.setup.dataset) is None:
-        return list(plan.jobs)
-    plan = replace(plan, setup=plan.setup.with_dense_weights())
-    return [job for job in plan.jobs if store.find(f"{plan.slug}/{job.name}", plan.key(job)) is None]
+def stored_records(plan: Plan, store: Store, console: Console) -> dict[Job, Record]:
+    """The records of the plan's finished runs; none where there are no dense weights yet."""
+    if plan.setup.weights is None:
+        if dense.find(plan.setup.workload, plan.setup.dataset) is None:
+            return {}
+        plan = replace(plan, setup=plan.setup.with_dense_weights())
+    say = partial(console.print, soft_wrap=True)
+    candidates = {job: store.find(f"{plan.slug}/{job.name}", plan.key(job), say) for job in plan.jobs}
+    records = {job: record for job, record in candidates.items() if record is not None}
+    if records:
+        say(f"{len(records)} of {len(plan.jobs)} runs are finished already (--fresh repeats them)")
+    return records
 
 
 class _Runner:
@@ -88,17 +95,13 @@ class _Runner:
 
     def _waiting(self, *, fresh: bool) -> list[Run]:
         """The unfinished runs, some of whose stages may be done."""
-        runs = []
-        for job in self._plan.jobs:
-            key, name = self._plan.key(job), f"{self._plan.slug}/{job.name}"
-            record = None if fresh else self._store.find(name, key, self._say)
-            if record is None:
-                runs.append(Run(job, self._setup, key, self._store.stages(name, key, fresh=fresh)))
-            else:
-                self._records[job] = record
-        if done := len(self._records):
-            self._say(f"{done} of {len(self._plan.jobs)} runs are finished already (--fresh repeats them)")
-        return runs
+        if not fresh:
+            self._records = stored_records(self._plan, self._store, self._console)
+        keys = {job: self._plan.key(job) for job in self._plan.jobs if job not in self._records}
+        return [
+            Run(job, self._setup, key, self._store.stages(f"{self._plan.slug}/{job.name}", key, fresh=fresh))
+            for job, key in keys.items()
+        ]
 
     def _prepare_teacher(self, runs: Sequence[Run]) -> None:
         """Compute the files of the dense network's logits, which all runs of a seed share."""

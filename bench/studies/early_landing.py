@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import nn
 
 from bench.run import landing, rules
@@ -29,15 +28,13 @@ from bench.run.teacher import live
 from bench.setup.plan import Job, make
 from bench.setup.request import Request
 from bench.setup.setup import Setup, reopen
-from methods import registry
+from bench.studies.compressing import at_tightest, compressed, recalibrate, start_worker
 from methods.contract import Task
 from shared.cache import atomic_write
 from shared.host import usable_cores
 from shared.ledger import Ledger
-from shared.memory import keep_freed_memory
 from shared.networks import structure
-from shared.rng import forked
-from shared.training import recalibrate_batch_norm, score
+from shared.training import score
 
 REQUEST = Request(methods="ecc,amc,uniform", seeds="0,1,2", meter="sim")
 SHARE = 0.95  # of a network's reading that is left after the cut
@@ -60,10 +57,7 @@ class Scores(NamedTuple):
 
 def compare(job: Job, setup: Setup, task: Task) -> Scores:
     """Run the job's method, then cut and fine-tune the network in both orders."""
-    with forked(job.seed, job.method):
-        outcome = registry.get(job.method).run(task)
-    network = rules.cut(outcome.network, task.train)
-    _recalibrate(network, task)
+    network = compressed(job, task)
     early = _cut(network, setup, task)
     whole = copy.deepcopy(network)
     for small in (early, whole):
@@ -81,32 +75,22 @@ def _cut(network: nn.Module, setup: Setup, task: Task) -> nn.Module:
     reading = landing.land(small, float("inf"), setup).before.amount
     landing.cut_to(small, landing.land(small, SHARE * reading, setup).widths)
     small = rules.cut(small, task.train)
-    _recalibrate(small, task)
+    recalibrate(small, task)
     return small
-
-
-def _recalibrate(network: nn.Module, task: Task) -> None:
-    recalibrate_batch_norm(network, (task.train.batch(k) for k in range(task.protocol.recalibration_batches)))
 
 
 def write(request: Request, folder: Path, jobs: int, say: Callable[[str], None] = print) -> Path:
     """Compare in `jobs` processes and write the page into `folder`; returns its path."""
     plan = make(request, to_train=True)
-    tightest = min(job.budget.amount for job in plan.jobs if job.budget is not None)
-    chosen = [job for job in plan.jobs if job.budget is not None and job.budget.amount == tightest]
+    chosen = at_tightest(plan)
     scores = {}
-    with ProcessPoolExecutor(jobs, get_context("spawn"), _start_worker) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), start_worker) as pool:
         for job, one in zip(chosen, pool.map(_work, [request] * len(chosen), chosen), strict=True):
             scores[job] = one
             say(f"{job.name}: {100 * one.gain:+.2f} points")
     path = folder / PAGE
     atomic_write(path, page(plan.setup, scores).encode())
     return path
-
-
-def _start_worker() -> None:
-    torch.set_num_threads(1)
-    keep_freed_memory()
 
 
 def _work(request: Request, job: Job) -> Scores:

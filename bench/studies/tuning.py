@@ -12,22 +12,18 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from rich.console import Console
 
-from bench.run import rules
 from bench.run.fine_tuning import fine_tune
 from bench.run.stages import make_task
 from bench.run.teacher import live
 from bench.setup.plan import Job, Plan, make
 from bench.setup.request import Request
 from bench.setup.setup import reopen
-from methods import registry
+from bench.studies.compressing import at_tightest, compressed, start_worker
 from shared.cache import atomic_write
 from shared.ledger import Ledger
-from shared.memory import keep_freed_memory
-from shared.rng import forked
-from shared.training import recalibrate_batch_norm, score
+from shared.training import score
 
 GRID = (3e-4, 1e-3, 2e-3, 4e-3, 8e-3)
 CONTROLS = "uniform,uniform-gradual"
@@ -41,17 +37,12 @@ def tune(request: Request, *, jobs: int, folder: Path, console: Console) -> None
     """
     request = replace(request, methods=CONTROLS)
     plan = make(request, to_train=True)
-    tightest = min(job.budget.amount for job in plan.jobs if job.budget is not None)
-    chosen = [
-        job
-        for job in plan.jobs
-        if job.budget is not None and job.budget.amount == tightest and job.seed == plan.jobs[0].seed
-    ]
+    chosen = [job for job in at_tightest(plan) if job.seed == plan.jobs[0].seed]
     tasks = [(request, job, rate) for rate in GRID for job in chosen]
     context = multiprocessing.get_context("spawn")
     console.print(f"{len(tasks)} runs of the controls on {jobs} processes", highlight=False)
     scores: dict[tuple[str, float], float] = {}
-    with ProcessPoolExecutor(jobs, context, _start_worker) as pool:
+    with ProcessPoolExecutor(jobs, context, start_worker) as pool:
         for (_, job, rate), score in zip(tasks, pool.map(_score, *zip(*tasks, strict=True)), strict=True):
             scores[job.method, rate] = score
             console.print(f"{job.method} at {rate:g}: {100 * score:.2f} % on search", highlight=False)
@@ -63,20 +54,12 @@ def tune(request: Request, *, jobs: int, folder: Path, console: Console) -> None
     console.print(f"written to {path}", highlight=False)
 
 
-def _start_worker() -> None:
-    torch.set_num_threads(1)
-    keep_freed_memory()
-
-
 def _score(request: Request, job: Job, rate: float) -> float:
     """Search accuracy after compression and fine-tuning at learning rate `rate`."""
     setup = reopen(request)
     protocol = replace(setup.protocol, learning_rate=rate)
     task = make_task(job, replace(setup, protocol=protocol), live(setup.dense.network))
-    with forked(job.seed, job.method):
-        outcome = registry.get(job.method).run(task)
-    small = rules.cut(outcome.network, task.train)
-    recalibrate_batch_norm(small, (task.train.batch(index) for index in range(protocol.recalibration_batches)))
+    small = compressed(job, task)
     fine_tune(small, task, Ledger(protocol.fine_tune_iterations))
     return score(small, setup.dataset.search)
 

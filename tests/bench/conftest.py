@@ -25,7 +25,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(Path(__file__).pare
 
 
 @pytest.fixture
-def shortened(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes smoke runs take a few seconds, see tests/bench/short.py."""
     monkeypatch.setenv(short.SHORT, "1")
 

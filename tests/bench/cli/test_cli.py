@@ -408,7 +408,7 @@ def test_devices_tells_what_was_found_and_how_to_get_the_rest(
 
 
 def test_run_end_to_end_then_again_then_fresh(
-    command: Command, shortened: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, short_runs: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a report at first; no training the second time; the same networks, bit for bit, and the same
     records but for seconds, in a fresh store with a fresh cache.
@@ -441,7 +441,7 @@ def test_run_end_to_end_then_again_then_fresh(
         assert (tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes(), path
 
 
-def test_a_miss_is_recorded_and_the_plan_goes_on(command: Command, shortened: None, tmp_path: Path) -> None:
+def test_a_miss_is_recorded_and_the_plan_goes_on(command: Command, short_runs: None, tmp_path: Path) -> None:
     """AMC leaves every layer a fifth of its channels, which is above this budget."""
     arguments = ("run", "--methods", "uniform,amc", "--protocol", "smoke", "--budgets", "0.25", "--jobs", "2")
     code, printed, error = command(*arguments, "--out", str(tmp_path / "runs"))

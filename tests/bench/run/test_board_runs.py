@@ -49,7 +49,7 @@ def measure(operations: Path) -> None:
     runner.write(str(operations.with_name(operations.stem.replace("operations", "measured"))), measurement, samples)
 
 
-def test_errands_until_the_record_has_its_reading(command: Command, shortened: None, tmp_path: Path) -> None:
+def test_errands_until_the_record_has_its_reading(command: Command, short_runs: None, tmp_path: Path) -> None:
     errands, out = tmp_path / "errands", tmp_path / "runs"
     arguments = ["--device", "tx2", "--meter", f"board:VDD_IN@{errands}/", "--protocol", "smoke"]
     again = partial(command, "run", *arguments, "--methods", "uniform", "--out", str(out))

@@ -24,7 +24,7 @@ REQUEST = Request(device="cpu", metric="latency", protocol="smoke")
 
 
 @pytest.fixture
-def profiled(in_cache: Path, shortened: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def profiled(in_cache: Path, short_runs: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache with a profile that was not read: as long as the network has multiply-adds, 100 µs for the dense one."""
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
     with torch.device("meta"):

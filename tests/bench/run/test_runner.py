@@ -43,7 +43,7 @@ def odd_methods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def run(in_cache: Path, shortened: None, tmp_path: Path) -> Run:
+def run(in_cache: Path, short_runs: None, tmp_path: Path) -> Run:
     def go(methods: str, out: str = "out", *, fresh: bool = False, **options: Any) -> Finished:
         made = plan.make(Request(methods=methods, protocol="smoke", **options), to_train=True)
         with (tmp_path / "log").open("a") as log:

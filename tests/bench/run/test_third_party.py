@@ -26,7 +26,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_it_is_listed_run_and_reported(
-    installed: Path, command: Command, shortened: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    installed: Path, command: Command, short_runs: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(installed)
     _, listed, _ = command("methods")
