@@ -144,7 +144,8 @@ def table(
     console.print(say.first_line(setup))
     lookup = readings.table_from_platform(platform, setup.structure, setup.inference_batch)
     table_file.save(lookup, to)
-    errors = lookup(setup.structure.positions(torch.from_numpy(setup.profile.widths))).numpy() / setup.profile.amounts - 1
+    sums = lookup(setup.structure.positions(torch.from_numpy(setup.profile.widths))).numpy()
+    errors = sums / setup.profile.amounts - 1
     dense = lookup.energy(setup.structure, setup.structure.upper_bounds) / setup.reach.dense_reading - 1
     console.print(
         f"{to}: {platform.queries:,} readings of single operations; their sum over readings of whole networks: "
