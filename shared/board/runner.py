@@ -47,37 +47,45 @@ CONDITIONS = (
 )
 
 
-class BoardError(Exception):
-    """Something is missing, unreadable or malformed. The message says what was expected, what was got, what to try.
+class MeterError(Exception):
+    """A sensor or a file is missing, does not answer, or holds an impossible value.
 
-    passing: whether the same read may succeed the next time.
+    The message says what was expected, what was got and what to try.
     """
 
-    def __init__(self, expected: str, got: object, hint: str, passing: bool = False) -> None:
+    def __init__(self, expected: str, got: object, hint: str) -> None:
+        self.expected, self.got, self.hint = expected, got, hint
         super().__init__(f"expected {expected}, got {got}; try {hint}")
-        self.expected, self.got, self.hint, self.passing = expected, got, hint, passing
+
+    def __reduce__(self) -> Tuple[object, Tuple[str, str, str]]:
+        """Pickle as a plain MeterError of three parts: the default rebuilds an exception from its message alone."""
+        return MeterError, (self.expected, str(self.got), self.hint)
+
+
+class DroppedSample(MeterError):
+    """One sample failed and the next may succeed, for example on a busy bus. The window skips it and gets a flag."""
 
 
 def read_text(path: str) -> str:
-    """The text of a sysfs file without the line's end. Raises BoardError when it can't be read."""
+    """The text of a sysfs file without the line's end. Raises MeterError when it can't be read."""
     try:
         with open(path) as file:
             return file.read().strip()
     except PermissionError:
-        raise BoardError("a sensor file that may be read", path + " (permission denied)", "sudo") from None
+        raise MeterError("a sensor file that may be read", path + " (permission denied)", "sudo") from None
     except OSError as error:
         hint = "again with the board awake, or --list for the rails of this board"
-        passing = error.errno in PASSING
-        raise BoardError("a sensor file that answers", f"{path} ({error.strerror})", hint, passing) from error
+        kind = DroppedSample if error.errno in PASSING else MeterError
+        raise kind("a sensor file that answers", f"{path} ({error.strerror})", hint) from error
 
 
 def read_number(path: str) -> float:
-    """The number in a sysfs file. Raises BoardError when there is none."""
+    """The number in a sysfs file. Raises MeterError when there is none."""
     text = read_text(path)
     try:
         return float(text)
     except ValueError:
-        raise BoardError("a number in " + path, repr(text), "another kernel or driver") from None
+        raise MeterError("a number in " + path, repr(text), "another kernel or driver") from None
 
 
 class Rail(NamedTuple):
@@ -89,17 +97,17 @@ class Rail(NamedTuple):
     generation: str
 
     def watts(self) -> float:
-        """The present power; without load it may be a step or two below zero. Raises BoardError."""
+        """The present power; without load it may be a step or two below zero. Raises MeterError."""
         if self.generation == "iio":
             return read_number(self.path("in_power{}_input")) / 1e3
         return self.volts() * read_number(self.path("curr{}_input")) / 1e3
 
     def volts(self) -> float:
-        """The present voltage. Raises BoardError."""
+        """The present voltage. Raises MeterError."""
         return read_number(self.path("in_voltage{}_input" if self.generation == "iio" else "in{}_input")) / 1e3
 
     def shunt_ohms(self) -> Optional[float]:
-        """The driver's value of the shunt; None where sysfs does not show it. Raises BoardError."""
+        """The driver's value of the shunt; None where sysfs does not show it. Raises MeterError."""
         path = self.path("shunt{}_resistor")
         return read_number(path) / 1e6 if self.generation == "hwmon" and os.path.exists(path) else None
 
@@ -109,7 +117,7 @@ class Rail(NamedTuple):
 
 
 def find_rails(root: str = "/sys") -> List[Rail]:
-    """All rails in the sysfs at `root`, without unconnected channels and sums. Raises BoardError where unreadable."""
+    """All rails in the sysfs at `root`, without unconnected channels and sums. Raises MeterError where unreadable."""
     folders = {}  # type: Dict[str, str]
     for driver in ("ina3221x", "ina3221"):
         for below in ("iio:device*", "iio_device", "hwmon/hwmon*"):
@@ -120,7 +128,7 @@ def find_rails(root: str = "/sys") -> List[Rail]:
         try:
             names = sorted(os.listdir(folder))
         except OSError as error:
-            raise BoardError("a sensor's folder", f"{folder} ({error.strerror})", "sudo") from error
+            raise MeterError("a sensor's folder", f"{folder} ({error.strerror})", "sudo") from error
         for name in names:
             match = re.match(r"rail_name_(\d+)$|in(\d+)_label$", name)
             if match and read_text(os.path.join(folder, name)).lower() not in NO_RAILS:
@@ -131,14 +139,14 @@ def find_rails(root: str = "/sys") -> List[Rail]:
 
 
 def select_rail(rails: List[Rail], label: str) -> Rail:
-    """The rail with this label. Raises BoardError when there is none or more than one."""
+    """The rail with this label. Raises MeterError when there is none or more than one."""
     chosen = [rail for rail in rails if rail.label == label]
     if not chosen:
         labels = ", ".join(rail.label for rail in rails) or "none"
-        raise BoardError("a rail labelled " + label, "rails " + labels, "one of these rails, or a kernel with ina3221")
+        raise MeterError("a rail labelled " + label, "rails " + labels, "one of these rails, or a kernel with ina3221")
     if len(chosen) > 1:
         places = " and ".join(rail.folder for rail in chosen)
-        raise BoardError("one rail labelled " + label, places, "a device tree that gives each its own label")
+        raise MeterError("one rail labelled " + label, places, "a device tree that gives each its own label")
     return chosen[0]
 
 
@@ -152,17 +160,17 @@ class Sampler:
         self.rail, self.period_s = rail, period_s
         self.samples = []  # type: List[Tuple[float, float]]
         self.dropped = 0
-        self._failure = None  # type: Optional[BoardError]
+        self._failure = None  # type: Optional[MeterError]
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._loop, daemon=True)
 
     def start(self) -> None:
-        """Start sampling after a trial read. Raises BoardError when the rail does not answer."""
+        """Start sampling after a trial read. Raises MeterError when the rail does not answer."""
         self.rail.watts()
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop sampling. Raises the BoardError that has ended the thread, if there is one."""
+        """Stop sampling. Raises the MeterError that has ended the thread, if there is one."""
         self._ended.set()
         self._thread.join()
         if self._failure:
@@ -175,11 +183,11 @@ class Sampler:
             try:
                 watts = self.rail.watts()
                 self.samples.append(((before_s + time.monotonic()) / 2, watts))  # a read takes milliseconds
-            except BoardError as error:
-                if not error.passing:
-                    self._failure = error
-                    return
+            except DroppedSample:
                 self.dropped += 1
+            except MeterError as error:
+                self._failure = error
+                return
             due = max(due + self.period_s, time.monotonic())
             self._ended.wait(due - time.monotonic())
 
@@ -197,24 +205,20 @@ class Network:
         operations, positions = document["operations"], document["positions"][row]
         generator = torch.Generator()
         generator.manual_seed(row)
-        readers = [0] * (len(operations) + 1)
-        for operation in operations:
-            for source in operation["sources"]:
-                readers[source] += 1
-        unread = list(readers)
+        reads = [(source, number) for number, operation in enumerate(operations) for source in operation["sources"]]
+        read, last_reader = [source for source, _ in reads], dict(reads)
         self.layers, self._steps = [], []  # type: List[Any], List[Any]
-        for operation in operations:
+        for number, operation in enumerate(operations):
             sources = operation["sources"]
-            for source in sources:
-                unread[source] -= 1
             # never in place on the image (0), which every inference reads again
-            in_place = sources[0] > 0 and readers[sources[0]] == 1
+            in_place = sources[0] > 0 and read.count(sources[0]) == 1
             layer = _layer(torch, operation, positions, in_place)
             if isinstance(layer, torch.nn.Module):
                 _fill(torch, layer, generator)
                 layer = layer.eval() if device == "cpu" else layer.eval().to(device)
             self.layers.append(layer)
-            self._steps.append((layer, sources, [source for source in sorted(set(sources)) if not unread[source]]))
+            done = [source for source in sorted(set(sources)) if last_reader[source] == number]
+            self._steps.append((layer, sources, done))
 
     def __call__(self, images: Any) -> Any:
         """The outputs (batch, classes) or (batch, classes, h, w)."""
@@ -241,7 +245,7 @@ def _layer(torch: Any, operation: Dict[str, Any], positions: List[int], in_place
     variant = operation["variant"]
     if variant not in VARIANTS.get(kind, ("plain",)):
         got = f"{kind} of variant {variant!r}"
-        raise BoardError("an operation that this file knows", got, "the runner.py that belongs to the list")
+        raise MeterError("an operation that this file knows", got, "the runner.py that belongs to the list")
     if kind in ("conv", "depthwise"):
         groups = inputs if kind == "depthwise" else 1
         return _plain(nn.Conv2d)(inputs, outputs, kernel, stride, padding, dilation, groups, bias)
@@ -266,7 +270,7 @@ def _layer(torch: Any, operation: Dict[str, Any], positions: List[int], in_place
         "cat": lambda: lambda *parts: torch.cat(parts, 1),
     }
     if kind not in others:
-        raise BoardError("an operation that this file knows", repr(kind), "the runner.py that belongs to the list")
+        raise MeterError("an operation that this file knows", repr(kind), "the runner.py that belongs to the list")
     return others[kind]()
 
 
@@ -323,15 +327,15 @@ def default_device() -> str:
 
 
 def load_operations(path: str) -> Dict[str, Any]:
-    """The operation list in a file. Raises BoardError for any other file."""
+    """The operation list in a file. Raises MeterError for any other file."""
     try:
         with open(path) as file:
             document = json.load(file)
     except (OSError, ValueError) as error:
-        raise BoardError("an operation list at " + path, error, "writing it anew on the host") from error
+        raise MeterError("an operation list at " + path, error, "writing it anew on the host") from error
     got = (document.get("schema"), document.get("version")) if isinstance(document, dict) else type(document).__name__
     if got != (OPERATIONS_SCHEMA, VERSION):
-        raise BoardError(f"an operation list of version {VERSION}", got, "the runner.py beside it on the host")
+        raise MeterError(f"an operation list of version {VERSION}", got, "the runner.py beside it on the host")
     return document
 
 
@@ -354,7 +358,7 @@ def measure_row(document: Dict[str, Any], row: int, device: str, root: str) -> D
     last = document["operations"][-1]
     stated = [document["batch"], channels(last["outputs"], document["positions"][row])] + last["output_size"]
     if list(outputs.shape) + [1] * (4 - outputs.dim()) != stated:
-        raise BoardError(f"outputs of shape {stated}", list(outputs.shape), "writing the list anew")
+        raise MeterError(f"outputs of shape {stated}", list(outputs.shape), "writing the list anew")
     start_s = time.monotonic()
     for _ in range(WARM_UP):
         infer()
@@ -378,7 +382,7 @@ def conditions(root: str) -> Dict[str, int]:
         for path in sorted(glob.glob(os.path.join(glob.escape(root), pattern))):
             try:
                 values[os.path.relpath(path, root)] = int(read_number(path))
-            except BoardError:
+            except MeterError:
                 continue  # a thermal zone may be asleep; the measurement goes on
     return values
 
@@ -387,7 +391,7 @@ def model(root: str) -> str:
     """The board's model by the device tree in `root`; "" where there is none."""
     try:
         return read_text(os.path.join(root, "firmware/devicetree/base/model")).strip("\0")
-    except BoardError:
+    except MeterError:
         return ""
 
 
@@ -476,14 +480,14 @@ def main(arguments: Optional[List[str]] = None) -> int:
                 print(f"{each.label:20} {each.watts():8.3f} W  {each.folder}")
             return 0
         if not given.operations:
-            raise BoardError("an operation list or --list", "neither", "--help")
+            raise MeterError("an operation list or --list", "neither", "--help")
         document = load_operations(given.operations)
         rail = select_rail(rails, given.rail) if given.rail else None
         folder = os.path.dirname(os.path.abspath(given.out))
         if not os.access(folder, os.W_OK):  # checked before an hour of measuring
-            raise BoardError("a folder that can be written for --out", folder, "another --out")
+            raise MeterError("a folder that can be written for --out", folder, "another --out")
         write(given.out, *measure(document, rail, given.period, given.idle, given.sysfs))
-    except (BoardError, ImportError, OSError) as error:
+    except (MeterError, ImportError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
     except KeyboardInterrupt:

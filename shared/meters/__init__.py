@@ -3,13 +3,13 @@
 from shared.meters.clock import ClockMeter
 from shared.meters.lock import device_lock
 from shared.meters.measuring import measure_all
-from shared.meters.meter import Meter, MeterError, Window
+from shared.meters.meter import DroppedSample, Meter, MeterError, Window
 from shared.meters.rapl import RaplMeter
 from shared.meters.reading import Reading
 from shared.meters.replay import ReplayMeter
-from shared.meters.sampling import DroppedSample, SampledMeter
+from shared.meters.sampling import SampledMeter
 from shared.meters.settings import FULL, SHORT, Settings
-from shared.meters.timing import Clock, MachineClock
+from shared.meters.timing import Clock
 
 __all__ = [
     "FULL",
@@ -17,7 +17,6 @@ __all__ = [
     "Clock",
     "ClockMeter",
     "DroppedSample",
-    "MachineClock",
     "Meter",
     "MeterError",
     "RaplMeter",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -19,7 +20,7 @@ from shared.meters.settings import Settings
 from shared.meters.timing import Clock
 
 Work = Callable[[], object]  # one run, complete when it returns
-Part = TypeVar("Part")  # result of one attempt: a visit, or the window of an idle measurement
+Part = TypeVar("Part", bound=Visit | Window)  # result of one attempt; the window of an idle measurement
 
 ATTEMPTS, REPEATED = 3, "window repeated"  # one sensor fault must not end hours of measuring
 
@@ -31,8 +32,8 @@ def measure_all(works: Mapping[str, Work], meter: Meter, settings: Settings, clo
     of a work. An example with two works and the wall clock as the meter:
 
     >>> import time
-    >>> from shared.meters import ClockMeter, MachineClock, Settings, measure_all
-    >>> clock = MachineClock()
+    >>> from shared.meters import Clock, ClockMeter, Settings, measure_all
+    >>> clock = Clock()
     >>> rests = {"warmup_s": 0.01, "cool_down_s": 0.0, "idle_s": 0.0}
     >>> settings = Settings("example", visits=4, window_s=0.02, runs=3, **rests, target=0.05, limit_s=1.0)
     >>> works = {"short": lambda: time.sleep(0.001), "long": lambda: time.sleep(0.03)}
@@ -51,10 +52,10 @@ def measure_all(works: Mapping[str, Work], meter: Meter, settings: Settings, clo
             # The sensor may see only part of its period. Visits at different phases let it see every part of the work.
             shift = len(visits[name]) % settings.visits / settings.visits
             clock.sleep(settings.cool_down_s + shift * meter.period_s)
-            visits[name].append(_visited(works[name], meter, settings, clock))
+            visits[name].append(_with_retries(partial(_visit, works[name], meter, settings, clock), settings, clock))
         if min(map(len, visits.values())) < settings.visits:
             continue
-        enough = all(precise(meter.source, own, settings.target) for own in visits.values())
+        enough = all(precise(meter, own, settings.target) for own in visits.values())
         if enough or clock.now_s() - start_s >= settings.limit_s * len(works):
             break
     sensor = meter.facts()  # asked before the idle window, in which clocks and temperature are lower
@@ -62,7 +63,7 @@ def measure_all(works: Mapping[str, Work], meter: Meter, settings: Settings, clo
     idle_windows = [window for window in idle if window]
     watts = tuple(window.amount / window.seconds for window in idle_windows)
     flags = {flag for window in idle_windows for flag in window.flags}
-    return {name: summarise(meter.source, own, watts, settings, sensor, flags) for name, own in visits.items()}
+    return {name: summarise(meter, own, watts, settings, sensor, flags) for name, own in visits.items()}
 
 
 def _read(run: Work, meter: Meter) -> Window:
@@ -85,26 +86,24 @@ def _idle(meter: Meter, settings: Settings, clock: Clock) -> Window | None:
         clock.sleep(settings.cool_down_s)
         return _read(lambda: clock.sleep(settings.idle_s), meter)
 
-    window, repeated = _with_retries(rest, settings, clock)
-    return replace(window, flags=(*window.flags, REPEATED)) if repeated else window
+    return _with_retries(rest, settings, clock)
 
 
-def _visited(work: Work, meter: Meter, settings: Settings, clock: Clock) -> Visit:
-    visit, repeated = _with_retries(lambda: _visit(work, meter, settings, clock), settings, clock)
-    return replace(visit, flags=(*visit.flags, REPEATED)) if repeated else visit
-
-
-def _with_retries(attempt: Callable[[], Part], settings: Settings, clock: Clock) -> tuple[Part, bool]:
-    """The result of `attempt`, repeated where the sensor failed, and whether it was repeated.
+def _with_retries(attempt: Callable[[], Part], settings: Settings, clock: Clock) -> Part:
+    """The result of `attempt`, repeated where the sensor failed; it then has the flag `REPEATED`.
 
     Raises MeterError when the last of `ATTEMPTS` fails too.
     """
-    for failures in range(ATTEMPTS - 1):
+    failures = 0
+    while True:
         try:
-            return attempt(), failures > 0
+            part = attempt()
+            return replace(part, flags=(*part.flags, REPEATED)) if failures else part
         except MeterError:
+            failures += 1
+            if failures == ATTEMPTS:
+                raise
             clock.sleep(settings.cool_down_s)
-    return attempt(), True
 
 
 def _visit(work: Work, meter: Meter, settings: Settings, clock: Clock) -> Visit:

@@ -6,20 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
-
-class MeterError(Exception):
-    """A sensor is missing, does not answer, or answers with an impossible value.
-
-    The message says what was expected, what was got and what to try.
-    """
-
-    def __init__(self, expected: str, got: object, hint: str) -> None:
-        self.expected, self.got, self.hint = expected, got, hint
-        super().__init__(f"expected {expected}, got {got}; try {hint}")
-
-    def __reduce__(self) -> tuple[object, tuple[str, str, str]]:
-        """Pickle as a plain MeterError of three parts: the default rebuilds an exception from its message alone."""
-        return MeterError, (self.expected, str(self.got), self.hint)
+from shared.board.runner import DroppedSample, MeterError  # noqa: F401 - defined in the one file that a board gets
 
 
 @dataclass(frozen=True)
@@ -49,33 +36,9 @@ class Window:
         return self.end_s - self.start_s
 
 
-@dataclass(frozen=True)
-class ProbeResult:
-    """What a probe says about one sensor: whether a trial read of it succeeded.
-
-    where: kind of sensor, or device. what: the rail, source or domain that was read. detail: the trial reading, or how
-    to make the sensor available.
-    """
-
-    where: str
-    what: str
-    found: bool
-    detail: str
-
-
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Source:
-    """Where a reading comes from: a meter, or a board that measures by itself. Meter explains the fields."""
-
-    name: str
-    scope: str
-    unit: Literal["J", "s"]
-    method: Literal["counter", "integral", "clock"]
-    simulated: bool = False
-
-
-class Meter(ABC):
-    """A sensor that measures the joules or the seconds of whatever runs between start() and stop().
+    """Where a reading comes from: a meter, or a board that measures by itself.
 
     Attributes:
         name: The meter's name on the command line (`--meter`).
@@ -84,21 +47,25 @@ class Meter(ABC):
         method: "counter" for the difference of an energy counter, "integral" for sampled power integrated over the
             window, "clock" for time.
         simulated: Whether the amounts do not come from the hardware that does the work.
-        period_s: Seconds between two updates of the sensor, 0 where that does not matter. Visits start at different
-            fractions of it, so that no part of the work always falls between two updates.
     """
 
     name: str
     scope: str
-    unit: Literal["J", "s"] = "J"
+    unit: Literal["J", "s"]
     method: Literal["counter", "integral", "clock"]
     simulated: bool = False
-    period_s: float = 0.0
 
-    @property
-    def source(self) -> Source:
-        """The part of this meter that its readings record."""
-        return Source(self.name, self.scope, self.unit, self.method, self.simulated)
+
+class Meter(Source, ABC):
+    """A sensor that measures the joules or the seconds of whatever runs between start() and stop().
+
+    Attributes:
+        period_s: Seconds between two updates of the sensor, 0 where that does not matter. Visits start at different
+            fractions of it, so that no part of the work always falls between two updates.
+    """
+
+    unit: Literal["J", "s"] = "J"
+    period_s: float = 0.0
 
     @abstractmethod
     def start(self) -> None:

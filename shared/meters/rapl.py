@@ -6,13 +6,13 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from shared.meters.meter import Meter, MeterError, Window
-from shared.meters.timing import Clock, MachineClock
+from shared.meters.timing import Clock
 
 ROOT = Path("/sys/class/powercap")
-NAMES = {"package": re.compile(r"package-\d+(-die-\d+)?"), "dram": re.compile(r"dram")}
+# What can be read: the scope, and the names of the zones.
+DOMAINS = {"package": ("processor package", r"package-\d+(-die-\d+)?"), "dram": ("memory", "dram")}
 POLL_S = 1.0  # a counter wraps around after 65 kJ or more, which takes minutes
 
 
@@ -28,21 +28,18 @@ class Zone:
 class RaplMeter(Meter):
     """Joules of all processor packages, or of the memory of all packages.
 
-    domain: which of the two. They are never added. The zone of the whole platform ("psys") and the memory-mapped
+    domain: one of `DOMAINS`. They are never added. The zone of the whole platform ("psys") and the memory-mapped
     copies of the packages ("intel-rapl-mmio") are ignored, since they count the same joules again. root: the folder
     with the zones. Raises MeterError when there is no such zone or it may not be read.
     """
 
     name = "rapl"
-    unit: Literal["J"] = "J"
-    method: Literal["counter"] = "counter"
+    method = "counter"
 
-    def __init__(
-        self, domain: Literal["package", "dram"] = "package", *, root: Path = ROOT, clock: Clock | None = None
-    ) -> None:
-        self.scope = {"package": "processor package", "dram": "memory"}[domain]
-        self.zones = find_zones(domain, root)
-        self.clock = clock or MachineClock()
+    def __init__(self, domain: str = "package", *, root: Path = ROOT, clock: Clock | None = None) -> None:
+        self.scope, pattern = DOMAINS[domain]
+        self.zones = find_zones(pattern, root)
+        self.clock = clock or Clock()
         self._stop: Callable[[], None] | None = None
         self._read_uj()  # trial read: a missing permission shows now and not in a run
 
@@ -83,17 +80,17 @@ def counted_uj(before_uj: int, after_uj: int, range_uj: int) -> int:
     return after_uj - before_uj if after_uj >= before_uj else after_uj + range_uj - before_uj
 
 
-def find_zones(domain: Literal["package", "dram"], root: Path) -> list[Zone]:
-    """The zones of a domain in `root`, selected by their files `name`. Raises MeterError when there are none."""
+def find_zones(pattern: str, root: Path) -> list[Zone]:
+    """The zones in `root` whose file `name` matches the pattern. Raises MeterError when there are none."""
     names = {folder: _text(folder / "name") for folder in sorted(root.glob("intel-rapl:*"))}
     zones = [
         Zone(folder, name, _number(folder / "max_energy_range_uj"))
         for folder, name in names.items()
-        if NAMES[domain].fullmatch(name)
+        if re.fullmatch(pattern, name)
     ]
     if not zones:
         raise MeterError(
-            f"a zone named {NAMES[domain].pattern} in {root}/intel-rapl:*",
+            f"a zone named {pattern} in {root}/intel-rapl:*",
             f"zones named {', '.join(sorted(set(names.values())))}" if names else "no zones",
             "`modprobe intel_rapl_msr` on the machine itself (virtual ones and containers hide it), or another meter",
         )

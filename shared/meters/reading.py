@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -20,11 +20,10 @@ DRIFTED = "idle power drifted"
 
 
 class DriftCorrected(NamedTuple):
-    """A drift-corrected reading. error: standard error of the amount, from the spread over visits."""
+    """A drift-corrected reading."""
 
     amount: float
     interval: tuple[float, float]
-    error: float
 
 
 @dataclass(frozen=True)
@@ -104,17 +103,12 @@ class Reading:
         if min(other.amounts) <= 0:
             got = f"{min(other.amounts):g} {other.unit} by {other.meter}"
             raise MeterError("amounts above 0 in the reference for drift correction", got, "another meter or rail")
-        from scipy import stats
-
         ratios = np.array(self.amounts) / np.array(other.amounts)
-        statistic = _statistic(self)
-        ratio = float(np.median(ratios) if statistic == "median" else ratios.mean())
-        low, high = bootstrap_interval(ratios, statistic)
+        average = _average(self.method)
+        ratio = float(average(ratios))
+        low, high = bootstrap_interval(ratios, average)
         half_quanta = (self.quantum + ratio * other.quantum) / other.amount / 2
-        error = (high - low) / 2 / stats.t.ppf((1 + CONFIDENCE) / 2, len(ratios) - 1)
-        return DriftCorrected(
-            ratio * standard, ((low - half_quanta) * standard, (high + half_quanta) * standard), error * standard
-        )
+        return DriftCorrected(ratio * standard, ((low - half_quanta) * standard, (high + half_quanta) * standard))
 
 
 @dataclass(frozen=True)
@@ -139,9 +133,9 @@ class Visit:
 
 
 def bootstrap_interval(
-    values: ArrayLike, statistic: Literal["mean", "median"] = "mean", *, confidence: float = CONFIDENCE, seed: int = 0
+    values: ArrayLike, average: Callable[..., Any] = np.mean, *, confidence: float = CONFIDENCE
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean or the median of `values` (n,), n >= 2, widened for few values.
+    """Percentile bootstrap interval of the average (np.mean, np.median) of `values` (n,), n >= 2, widened for few.
 
     Plain percentile intervals are too narrow for small n. Here their distances from the estimate are scaled by
     sqrt(n / (n - 1)) times the ratio of Student's to the normal quantile. Where resampled means are normal, the result
@@ -155,22 +149,21 @@ def bootstrap_interval(
 
     sample = np.asarray(values, dtype=np.float64)
     n, tail = sample.size, (1 - confidence) / 2
-    drawn = sample[numpy_generator(seed, "bootstrap").integers(0, n, (RESAMPLES, n))]  # (RESAMPLES, n)
-    take = np.mean if statistic == "mean" else np.median
-    estimate, percentiles = float(take(sample)), np.quantile(take(drawn, axis=1), [tail, 1 - tail])
+    drawn = sample[numpy_generator(0, "bootstrap").integers(0, n, (RESAMPLES, n))]  # (RESAMPLES, n)
+    estimate, percentiles = float(average(sample)), np.quantile(average(drawn, axis=1), [tail, 1 - tail])
     widening = math.sqrt(n / (n - 1)) * stats.t.ppf(tail, n - 1) / stats.norm.ppf(tail)
     low, high = estimate + widening * (percentiles - estimate)
     return float(low), float(high)
 
 
-def _statistic(source: Source | Reading) -> Literal["mean", "median"]:
-    return "median" if source.method == "clock" else "mean"
+def _average(method: str) -> Callable[..., Any]:
+    return np.median if method == "clock" else np.mean
 
 
 def precise(source: Source, visits: list[Visit], target: float) -> bool:
     """Whether the interval is within the relative `target`. The quantum is left out: more visits do not shrink it."""
     amounts = [visit.amount for visit in visits]
-    low, high = bootstrap_interval(amounts, _statistic(source))
+    low, high = bootstrap_interval(amounts, _average(source.method))
     return (high - low) / 2 <= target * abs(float(np.mean(amounts)))
 
 
@@ -188,12 +181,10 @@ def summarise(
     those of the visits.
     """
     amounts = np.array([visit.amount for visit in visits])
-    seconds_each = [visit.seconds for visit in visits]
-    median = _statistic(source) == "median"
-    amount = float(np.median(amounts) if median else amounts.mean())
-    seconds = float(np.median(seconds_each) if median else np.mean(seconds_each))
+    average = _average(source.method)
+    amount, seconds = float(average(amounts)), float(average([visit.seconds for visit in visits]))
     quantum = float(np.mean([visit.quantum for visit in visits]))
-    low, high = bootstrap_interval(amounts, _statistic(source))
+    low, high = bootstrap_interval(amounts, average)
     all_flags = {flag for visit in visits for flag in visit.flags} | set(flags)
     idle = None
     if idle_watts:

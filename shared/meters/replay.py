@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +12,7 @@ from shared.cache import content_key
 from shared.errors import BadInput
 from shared.meters.meter import Meter, MeterError, Window
 from shared.meters.signal import FEWEST_SAMPLES, PowerTrace
-from shared.meters.timing import Clock, MachineClock
+from shared.meters.timing import Clock
 
 HEADER = ["time_s", "watts"]
 GAP_PERIODS = 20  # longest gap in median periods: late samples are accepted, a pause in the recording is not
@@ -28,12 +27,11 @@ class ReplayMeter(Meter):
     """
 
     name = "replay"
-    unit: Literal["J"] = "J"
-    method: Literal["integral"] = "integral"
+    method = "integral"
     simulated = True  # the joules belong to the work that was recorded
 
     def __init__(self, path: Path, clock: Clock | None = None) -> None:
-        self.path, self.clock = path, clock or MachineClock()
+        self.path, self.clock = path, clock or Clock()
         self.scope = f"recording {path.name}"
         self._times_s, self._watts = read_trace(path)
         self.period_s = float(np.median(np.diff(self._times_s)))

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Literal
 
-from shared.meters.meter import Meter, MeterError, Window
+from shared.meters.meter import DroppedSample, Meter, Window
 from shared.meters.signal import PowerTrace
-from shared.meters.timing import Clock, MachineClock
-
-
-class DroppedSample(MeterError):
-    """One sample failed and the next may succeed, for example on a busy bus. The window skips it and gets a flag."""
+from shared.meters.timing import Clock
 
 
 class SampledMeter(Meter):
@@ -25,12 +20,11 @@ class SampledMeter(Meter):
     Flags: "late samples" for a gap of more than 2.5 periods in the window, "dropped samples" for samples that failed.
     """
 
-    unit: Literal["J"] = "J"
-    method: Literal["integral"] = "integral"
+    method = "integral"
     quantum_watts: float = 0.0
 
     def __init__(self, period_s: float, *, clock: Clock | None = None) -> None:
-        self.clock = clock or MachineClock()
+        self.clock = clock or Clock()
         self.period_s = period_s
         self._times_s: list[float] = []
         self._watts: list[float] = []

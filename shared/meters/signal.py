@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from shared.meters.meter import MeterError, Window
 
 FEWEST_SAMPLES = 2
-LATE_PERIODS = 2.5  # a busy machine delays a sample by about half a period, which does no harm
+LATE_PERIODS = 2.5  # of sampling, longest gap; a busy machine delays a sample by half of one, which does no harm
 LATE, DROPPED = "late samples", "dropped samples"
 
 
@@ -62,16 +62,12 @@ class PowerTrace(NamedTuple):
         """The window [start_s, end_s]: integral_joules, number of samples, quantum and flags. Raises BadTrace."""
         joules = integral_joules(self.times_s, self.watts, start_s, end_s)
         times = np.asarray(self.times_s)
+        late = longest_gap_s(times, start_s, end_s) > LATE_PERIODS * self.period_s
         return Window(
             joules,
             start_s,
             end_s,
             samples=int(np.sum((times >= start_s) & (times <= end_s))),
             quantum=self.quantum_watts * (end_s - start_s),
-            flags=(LATE,) * is_late(times, start_s, end_s, self.period_s) + (DROPPED,) * (self.dropped > 0),
+            flags=(LATE,) * late + (DROPPED,) * (self.dropped > 0),
         )
-
-
-def is_late(times_s: ArrayLike, start_s: float, end_s: float, period_s: float) -> bool:
-    """Whether a gap between samples is longer than `LATE_PERIODS` sampling periods."""
-    return longest_gap_s(times_s, start_s, end_s) > LATE_PERIODS * period_s

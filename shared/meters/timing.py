@@ -1,46 +1,29 @@
-"""The clock that meters and measurements run on. Tests pass one that nobody has to wait for."""
+"""The clock that meters and measurements run on. Tests pass a subclass that nobody has to wait for."""
 
 from __future__ import annotations
 
 import threading
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 
-class Clock(ABC):
-    """A monotonic clock that can also wait and repeat a function in the background."""
+class Clock:
+    """The monotonic clock of this machine, which can also wait and repeat a function in the background."""
 
-    @abstractmethod
     def now_s(self) -> float:
         """Seconds since an arbitrary moment; never decreases."""
+        return time.monotonic()
 
-    @abstractmethod
     def sleep(self, seconds: float) -> None:
         """Wait for this long."""
+        time.sleep(seconds)
 
-    @abstractmethod
     def every(self, period_s: float, work: Callable[[], None]) -> Callable[[], None]:
         """Call `work` now and then every `period_s` in the background; returns a function that ends this.
 
         Late calls are not made up for. An exception of the first call is raised here. An exception of a later call
         ends the repetition and is raised by the returned function.
         """
-
-
-class MachineClock(Clock):
-    """The monotonic clock of this machine; `every` uses a thread."""
-
-    def now_s(self) -> float:
-        """See Clock."""
-        return time.monotonic()
-
-    def sleep(self, seconds: float) -> None:
-        """See Clock."""
-        time.sleep(seconds)
-
-    def every(self, period_s: float, work: Callable[[], None]) -> Callable[[], None]:
-        """See Clock."""
         ended, failures = threading.Event(), list[BaseException]()
         work()  # here and not in the thread, so that a fault surfaces at once
 

@@ -16,6 +16,7 @@ from shared.meters.jetson.rails import listed_rail
 from shared.meters.nvml.devices import cuda_device
 from shared.meters.nvml.library import Library
 from shared.meters.nvml.meter import NvmlMeter
+from shared.meters.rapl import DOMAINS
 from shared.platforms import simulated
 from shared.platforms.board import BoardPlatform
 from shared.platforms.measured import MeasuredPlatform
@@ -128,9 +129,9 @@ def _sensor(device: str, kind: str, detail: str, root: Path) -> Meter:
             if device != "cpu":
                 raise MeterError("--device cpu for --meter rapl", device, "--meter nvml")
             domain = detail or "package"
-            if domain not in ("package", "dram"):
+            if domain not in DOMAINS:
                 raise MeterError("rapl or rapl:dram", f"rapl:{detail}", "--meter rapl")
-            return RaplMeter(domain, root=root / "sys/class/powercap")  # type: ignore[arg-type]
+            return RaplMeter(domain, root=root / "sys/class/powercap")
         case "nvml":
             if device == "cpu":
                 raise MeterError("a GPU for --meter nvml", device, "--device local, or --meter rapl")

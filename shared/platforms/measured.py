@@ -12,7 +12,7 @@ from torch import nn
 from shared.cache import content_key
 from shared.host import processor
 from shared.memory import keep_freed_memory
-from shared.meters import Clock, MachineClock, Meter, Reading, Settings, device_lock, measure_all
+from shared.meters import Clock, Meter, Reading, Settings, device_lock, measure_all
 from shared.meters.clock import ClockMeter
 from shared.meters.settings import FULL, SHORT
 from shared.platforms.hardware import Hardware
@@ -48,7 +48,7 @@ class MeasuredPlatform(Hardware):
         self.name, self.sensor, self.device = name, meter, torch.device(device)
         self.source = "simulated" if meter.simulated else "measured"
         self.meter, self.unit = f"{meter.name} ({meter.scope})", meter.unit
-        self.clock = clock or MachineClock()
+        self.clock = clock or Clock()
         chip = processor() if device == "cpu" else torch.cuda.get_device_name(self.device)
         cores = os.cpu_count()
         self.host = f"{chip}, one thread of {cores} cores" if device == "cpu" else chip

@@ -305,7 +305,7 @@ def test_a_list_that_says_too_little_is_refused() -> None:
     document = operation_list([first], [[3, 6, 9, 5, 7]], batch=1)
     for change, message in (({"kind": "fft"}, "'fft'"), ({"variant": "deformable"}, "conv of variant 'deformable'")):
         entry = document["operations"][0] | change
-        with pytest.raises(runner.BoardError, match=message):
+        with pytest.raises(runner.MeterError, match=message):
             runner.Network(document | {"operations": [entry]}, 0, "cpu")
 
 

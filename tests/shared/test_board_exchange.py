@@ -154,7 +154,7 @@ def test_a_reading_lost_in_passing_ends_no_measurement(passing: bool) -> None:
             if self.readings == 2:
                 if not passing:
                     self.ended.set()
-                raise runner.BoardError("an answer", "none", "again", passing)
+                raise (runner.DroppedSample if passing else runner.MeterError)("an answer", "none", "again")
             if self.readings >= 4:
                 self.ended.set()
             return 3.0
@@ -168,7 +168,7 @@ def test_a_reading_lost_in_passing_ends_no_measurement(passing: bool) -> None:
         sampler.stop()
         assert sampler.dropped == 1 and {watts for _, watts in sampler.samples} == {3.0}
     else:
-        with pytest.raises(runner.BoardError, match="an answer"):
+        with pytest.raises(runner.MeterError, match="an answer"):
             sampler.stop()
 
 
@@ -176,7 +176,7 @@ def test_a_network_that_is_not_the_list_is_refused(document: dict[str, Any]) -> 
     """The list says another size of the last tensor than the layers give."""
     operations = [dict(operation) for operation in document["operations"]]
     operations[-1]["output_size"] = [2, 2]
-    with pytest.raises(runner.BoardError, match=r"outputs of shape \[2, 10, 2, 2\], got \[2, 10\]"):
+    with pytest.raises(runner.MeterError, match=r"outputs of shape \[2, 10, 2, 2\], got \[2, 10\]"):
         runner.measure_row(document | {"operations": operations}, 0, "cpu", "/nowhere")
 
 

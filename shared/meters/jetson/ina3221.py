@@ -1,4 +1,4 @@
-"""Power rails of a Jetson, measured by its INA3221 chips through sysfs, and a probe of the rails of this machine.
+"""Power rails of a Jetson, measured by its INA3221 chips through sysfs.
 
 Rails are listed side by side and never added: on a TX2, VDD_IN contains the other rails of the module. The code that
 finds a rail's files in sysfs is in shared/board/runner.py, a single file that must run on a board without this package.
@@ -9,11 +9,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import replace
 
-from shared.board.runner import BoardError, find_rails, select_rail
-from shared.board.runner import Rail as SysfsChannel
+from shared.board.runner import find_rails, select_rail
 from shared.meters.jetson import rails as jetson_rails
-from shared.meters.meter import MeterError, ProbeResult, Window
-from shared.meters.sampling import DroppedSample, SampledMeter
+from shared.meters.meter import DroppedSample, Window
+from shared.meters.sampling import SampledMeter
 from shared.meters.timing import Clock
 
 PERIOD_S = 0.05  # between samples; the mainline driver takes up to two conversion cycles of 13 ms for one
@@ -45,27 +44,17 @@ class SysfsRail(Rail):
     """
 
     def __init__(self, label: str, root: str = "/sys") -> None:
-        try:
-            self.channel: SysfsChannel = select_rail(find_rails(root), label)
-            driver_ohms = self.channel.shunt_ohms()
-        except BoardError as error:
-            raise _meter_error(error) from error
-        self.label = label
+        self.label, self.channel = label, select_rail(find_rails(root), label)
+        driver_ohms = self.channel.shunt_ohms()
         self.shunt_ohms = jetson_rails.shunt_ohms(label) if driver_ohms is None else driver_ohms
 
     def watts(self) -> float:
         """See Rail."""
-        try:
-            return self.channel.watts()
-        except BoardError as error:
-            raise _meter_error(error) from error
+        return self.channel.watts()
 
     def volts(self) -> float:
         """See Rail."""
-        try:
-            return self.channel.volts()
-        except BoardError as error:
-            raise _meter_error(error) from error
+        return self.channel.volts()
 
     def facts(self) -> dict[str, object]:
         """See Rail."""
@@ -120,29 +109,3 @@ class INA3221Meter(SampledMeter):
     def _quantum_watts(self, watts: float) -> float:
         assert self.rail.shunt_ohms is not None
         return jetson_rails.quantum_watts(self._volts, watts, self.rail.shunt_ohms)
-
-
-def probe(root: str = "/sys") -> list[ProbeResult]:
-    """One result per rail, with a trial reading. Raises nothing: an error becomes a result."""
-    try:
-        channels = find_rails(root)
-        if not channels:
-            expected = f"an INA3221 in {root}/bus/i2c/drivers"
-            raise BoardError(
-                expected, "none", "a Jetson with its own kernel (L4T), or a kernel with the driver ina3221"
-            )
-    except BoardError as error:
-        return [ProbeResult("INA3221", "rails", False, str(error))]
-    return [_trial(channel) for channel in channels]
-
-
-def _trial(channel: SysfsChannel) -> ProbeResult:
-    try:
-        detail, works = f"{channel.watts():.3f} W, {jetson_rails.scope(channel.label)} in {channel.folder}", True
-    except BoardError as error:
-        detail, works = str(error), False
-    return ProbeResult("INA3221", channel.label, works, detail)
-
-
-def _meter_error(error: BoardError) -> MeterError:
-    return (DroppedSample if error.passing else MeterError)(error.expected, error.got, error.hint)

@@ -12,11 +12,11 @@ from typing import Protocol
 
 from shared.board.runner import PASSING
 from shared.meters.jetson.ina3221 import Rail
-from shared.meters.jetson.rails import BUS_STEP_V, SHUNT_STEP_V, ListedRail, listed_rail, listed_rails
-from shared.meters.meter import MeterError
-from shared.meters.sampling import DroppedSample
+from shared.meters.jetson.rails import BUS_STEP_V, SHUNT_STEP_V, listed_rail, listed_rails
+from shared.meters.meter import DroppedSample, MeterError
 
 # Register 0x0F (mask/enable) is never read: reading clears the conversion-ready flag that the driver waits for.
+# Channel n has its shunt voltage in register 2n - 1 and its bus voltage in register 2n.
 CONFIG, MANUFACTURER, DIE = 0x00, 0xFE, 0xFF
 IDS = {MANUFACTURER: 0x5449, DIE: 0x3220}
 CONVERSION_S = tuple(micros * 1e-6 for micros in (140, 204, 332, 588, 1100, 2116, 4156, 8244))
@@ -29,21 +29,6 @@ class Bus(Protocol):
 
     def read_word_data(self, i2c_addr: int, register: int, force: bool | None = None) -> int:
         """The 16 bits of a register, low byte first."""
-
-
-def shunt_register(channel: int) -> int:
-    """The register with the shunt voltage of a channel, 1 to 3."""
-    return 2 * channel - 1
-
-
-def bus_register(channel: int) -> int:
-    """The register with the bus voltage of a channel, 1 to 3."""
-    return 2 * channel
-
-
-def swapped(word: int) -> int:
-    """The word with its two bytes swapped: the chip sends the high byte first, SMBus expects the low byte first."""
-    return (word & 0xFF) << 8 | word >> 8
 
 
 def steps(register: int) -> int:
@@ -66,8 +51,12 @@ class I2CRail(Rail):
     """
 
     def __init__(self, label: str, bus: Bus, *, force: bool = False) -> None:
-        self.rail, self.bus, self.force, self.label = _listed(label), bus, force, label
-        self.shunt_ohms = self.rail.shunt_ohms
+        rail = listed_rail(label)
+        if rail is None:
+            labels = ", ".join(rail.labels[0] for rail in listed_rails())
+            raise MeterError("a rail listed in jetson_rails.toml", label, f"one of {labels}, or sysfs")
+        self.rail, self.bus, self.force, self.label = rail, bus, force, label
+        self.shunt_ohms = rail.shunt_ohms
         for register, expected in IDS.items():
             chip_id = self._read(register)
             if chip_id != expected:
@@ -81,12 +70,12 @@ class I2CRail(Rail):
 
     def watts(self) -> float:
         """See Rail."""
-        amperes = steps(self._read(shunt_register(self.rail.channel))) * SHUNT_STEP_V / self.rail.shunt_ohms
+        amperes = steps(self._read(2 * self.rail.channel - 1)) * SHUNT_STEP_V / self.rail.shunt_ohms
         return self.volts() * amperes
 
     def volts(self) -> float:
         """See Rail."""
-        return steps(self._read(bus_register(self.rail.channel))) * BUS_STEP_V
+        return steps(self._read(2 * self.rail.channel)) * BUS_STEP_V
 
     def facts(self) -> dict[str, object]:
         """See Rail."""
@@ -95,13 +84,14 @@ class I2CRail(Rail):
 
     def _read(self, register: int) -> int:
         try:
-            return swapped(self.bus.read_word_data(self.rail.address, register, force=self.force))
+            word = self.bus.read_word_data(self.rail.address, register, force=self.force)
         except OSError as error:
             expected = f"an answer at I2C address {self.rail.address:#04x}"
             if error.errno == errno.EBUSY:
                 raise MeterError(expected, error, "force=True, as a driver is bound") from error
             kind = DroppedSample if error.errno in PASSING else MeterError
             raise kind(expected, error, "the bus of this board (i2cdetect -l)") from error
+        return int.from_bytes(word.to_bytes(2, "little"), "big")  # the chip sends the high byte first, SMBus the low
 
 
 def open_bus(number: int, *, device_folder: Path = Path("/dev")) -> Bus:
@@ -116,11 +106,3 @@ def open_bus(number: int, *, device_folder: Path = Path("/dev")) -> Bus:
     except OSError as error:
         hint = "sudo, or membership in the group i2c" if isinstance(error, PermissionError) else "modprobe i2c-dev"
         raise MeterError(f"an I2C bus at {path}", error.strerror, hint) from error
-
-
-def _listed(label: str) -> ListedRail:
-    rail = listed_rail(label)
-    if rail is None:
-        labels = ", ".join(rail.labels[0] for rail in listed_rails())
-        raise MeterError("a rail listed in jetson_rails.toml", label, f"one of {labels}, or sysfs")
-    return rail

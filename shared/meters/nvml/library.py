@@ -52,7 +52,14 @@ class Library:
     """
 
     def __init__(self, bindings: Any = None) -> None:
-        self.bindings = _pynvml() if bindings is None else bindings
+        if bindings is None:
+            try:
+                import pynvml
+            except ImportError as error:
+                hint = "`pip install nvidia-ml-py`, or another meter"
+                raise MeterError("the Python package nvidia-ml-py", "none installed", hint) from error
+            bindings = pynvml
+        self.bindings = bindings
         self._open = False
         self.ask("initialisation", "nvmlInit")
         self._open = True
@@ -72,13 +79,3 @@ class Library:
         if self._open:
             self._open = False
             self.ask("shutdown", "nvmlShutdown")
-
-
-def _pynvml() -> Any:
-    try:
-        import pynvml
-    except ImportError as error:
-        raise MeterError(
-            "the Python package nvidia-ml-py", "none installed", "`pip install nvidia-ml-py`, or another meter"
-        ) from error
-    return pynvml

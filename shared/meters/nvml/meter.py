@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Literal
+from contextlib import ExitStack
+from dataclasses import replace
 
 import numpy as np
 
@@ -26,8 +27,8 @@ from shared.meters.nvml.sources import (
     try_buffer,
     try_scalar,
 )
-from shared.meters.signal import DROPPED, LATE, integral_joules, is_late
-from shared.meters.timing import Clock, MachineClock
+from shared.meters.signal import DROPPED, PowerTrace
+from shared.meters.timing import Clock
 
 DEFAULT_UPDATE_S = 0.020  # of a GTX 1080 Ti; assumed where the trial read saw too few changes
 SLOWEST_POLL_S = 0.010  # sampling period at most
@@ -44,7 +45,7 @@ class NvmlMeter(Meter):
     power checks them. A polled power is on average half an update period old, so its time stamp is moved back by that.
     Beyond the first and the last sample of a window, the nearest sample is used.
 
-    device: from nvml_devices.cuda_device; close() also closes its library. wall_s: the time of day in seconds. Raises
+    device: from devices.cuda_device; close() also closes its library. wall_s: the time of day in seconds. Raises
     MeterError where no source works, as on Jetsons.
 
     Flags: "throttled: …" with the reasons, "dropped samples", "late samples", and a counter that the power samples do
@@ -53,10 +54,9 @@ class NvmlMeter(Meter):
 
     name = "nvml"
     scope = "GPU board"
-    unit: Literal["J"] = "J"
 
     def __init__(self, device: Device, *, clock: Clock | None = None, wall_s: Callable[[], float] = time.time) -> None:
-        self.device, self.clock = device, clock or MachineClock()
+        self.device, self.clock = device, clock or Clock()
         self._buffer = SampleBuffer(device, self.clock, wall_s)
         self._counter, self._power = try_scalar(COUNTER, device, self.clock), try_buffer(self._buffer)
         self.trials = [self._counter, self._power]
@@ -67,12 +67,12 @@ class NvmlMeter(Meter):
                 self.trials.append(self._power)
         if self._counter.problem and self._power.problem:
             raise _nothing_works(device, self.trials)
-        self.method: Literal["counter", "integral"] = "integral" if self._counter.problem else "counter"
+        self.method = "integral" if self._counter.problem else "counter"
         source_used = self._power if self._counter.problem else self._counter
         self.period_s = source_used.update_period_s or DEFAULT_UPDATE_S
         # at least two reads per update of either source
         self.poll_s = min(SLOWEST_POLL_S, self.period_s / 2, (self._power.update_period_s or DEFAULT_UPDATE_S) / 2)
-        self._loops: list[Callable[[], None]] = []
+        self._loops: ExitStack | None = None  # of the open window
 
     def start(self) -> None:
         """See Meter."""
@@ -81,12 +81,10 @@ class NvmlMeter(Meter):
         self._counts: list[Sample] = []
         self._watts: list[Sample] = []
         self._reasons = self._dropped = 0
-        try:
+        with ExitStack() as loops:
             for period_s, work in ((WATCH_S, self._watch), (self.poll_s, self._poll)):
-                self._loops.append(self.clock.every(period_s, work))
-        except BaseException:
-            self._end_loops()
-            raise
+                loops.callback(self.clock.every(period_s, work))
+            self._loops = loops.pop_all()
         self._start_s = self.clock.now_s()
 
     def stop(self) -> Window:
@@ -94,29 +92,30 @@ class NvmlMeter(Meter):
         if not self._loops:
             raise MeterError("an open window at stop()", "none", "start() before stop()")
         start_s, end_s = self._start_s, self.clock.now_s()
-        self._end_loops()
+        loops, self._loops = self._loops, None
+        loops.close()
         # a last read at the end, since the loops' last reads may be a whole period old
         self._poll()
         self._watch()
         throttles = bit_names(self._reasons, THROTTLES)
         flags = [f"throttled: {', '.join(throttles)}"] * bool(throttles) + [DROPPED] * (self._dropped > 0)
-        samples, quantum = 0, 0.0
         try:
             if self._counter.problem:
-                joules = self._integral(start_s, end_s, flags)
-                samples = sum(start_s <= moment <= end_s for moment, _ in self._watts)
+                window = self._integral(start_s, end_s)
             else:
                 times_s, counts = np.reshape(self._counts, (-1, 2)).T
                 joules, quantum = counted_joules(times_s, counts, start_s, end_s)
+                window = Window(joules, start_s, end_s, quantum=quantum)
         except ValueError as error:
             raise MeterError(f"joules by {self.method} from {self.name}", error, "a longer window") from error
+        flags += window.flags
         if not (self._counter.problem or self._power.problem):
             try:
-                difference = abs(self._integral(start_s, end_s, flags) / joules - 1)
-                flags += [DIFFERENT] * (difference > LARGEST_DIFFERENCE)
+                check = self._integral(start_s, end_s)
+                flags += [*check.flags, *[DIFFERENT] * (abs(check.amount / window.amount - 1) > LARGEST_DIFFERENCE)]
             except ValueError:  # too few power samples in a short window say nothing against the counter
                 flags.append(UNCHECKED)
-        return Window(joules, start_s, end_s, samples=samples, quantum=quantum, flags=tuple(flags))
+        return replace(window, flags=tuple(flags))
 
     def facts(self) -> dict[str, object]:
         """See Meter. sources: the outcome of each trial read. Raises NvmlFault when the GPU is lost."""
@@ -138,7 +137,8 @@ class NvmlMeter(Meter):
 
     def close(self) -> None:
         """See Meter."""
-        self._end_loops()
+        if self._loops:
+            self._loops.close()
         self.device.library.close()
 
     def _poll(self) -> None:
@@ -172,25 +172,12 @@ class NvmlMeter(Meter):
             raise fault
         self._dropped += 1
 
-    def _end_loops(self) -> None:
-        loops, self._loops = self._loops, []
-        failures = list[MeterError]()
-        for stop in loops:
-            try:
-                stop()
-            except MeterError as error:
-                failures.append(error)
-        if failures:
-            raise failures[0]
-
-    def _integral(self, start_s: float, end_s: float, flags: list[str]) -> float:
+    def _integral(self, start_s: float, end_s: float) -> Window:
         period_s = self._power.update_period_s or DEFAULT_UPDATE_S
         if end_s - start_s < 2 * period_s:
             raise ValueError(f"expected two updates of the power, {2 * period_s:.3g} s, got {end_s - start_s:.3g} s")
         times_s, watts = np.reshape(self._watts, (-1, 2)).T
-        joules = integral_joules(times_s, watts, start_s, end_s)
-        flags += [LATE] * is_late(times_s, start_s, end_s, max(period_s, self.poll_s))
-        return joules
+        return PowerTrace(times_s, watts, max(period_s, self.poll_s)).window(start_s, end_s)
 
 
 def _nothing_works(device: Device, trials: list[Trial]) -> MeterError:

@@ -62,7 +62,7 @@ EACH = {zone: 10**k for k, zone in enumerate(ZONES)}  # so that a sum tells what
 )
 def test_one_domain_of_all_packages_and_nothing_twice(tmp_path: Path, domain: str, counted: list[str]) -> None:
     tree = Powercap(tmp_path)
-    meter = RaplMeter(domain, root=tmp_path, clock=SimulatedClock())  # type: ignore[arg-type]
+    meter = RaplMeter(domain, root=tmp_path, clock=SimulatedClock())
     assert tree.read_joules(meter, EACH) == pytest.approx(sum(EACH[zone] for zone in counted) * 1e-6)
     assert meter.facts()["zones"] == {zone: ZONES[zone] for zone in counted}
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from shared.meters import Clock, MachineClock
+from shared.meters import Clock
 from tests.shared.meters.simulated import SimulatedClock
 
 
@@ -48,7 +48,7 @@ def test_simulated_failures_surface() -> None:
 
 
 def test_machine_work_repeats_until_it_is_stopped() -> None:
-    clock, calls, enough = MachineClock(), [], threading.Event()
+    clock, calls, enough = Clock(), [], threading.Event()
 
     def work() -> None:
         calls.append(clock.now_s())
@@ -72,14 +72,14 @@ def test_machine_failures_surface_on_stopping() -> None:
             failed.set()
             raise OSError("gone")
 
-    stop = MachineClock().every(0.001, fail_later)
+    stop = Clock().every(0.001, fail_later)
     assert failed.wait(30)
     with pytest.raises(OSError, match="gone"):
         stop()
     assert len(calls) == 2
 
 
-@pytest.mark.parametrize("clock", [MachineClock(), SimulatedClock()], ids=["machine", "simulated"])
+@pytest.mark.parametrize("clock", [Clock(), SimulatedClock()], ids=["machine", "simulated"])
 def test_the_first_call_fails_at_once(clock: Clock) -> None:
     calls = []
 

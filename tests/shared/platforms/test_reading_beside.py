@@ -120,7 +120,7 @@ def test_an_amount_is_the_mean_ratio_of_the_turns_times_the_standard() -> None:
     platform = Drifting((1.0, 2.0, 4.0), shaky=(0.9, 1.0, 1.1))
     (one,) = platform.read_beside(SUBJECT, [(500,)], 1, reference=(1000,), standard=3.0)
     assert one.amount == pytest.approx(3.0 * (0.45 + 0.5 + 0.55) / 3)
-    low, high = bootstrap_interval(np.array([0.45, 0.5, 0.55]), "mean")  # of the ratios, not of the amounts
+    low, high = bootstrap_interval(np.array([0.45, 0.5, 0.55]), np.mean)  # of the ratios, not of the amounts
     assert one.interval == pytest.approx((3.0 * low, 3.0 * high)) and low < 0.5 < high
     assert one.detail is not None and one.detail["amounts"] == pytest.approx([0.45, 1.0, 2.2])
     assert one.detail["reference_amounts"] == pytest.approx([1.0, 2.0, 4.0])

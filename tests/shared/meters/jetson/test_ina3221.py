@@ -12,10 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.board import runner
-from shared.meters import MeterError
+from shared.meters import DroppedSample, MeterError, probing
 from shared.meters.jetson import rails as jetson_rails
-from shared.meters.jetson.ina3221 import INA3221Meter, Rail, SysfsRail, probe
-from shared.meters.sampling import DroppedSample
+from shared.meters.jetson.ina3221 import INA3221Meter, Rail, SysfsRail
 from tests.shared.meters.simulated import SimulatedClock
 
 DRIVERS = "bus/i2c/drivers"
@@ -86,7 +85,7 @@ class FakeRail(Rail):
 
 def trial_watts(root: Path) -> dict[str, float]:
     """The watts that a trial read of each rail found."""
-    findings = probe(str(root))
+    findings = probing.rails(str(root))
     assert all(finding.found and finding.where == "INA3221" for finding in findings)
     return {finding.what: float(finding.detail.split(" W, ")[0]) for finding in findings}
 
@@ -126,7 +125,7 @@ def test_two_rails_of_one_label_are_refused(tx2: Path) -> None:
 
 
 def test_a_machine_without_the_chip_says_how_to_get_it(tmp_path: Path) -> None:
-    (found,) = probe(str(tmp_path))
+    (found,) = probing.rails(str(tmp_path))
     assert not found.found and "got none; try a Jetson" in found.detail
     with pytest.raises(MeterError, match=r"got rails none; try "):
         SysfsRail("VDD_IN", str(tmp_path))
@@ -140,7 +139,7 @@ def test_a_rail_that_does_not_answer_is_named(tx2: Path, text: str | None, messa
         path.write_text(text)
     with pytest.raises(MeterError, match=message):
         INA3221Meter(SysfsRail("VDD_IN", str(tx2)), clock=SimulatedClock()).start()
-    gpu, _, module = probe(str(tx2))
+    gpu, _, module = probing.rails(str(tx2))
     assert gpu.found and gpu.detail.startswith("0.154 W, rail VDD_SYS_GPU (")
     assert not module.found and str(path) in module.detail
 

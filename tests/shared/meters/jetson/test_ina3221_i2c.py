@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.meters import MeterError
+from shared.meters import DroppedSample, MeterError
 from shared.meters.jetson.ina3221 import INA3221Meter
 from shared.meters.jetson.ina3221_i2c import I2CRail, cycle_s, open_bus, steps
-from shared.meters.sampling import DroppedSample
 from tests.shared.meters.simulated import SimulatedClock
 
 RESET = 0x7127

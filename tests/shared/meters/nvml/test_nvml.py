@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.meters import MeterError
+from shared.meters import MeterError, probing
 from shared.meters.nvml.devices import devices
 from shared.meters.nvml.library import Library, NvmlFault
 from shared.meters.nvml.meter import DIFFERENT, UNCHECKED, NvmlMeter
-from shared.meters.nvml.probe import probe
 from shared.meters.nvml.sources import counted_joules, update_period_s
 from shared.meters.signal import DROPPED, LATE
 from tests.shared.meters.nvml.nvml_stub.fake import COUNTER, INSTANT, SAMPLES, USAGE, WALL_S, Board, FakeNvml
@@ -329,15 +328,15 @@ def test_update_periods_see_through_hidden_updates() -> None:
 def test_probe_tells_what_each_trial_found() -> None:
     clock = SimulatedClock()
     board = Board(jitter([])).lacking(COUNTER)
-    findings = probe(FakeNvml(board, clock.now_s), clock=clock, wall_s=lambda: WALL_S + clock.now_s())
+    findings = probing.gpu_sources(FakeNvml(board, clock.now_s), clock=clock, wall_s=lambda: WALL_S + clock.now_s())
     told = {finding.what: (finding.found, finding.detail) for finding in findings}
     assert told["library"] == (True, "driver 580.95")
     assert not told["energy counter"][0] and "NOT_SUPPORTED" in told["energy counter"][1]
     for source in ("buffered power samples", "instant power", "power usage"):
         assert told[source][0] and told[source][1].startswith("update period 2")
-    missing = probe(FakeNvml(board.lacking("nvmlInit", code=12), clock.now_s), clock=clock)
+    missing = probing.gpu_sources(FakeNvml(board.lacking("nvmlInit", code=12), clock.now_s), clock=clock)
     assert len(missing) == 1 and not missing[0].found and "LIBRARY_NOT_FOUND" in missing[0].detail
     board.faults = [("nvmlDeviceGetUUID", 15, -1e9, 1e9)]
-    assert "GPU_IS_LOST" in probe(FakeNvml(board, clock.now_s), clock=clock)[-1].detail
+    assert "GPU_IS_LOST" in probing.gpu_sources(FakeNvml(board, clock.now_s), clock=clock)[-1].detail
     board.faults, board.gpus = [], []
-    assert not probe(FakeNvml(board, clock.now_s), clock=clock)[-1].found
+    assert not probing.gpu_sources(FakeNvml(board, clock.now_s), clock=clock)[-1].found

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from shared.meters import MeterError
+from shared.meters import MeterError, probing
 from shared.meters.nvml.devices import cuda_device, devices
 from shared.meters.nvml.library import Library
 from shared.meters.nvml.meter import NvmlMeter
-from shared.meters.nvml.probe import probe
 from tests.shared.meters.nvml.nvml_stub.fake import COUNTER, INSTANT, SAMPLES, USAGE, WALL_S, Board, FakeNvml
 from tests.shared.meters.simulated import SimulatedClock
 
@@ -80,11 +79,11 @@ def test_the_devices_of_the_library(clock: SimulatedClock, tmp_path: Path) -> No
     board.write(tmp_path / "board")
     library = Library()
     assert [(device.uuid, device.name) for device in devices(library)] == [gpu[:2] for gpu in board.gpus]
-    assert cuda_device(library, cuda_uuid=lambda index: "aa").uuid == "GPU-aa"
-    assert cuda_device(library, cuda_uuid=lambda index: "cc").name == "GTX 1080"
+    assert cuda_device(library, cuda_uuid=lambda: "aa").uuid == "GPU-aa"
+    assert cuda_device(library, cuda_uuid=lambda: "cc").name == "GTX 1080"
     with pytest.raises(MeterError, match="MIG mode on"):
-        cuda_device(library, cuda_uuid=lambda index: "bb")
-    assert len(probe(clock=clock, wall_s=lambda: WALL_S + clock.now_s())) == 1 + 3 * 4
+        cuda_device(library, cuda_uuid=lambda: "bb")
+    assert len(probing.gpu_sources(clock=clock, wall_s=lambda: WALL_S + clock.now_s())) == 1 + 3 * 4
 
 
 @pytest.mark.parametrize(
