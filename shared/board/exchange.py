@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from shared.board.runner import MEASUREMENT_SCHEMA, OPERATIONS_SCHEMA, VERSION, fingerprint
 from shared.board.wiring import wired
@@ -113,8 +113,7 @@ class BoardMeasurement:
     versions: dict[str, str]
 
 
-class _Window(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class _Window(BaseModel, extra="forbid"):
     row: int = Field(ge=0)
     repeats: int = Field(ge=1)
     start_s: float
@@ -122,8 +121,7 @@ class _Window(BaseModel):
     conditions: dict[str, int]
 
 
-class _Rail(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class _Rail(BaseModel, extra="forbid"):
     label: str
     generation: Literal["iio", "hwmon"]
     folder: str
@@ -131,8 +129,7 @@ class _Rail(BaseModel):
     shunt_ohms: float | None = Field(gt=0)
 
 
-class _File(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class _File(BaseModel, extra="forbid"):
     schema_: str = Field(alias="schema")
     version: Literal[3]
     operations_sha256: str

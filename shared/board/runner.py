@@ -203,8 +203,7 @@ class Network:
         import torch
 
         operations, positions = document["operations"], document["positions"][row]
-        generator = torch.Generator()
-        generator.manual_seed(row)
+        generator = torch.Generator().manual_seed(row)
         reads = [(source, number) for number, operation in enumerate(operations) for source in operation["sources"]]
         read, last_reader = [source for source, _ in reads], dict(reads)
         self.layers, self._steps = [], []  # type: List[Any], List[Any]
@@ -306,8 +305,7 @@ def build_callable(
 
     device = device or default_device()
     network = Network(document, row, device)
-    generator = torch.Generator()
-    generator.manual_seed(row)
+    generator = torch.Generator().manual_seed(row)
     images = torch.randn([batch, document["positions"][row][0]] + document["image_size"], generator=generator)
     images = images.to(device)
     without_gradients = getattr(torch, "inference_mode", torch.no_grad)  # inference_mode came with torch 1.9

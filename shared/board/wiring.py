@@ -5,7 +5,7 @@ Example: of conv, batch_norm, relu, conv, add, the addition reads the outputs of
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -13,6 +13,7 @@ from shared.errors import BadInput
 from shared.networks.operations import Channels, Operation
 
 _ELEMENTWISE = ("batch_norm", "relu", "add")
+_SIDES = ("output_size", "kernel", "stride", "padding", "dilation", "output_padding")  # pairs of height and width
 
 
 @dataclass(frozen=True)
@@ -60,23 +61,14 @@ def wired(operations: tuple[Operation, ...]) -> list[dict[str, Any]]:
                 "name": operation.name,
                 "kind": operation.kind,
                 "sources": sources,
-                "inputs": _plain(operation.inputs),
-                "outputs": _plain(operation.outputs),
-                "output_size": list(operation.output_size),
-                "kernel": list(operation.kernel),
-                "stride": list(operation.stride),
-                "padding": list(operation.padding),
-                "dilation": list(operation.dilation),
-                "output_padding": list(operation.output_padding),
+                "inputs": list(astuple(operation.inputs)),
+                "outputs": list(astuple(operation.outputs)),
+                **{side: list(getattr(operation, side)) for side in _SIDES},
                 "variant": operation.variant,
                 "bias": operation.bias,
             }
         )
     return result
-
-
-def _plain(channels: Channels) -> list[int | None]:
-    return [channels.position, channels.count, channels.repeat]
 
 
 def _sources(operation: Operation, values: list[_Value], unread: set[int]) -> list[int]:

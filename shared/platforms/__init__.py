@@ -1,7 +1,7 @@
 """Hardware platforms, what is asked for joules and seconds: simulated ones and those of this machine."""
 
 from shared.platforms.choosing import choose, devices
-from shared.platforms.hardware import Hardware, collect
+from shared.platforms.hardware import Hardware
 from shared.platforms.measured import MeasuredPlatform
 from shared.platforms.platform import Platform, PlatformReading, Subject
 from shared.platforms.simulated import SimulatedPlatform, get, names, profile
@@ -14,7 +14,6 @@ __all__ = [
     "SimulatedPlatform",
     "Subject",
     "choose",
-    "collect",
     "devices",
     "get",
     "names",

@@ -12,7 +12,7 @@ import json
 import math
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -36,7 +36,6 @@ SMALL = 1e-3  # or are all below this
 SEED = 0  # of the rows, so that every plan reads the same ones
 NOISY = 0.05  # mean relative half width of the readings' intervals from which a person is told
 CLOSER = 4  # landing reads at most this many times as long as a profile does, for half the interval's width
-Say = Callable[[str], None]
 
 
 class Hardware(Platform):
@@ -68,8 +67,65 @@ class Hardware(Platform):
     def profile(
         self, subject: Subject, *, samples: int, test_samples: int, batch: int | None = None, may_read: bool = True
     ) -> Profile:
-        """See `collect`; `test_samples` does not count, since a profile of hardware ends when its error has settled."""
-        return collect(self, subject, samples=samples, batch=batch, say=self.say, may_read=may_read)
+        """Up to `samples` uniform width vectors, those of each profile in its order, read or taken from the cache.
+
+        Amounts are drift-corrected: ratios to the dense network's in the same turns, times its median over all blocks.
+        `test_samples` does not count: the last fifth of the rows is for judging, and reading ends when the held-out
+        error has settled. Without `may_read` the cache has to hold all: a worker that computes on the device must not
+        wait for itself. Raises MeterError when the sensor fails, or would have to be asked then; what is read by then
+        is kept.
+        """
+        structure, block = subject.structure, self.block
+        what = (self.name, self.calibration, self.short.name, structure.exact_fingerprint, SEED)
+        key = content_key("measured profile, held", block, FEWEST, *what, *([batch] if batch else []))
+        path = cache_dir() / "profiles" / f"{key}.npz"
+        rows = uniform_rows(structure, block * math.ceil(samples / block), SEED)  # blocks are read whole
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):  # plans share a profile: who comes second waits, and finds it read
+            known = _read(path, block)
+            if known is None:
+                _check(may_read)
+                if batch is None:
+                    self.say("profile: looking for the inference batch")
+                none = np.empty(0)
+                known = Progress(none, none, none, none, batch or self.inference_batch(subject))
+            errors = [
+                held_out_error(structure, rows[:n], known.shares[:n])
+                for n in _ends(structure, min(samples, len(known.shares)))[-SETTLED_BLOCKS:]
+            ]
+            if len(known.shares):
+                too = f" and measured-* in {self.keeps.resolve()}" if self.keeps else ""
+                self.say(f"profile: {len(known.shares)} networks are in {path} already; delete it{too} to read anew")
+            began_s, before = time.monotonic(), len(known.shares)
+            while len(known.shares) < samples and not has_settled(errors):
+                _check(may_read)
+                n = len(known.shares)
+                asked = [structure.upper_bounds, *map(tuple, rows[n : n + block])]
+                known = known.added(*self.read(subject, asked, known.batch, self.short))
+                _write(path, known)
+                before_block, n = n, len(known.shares)
+                ends = [end for end in _ends(structure, n) if end > before_block]
+                errors += [held_out_error(structure, rows[:end], known.shares[:end]) for end in ends]
+                each_s = (time.monotonic() - began_s) / (n - before)
+                left_min = each_s * max(0, samples - n) / 60
+                self.say(f"profile: {n} of at most {samples} networks read, {left_min:.0f} min for all of them")
+        n = min(samples, len(known.shares))
+        noise = float(np.mean((known.high - known.low)[:n] / 2 / known.shares[:n]))
+        if n > before and noise > NOISY:
+            known_to = f"profile: readings are known to {noise:.0%} only"
+            self.say(f"{known_to}; is other work on this machine? Better read it idle")
+        dense = float(np.median(known.dense[: math.ceil(n / block)]))
+        amounts = dense * known.shares[:n]
+        return Profile(
+            rows[:n].astype(np.int32),
+            amounts,
+            dense,
+            test_samples=n // FOLDS,
+            batch=known.batch,
+            unit=self.unit,
+            key=content_key(key, amounts.tolist()),
+            noise=noise,
+        )
 
     def read_beside(
         self,
@@ -136,75 +192,6 @@ class Progress(NamedTuple):
             np.append(self.dense, dense.amount),
             self.batch,
         )
-
-
-def collect(
-    platform: Hardware,
-    subject: Subject,
-    *,
-    samples: int,
-    batch: int | None = None,
-    say: Say = lambda _: None,
-    may_read: bool = True,
-) -> Profile:
-    """Read up to `samples` uniform width vectors, those of `profile` in its order, or take them from the cache.
-
-    Amounts are drift-corrected: ratios to the dense network's in the same turns, times its median over all blocks.
-
-    batch: images per inference, the platform's choice when None. The last fifth of the rows is for judging. Without
-    `may_read` the cache has to hold all: a worker that computes on the device must not wait for itself. Raises
-    MeterError when the sensor fails, or would have to be asked then; what is read by then is kept.
-    """
-    structure, block = subject.structure, platform.block
-    what = (platform.name, platform.calibration, platform.short.name, structure.exact_fingerprint, SEED)
-    key = content_key("measured profile, held", block, FEWEST, *what, *([batch] if batch else []))
-    path = cache_dir() / "profiles" / f"{key}.npz"
-    rows = uniform_rows(structure, block * math.ceil(samples / block), SEED)  # blocks are read whole
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):  # plans share a profile: who comes second waits, and finds it read
-        known = _read(path, block)
-        if known is None:
-            _check(may_read)
-            if batch is None:
-                say("profile: looking for the inference batch")
-            none = np.empty(0)
-            known = Progress(none, none, none, none, batch or platform.inference_batch(subject))
-        errors = [
-            held_out_error(structure, rows[:n], known.shares[:n])
-            for n in _ends(structure, min(samples, len(known.shares)))[-SETTLED_BLOCKS:]
-        ]
-        if len(known.shares):
-            too = f" and measured-* in {platform.keeps.resolve()}" if platform.keeps else ""
-            say(f"profile: {len(known.shares)} networks are in {path} already; delete it{too} to read anew")
-        began_s, before = time.monotonic(), len(known.shares)
-        while len(known.shares) < samples and not has_settled(errors):
-            _check(may_read)
-            n = len(known.shares)
-            asked = [structure.upper_bounds, *map(tuple, rows[n : n + block])]
-            known = known.added(*platform.read(subject, asked, known.batch, platform.short))
-            _write(path, known)
-            before_block, n = n, len(known.shares)
-            ends = [end for end in _ends(structure, n) if end > before_block]
-            errors += [held_out_error(structure, rows[:end], known.shares[:end]) for end in ends]
-            each_s = (time.monotonic() - began_s) / (n - before)
-            left_min = each_s * max(0, samples - n) / 60
-            say(f"profile: {n} of at most {samples} networks read, {left_min:.0f} min for all of them")
-    n = min(samples, len(known.shares))
-    noise = float(np.mean((known.high - known.low)[:n] / 2 / known.shares[:n]))
-    if n > before and noise > NOISY:
-        say(f"profile: readings are known to {noise:.0%} only; is other work on this machine? Better read it idle")
-    dense = float(np.median(known.dense[: math.ceil(n / block)]))
-    amounts = dense * known.shares[:n]
-    return Profile(
-        rows[:n].astype(np.int32),
-        amounts,
-        dense,
-        test_samples=n // FOLDS,
-        batch=known.batch,
-        unit=platform.unit,
-        key=content_key(key, amounts.tolist()),
-        noise=noise,
-    )
 
 
 def held_out_error(structure: Structure, rows: NDArray[np.int64], amounts: NDArray[np.float64]) -> float:

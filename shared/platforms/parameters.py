@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
-from shared.cache import content_key
 from shared.errors import BadInput
 
 FOLDER = Path(__file__).parent
@@ -45,8 +43,7 @@ class Parameters:
     reading_noise: float  # relative standard deviation of one reading
 
 
-class _Entry(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class _Entry(BaseModel, extra="forbid"):
     value: float
     unit: str
     kind: Literal["published", "specification", "fitted", "assumed"]
@@ -76,8 +73,3 @@ def load(path: Path) -> tuple[Parameters, dict[str, _Entry]]:
         if not 0 <= entry.value <= limit or (name in _SHARES and entry.value == 0):
             raise BadInput(f"{name} within 0..{limit:g} in {path.name}", entry.value, "a value in the entry's unit")
     return Parameters(**{name: entry.value for name, entry in entries.items()}), entries
-
-
-def version(entries: Mapping[str, _Entry]) -> str:
-    """Calibration version: a hash over every value and the revision of the formulas; records carry it."""
-    return content_key(MODEL_REVISION, {name: entry.value for name, entry in entries.items()})[:12]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -32,7 +33,8 @@ class SimulatedPlatform(Platform):
     """A chip that exists as a data file. Its joules are simulated: calibrated to six published dense figures, no more.
 
     unit: of what `measure` and `true` say, "J" or "s". instead_of: why the hardware that is here does not answer.
-    `calibration` identifies the constants and formulas, `queries` counts the readings that `measure` has given.
+    `calibration` is a hash of all constants and the revision of the formulas; records carry it. `queries` counts the
+    readings that `measure` has given.
     """
 
     source: Literal["simulated"] = "simulated"
@@ -45,25 +47,23 @@ class SimulatedPlatform(Platform):
     def __init__(self, path: Path, unit: Literal["J", "s"] = "J", instead_of: str = "") -> None:
         self.name, self.unit, self.instead_of = path.stem, unit, instead_of
         self.parameters, self.entries = parameters.load(path)
-        self.calibration = parameters.version(self.entries)
+        self.calibration = content_key(parameters.MODEL_REVISION, asdict(self.parameters))[:12]
         self.queries = 0
 
     def simulate(self, operations: Sequence[Operation], positions: ArrayLike, batch: int) -> Simulation:
         """Joules with their causes and seconds, per image and without noise, for each row of `positions` (n, p)."""
-        return simulate(tuple(operations), _checked_positions(positions), _checked_batch(batch), self.parameters)
+        if batch < 1:
+            raise BadInput("a batch of 1 or more images", batch, "1")
+        return simulate(tuple(operations), _checked_positions(positions), batch, self.parameters)
 
     def true(self, operations: Sequence[Operation], positions: ArrayLike, batch: int) -> Array:
         """Noise-free amounts per image (n,) in the platform's unit: for final scoring and tests, never for a method."""
-        amounts = self.true_joules if self.unit == "J" else self.true_seconds
-        return amounts(operations, positions, batch)
+        outcome = self.simulate(operations, positions, batch)
+        return outcome.joules if self.unit == "J" else outcome.seconds
 
     def true_joules(self, operations: Sequence[Operation], positions: ArrayLike, batch: int) -> Array:
         """Noise-free joules per image (n,): for final scoring and tests, never for a method."""
         return self.simulate(operations, positions, batch).joules
-
-    def true_seconds(self, operations: Sequence[Operation], positions: ArrayLike, batch: int) -> Array:
-        """Noise-free seconds per image (n,): for final scoring and tests, never for a method."""
-        return self.simulate(operations, positions, batch).seconds
 
     def measure(self, operations: Sequence[Operation], positions: ArrayLike, batch: int, *, trial: int = 0) -> Array:
         """One noisy reading per row of `positions` (n, p): amounts per image (n,), each counted in `queries`.
@@ -188,12 +188,6 @@ def _checked_positions(positions: ArrayLike) -> Array:
     if not bool(whole.all()):
         raise BadInput("whole numbers of channels, 1 or more", float(rows[~whole][0]), "rounding the widths first")
     return np.asfortranarray(rows)  # kernels read it by column
-
-
-def _checked_batch(batch: int) -> int:
-    if batch < 1:
-        raise BadInput("a batch of 1 or more images", batch, "1")
-    return batch
 
 
 @lru_cache(maxsize=32)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from shared import energy, platforms
+from shared import energy
 from shared.meters import MeterError
 from shared.networks import structure
 from shared.platforms import hardware
@@ -43,9 +43,15 @@ def bilinear(noise: float = 0.0, fails_after: int | None = None) -> Callable[[Se
     return seconds
 
 
+def collect(bench: Bench, *, samples: int, say: Callable[[str], None] = lambda _: None, **how: Any) -> energy.Profile:
+    """The profile of a played platform."""
+    bench.platform.say = say
+    return bench.platform.profile(bench.subject, samples=samples, test_samples=0, **how)
+
+
 def test_it_finds_the_true_model_and_stops() -> None:
     bench, said = Bench(ToyNet(), bilinear()), list[str]()
-    profile = platforms.collect(bench.platform, bench.subject, samples=1000, say=said.append)
+    profile = collect(bench, samples=1000, say=said.append)
     fit = energy.fit(profile, bench.subject.structure)
     assert len(profile.amounts) == hardware.FEWEST + (hardware.SETTLED_BLOCKS - 1) * hardware.STEP
     assert profile.unit == fit.model.unit == "s" and profile.batch == 4
@@ -61,14 +67,14 @@ def test_more_rows_at_once_are_judged_as_often() -> None:
     """A board's person goes once: 150 networks there, and the error is looked at after each ten of them."""
     bench, said = Bench(ToyNet(), bilinear()), list[str]()
     bench.platform.block = 150
-    profile = platforms.collect(bench.platform, bench.subject, samples=1000, say=said.append)
+    profile = collect(bench, samples=1000, say=said.append)
     assert len(profile.amounts) == 150 and len(said) == 2
     assert profile.dense_reading == pytest.approx(1.0)
     inferences = len(bench.log)
-    again = platforms.collect(bench.platform, bench.subject, samples=1000, say=said.append)
+    again = collect(bench, samples=1000, say=said.append)
     assert again.key == profile.key and len(bench.log) == inferences
     assert said[2].startswith("profile: 150 networks are in ") and len(said) == 3
-    few = platforms.collect(bench.platform, bench.subject, samples=120)  # of those that are there
+    few = collect(bench, samples=120)  # of those that are there
     np.testing.assert_array_equal(few.amounts, profile.amounts[:120])
     assert len(bench.log) == inferences
 
@@ -76,18 +82,18 @@ def test_more_rows_at_once_are_judged_as_often() -> None:
 def test_all_that_would_be_taken_again_is_named(tmp_path: Path) -> None:
     """The profile's own file, and what a board keeps of its measurements."""
     bench, said = Bench(ToyNet(), bilinear()), list[str]()
-    platforms.collect(bench.platform, bench.subject, samples=20)
+    collect(bench, samples=20)
     for keeps, also in ((None, ""), (tmp_path / "board", f" and measured-* in {tmp_path / 'board'}")):
         bench.platform.keeps = keeps
-        platforms.collect(bench.platform, bench.subject, samples=20, say=said.append)
+        collect(bench, samples=20, say=said.append)
         (path,) = hardware.cache_dir().glob("profiles/*.npz")
         assert said[-1] == f"profile: 20 networks are in {path} already; delete it{also} to read anew"
 
 
 def test_a_batch_that_is_asked_for_is_not_looked_for() -> None:
     bench, said = Bench(ToyNet(), bilinear()), list[str]()
-    found = platforms.collect(bench.platform, bench.subject, samples=20)
-    asked = platforms.collect(bench.platform, bench.subject, samples=20, batch=8, say=said.append)
+    found = collect(bench, samples=20)
+    asked = collect(bench, samples=20, batch=8, say=said.append)
     assert (found.batch, asked.batch) == (4, 8) and found.key != asked.key
     assert not any("looking for" in line for line in said)
     np.testing.assert_allclose(asked.amounts, found.amounts)  # per image, on hardware that gains nothing by batches
@@ -104,7 +110,7 @@ def test_drift_between_blocks_is_taken_out(monkeypatch: pytest.MonkeyPatch) -> N
         return read(*asked)
 
     monkeypatch.setattr(bench.platform, "read", slowing)
-    profile = platforms.collect(bench.platform, bench.subject, samples=50, batch=1)
+    profile = collect(bench, samples=50, batch=1)
     truth = [float(TRUTH([1, *row, 4])) for row in profile.widths]
     np.testing.assert_allclose(profile.amounts, np.array(truth) * 1.1**3)
     assert blocks == [5] and profile.dense_reading == pytest.approx(1.1**3)
@@ -113,14 +119,14 @@ def test_drift_between_blocks_is_taken_out(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_noise_makes_it_read_on_up_to_the_protocols_count() -> None:
     bench = Bench(ToyNet(), bilinear(noise=0.2))
-    profile = platforms.collect(bench.platform, bench.subject, samples=155)
+    profile = collect(bench, samples=155)
     assert 140 <= len(profile.amounts) <= 155
     fit = energy.fit(profile, bench.subject.structure)
     assert 0.1 < fit.relative_error < 0.3  # mean |normal| is 0.8 of its deviation
 
 
 def test_stopped_anywhere_it_ends_with_the_same_profile() -> None:
-    whole = platforms.collect((bench := Bench(ToyNet(), bilinear(0.02))).platform, bench.subject, samples=300)
+    whole = collect(bench := Bench(ToyNet(), bilinear(0.02)), samples=300)
     inferences = len(bench.log)
     for name in hardware.cache_dir().glob("profiles/*"):
         name.unlink()
@@ -128,7 +134,7 @@ def test_stopped_anywhere_it_ends_with_the_same_profile() -> None:
     for _ in range(20):
         bench = Bench(ToyNet(), bilinear(0.02, fails_after=inferences // 4))
         try:
-            profile = platforms.collect(bench.platform, bench.subject, samples=300)
+            profile = collect(bench, samples=300)
         except MeterError:
             counts.append(len(bench.log))
         else:
@@ -138,16 +144,16 @@ def test_stopped_anywhere_it_ends_with_the_same_profile() -> None:
     assert profile.dense_reading == pytest.approx(whole.dense_reading, rel=1e-9)
 
     again = Bench(ToyNet(), bilinear(0.02))
-    cached = platforms.collect(again.platform, again.subject, samples=300)
+    cached = collect(again, samples=300)
     assert not again.log and cached.key == profile.key
 
 
 def test_a_damaged_file_is_made_anew(cache_folder: Path) -> None:
     bench = Bench(ToyNet(), bilinear())
-    first = platforms.collect(bench.platform, bench.subject, samples=200)
+    first = collect(bench, samples=200)
     (path,) = cache_folder.glob("profiles/*.npz")
     path.write_bytes(path.read_bytes()[:-40])
-    again = platforms.collect(bench.platform, bench.subject, samples=200)
+    again = collect(bench, samples=200)
     np.testing.assert_array_equal(first.widths, again.widths)
     np.testing.assert_allclose(first.amounts, again.amounts)
 
@@ -187,9 +193,9 @@ def test_settled_is_five_alike_in_a_row(errors: list[float], settled: bool) -> N
 
 def test_fewer_rows_are_the_first_of_more() -> None:
     bench = Bench(ToyNet(), bilinear(noise=0.2))
-    long = platforms.collect(bench.platform, bench.subject, samples=40)
+    long = collect(bench, samples=40)
     count = len(bench.log)
-    short = platforms.collect(bench.platform, bench.subject, samples=25)
+    short = collect(bench, samples=25)
     assert len(bench.log) == count  # nothing is read anew
     np.testing.assert_allclose(short.amounts, long.amounts[:25])  # the dense network's median is of fewer readings
     np.testing.assert_array_equal(short.widths, long.widths[:25])
@@ -200,14 +206,12 @@ def test_more_rows_go_on_from_fewer() -> None:
     """Also from a count that is no whole number of blocks: nothing that was read is read again, then or later."""
     bench = Bench(ToyNet(), bilinear(noise=0.2))
     for samples in (25, 40, 57):
-        profile = platforms.collect(bench.platform, bench.subject, samples=samples)
+        profile = collect(bench, samples=samples)
         assert len(profile.amounts) == samples
     whole = Bench(ToyNet(), bilinear(noise=0.2))
     for path in hardware.cache_dir().glob("profiles/*"):
         path.unlink()
-    np.testing.assert_allclose(
-        profile.amounts, platforms.collect(whole.platform, whole.subject, samples=57).amounts, rtol=1e-9
-    )
+    np.testing.assert_allclose(profile.amounts, collect(whole, samples=57).amounts, rtol=1e-9)
     assert len(bench.log) == len(whole.log)
 
 
@@ -215,9 +219,9 @@ def test_who_may_not_read_needs_a_whole_profile() -> None:
     bench = Bench(ToyNet(), bilinear())
     for samples in (20, 30):
         with pytest.raises(MeterError, match="a whole profile in the cache"):
-            platforms.collect(bench.platform, bench.subject, samples=samples, may_read=False)
-        whole = platforms.collect(bench.platform, bench.subject, samples=samples)
-        again = platforms.collect(bench.platform, bench.subject, samples=samples, may_read=False)
+            collect(bench, samples=samples, may_read=False)
+        whole = collect(bench, samples=samples)
+        again = collect(bench, samples=samples, may_read=False)
         assert again.key == whole.key
 
 
@@ -234,5 +238,5 @@ def test_a_profile_known_badly_is_said() -> None:
             return batch * (1 + bound * float(numpy_generator(count, "shaky").uniform(-1, 1)))
 
         bench = Bench(ToyNet(), shaky)
-        platforms.collect(bench.platform, bench.subject, samples=20, say=said.append)
+        collect(bench, samples=20, say=said.append)
         assert any("is other work on this machine" in line for line in said) == (bound == 0.3)
