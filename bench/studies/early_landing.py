@@ -1,4 +1,4 @@
-"""What landing before fine-tuning is worth: the same networks, cut on by 5 % before it and after it.
+"""What landing before fine-tuning is worth: the same networks, cut further by 5 % before it and after it.
 
 A network that a platform reads above its budget has to lose channels, and the harness takes them before fine-tuning.
 This study shows what taking them afterwards would cost. Methods compress to the protocol's tightest budget; from each

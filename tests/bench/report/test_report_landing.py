@@ -68,13 +68,13 @@ def cells(rows: list[str], method: str) -> list[str]:
 
 
 def test_hardware(make_record: Make) -> None:
-    """Two of three were cut on; one of three is above in the end, and two are by their bare amounts."""
+    """Two of three were cut further; one of three is above in the end, and two are by their bare amounts."""
     text, rows = parts(
         run(make_record, "ecc", compressed=1.05, landed=0.98, final=0.97),
         run(make_record, "netadapt", compressed=1.10, landed=0.90, final=0.90, flags=["throttled", "late"]),
         run(make_record, "amc", compressed=0.98, landed=0.98, final=1.0094, flags=["late"]),
     )
-    assert "**2 of 3 networks were cut on. After landing 3 of 3 are within their budgets.**" in text
+    assert "**Cut further: 2 of 3 networks. Within budget after landing: 3 of 3.**" in text
     assert "1 of 3 are above (▲).** One reading differs from another, here by −1.0 % to +3.0 %." in text
     assert "was +10.0 % off the reading that the fractions refer to" in text
     assert "Without the correction for that drift, 1 of 3 networks are within" in text
@@ -88,13 +88,13 @@ def test_hardware(make_record: Make) -> None:
 
 def test_an_interval_that_crosses_the_budget_is_not_within(make_record: Make) -> None:
     text, _ = parts(run(make_record, "ecc", compressed=0.995, landed=0.995, final=0.9))
-    assert "After landing 0 of 1 are within" in text
+    assert "Within budget after landing: 0 of 1." in text
 
 
 def test_simulated_pages(make_record: Make) -> None:
     """Nothing is said of intervals, drift and final readings, which a simulation doesn't have."""
     text, rows = parts(make_record("ecc", reading_share=0.97), make_record("amc", reading_share=1.0))
-    assert "**0 of 2 networks were cut on. After landing 2 of 2 are within their budgets.**" in text
+    assert "**Cut further: 0 of 2 networks. Within budget after landing: 2 of 2.**" in text
     assert "interval" not in text and "drift" not in text and "final reading" not in text
     assert cells(rows, "ECC") == ["ECC", "0.35", "−0.50", "−3.00", "0", "82.00", "82.00", "−3.00"]
 

@@ -1,4 +1,4 @@
-"""Landing: who stays, who is cut on and how far, on simulated platforms and on played hardware that drifts."""
+"""Landing: who stays, who is cut further and how far, on simulated platforms and on played hardware that drifts."""
 
 from __future__ import annotations
 
