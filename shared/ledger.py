@@ -51,7 +51,7 @@ class Ledger:
         if self.observer is not None:
             self.observer(self)
 
-    def as_record(self) -> dict[str, int | float]:
+    def as_record(self) -> dict[str, int]:
         """The counts by the names that records use."""
         return {
             "training_iterations": self.training_iterations,

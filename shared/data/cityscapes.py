@@ -16,14 +16,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset as Pictures
 from torch.utils.data import Subset
 from torchvision import datasets, tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from shared.cache import content_key
-from shared.data.files import Blank, FileSplit, checked_folder, held_out, open_image, sizes
+from shared.data.files import FileSplit, Pairs, checked_folder, held_out, open_image, sizes
 from shared.data.images import Dataset
 from shared.errors import BadInput
 from shared.objective import segmentation
@@ -139,11 +138,11 @@ def stand_in() -> Dataset:
     """A placeholder: as many images as Cityscapes has, all grey and ignored, for a plan without the files."""
     image, label = Image.new("RGB", (2 * WIDTH, 2 * HEIGHT), "grey"), Image.new("L", (2 * WIDTH, 2 * HEIGHT), IGNORED)
     search = TRAIN // 10
-    train, search_, test = (_split(Blank(count, image, label)) for count in (TRAIN - search, search, VAL))
+    train, search_, test = (_split([(image, label)] * count) for count in (TRAIN - search, search, VAL))
     return Dataset("cityscapes", train, search_, test, CLASSES, content_key("no Cityscapes"))
 
 
-def _split(pictures: Pictures[Any]) -> FileSplit:
+def _split(pictures: Pairs) -> FileSplit:
     return FileSplit(
         pictures,
         evaluation,

@@ -25,6 +25,7 @@ from shared.errors import BadFile, BadInput
 from shared.objective import CLASSIFICATION, Objective
 from shared.rng import derived_seed
 
+Pairs = Pictures[Any] | Sequence[tuple[Image.Image, Any]]  # (image, label) by index
 Transform = Callable[[Image.Image, Any], tuple[Tensor, Tensor]]
 MOST_WORKERS = 16
 CHECKED_AT_ONCE = 64  # pictures per task of a worker
@@ -55,7 +56,7 @@ class FileSplit:
         workers: Number of processes that read files; 0 reads in this process, None uses all cores but one.
     """
 
-    pictures: Pictures[tuple[Image.Image, Any]]
+    pictures: Pairs
     evaluation: Transform
     training: Transform
     image_shape: tuple[int, int, int]
@@ -94,7 +95,7 @@ class FileSplit:
         """The first `limit` images (all by default) in order, without augmentation."""
         count = len(self) if limit is None else min(limit, len(self))
         starts = range(0, count, batch_size)
-        requests = [[Request(i) for i in range(start, min(start + batch_size, count))] for start in starts]
+        requests = ([Request(i) for i in range(start, min(start + batch_size, count))] for start in starts)
         return map(self.finished, self.reading(requests))
 
     def stream(self, seed: int, batch_size: int) -> FileStream:
@@ -106,15 +107,9 @@ class FileSplit:
 
         Raises BadFile naming the first file that can't be used.
         """
-        workers = _other_cores() if self.workers is None else self.workers
-        own = torch.Generator()  # as in `reading`
-        faults = DataLoader(
-            _Faults(self.pictures), CHECKED_AT_ONCE, num_workers=workers, collate_fn=_first, generator=own
-        )
-        for place, fault in enumerate(faults):
-            if fault is not None:
-                raise BadFile(*fault.parts)
-            read(min(CHECKED_AT_ONCE, len(self) - place * CHECKED_AT_ONCE))
+        unused = replace(self, evaluation=_left_out, mean=(0.0,), std=(1.0,), device=CPU)
+        for images, _ in unused.batches(CHECKED_AT_ONCE):
+            read(len(images))
 
     def reading(self, requests: Iterable[list[Request]]) -> DataLoader:
         """The requested batches as the workers return them, read ahead. Pass each to `finished`."""
@@ -189,19 +184,6 @@ class _Requests:
             ]
 
 
-class Blank(Pictures[tuple[Image.Image, Any]]):
-    """One picture `count` times, a placeholder where the files are on another machine."""
-
-    def __init__(self, count: int, image: Image.Image, label: Any) -> None:
-        self.count, self.pair = count, (image, label)
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> tuple[Image.Image, Any]:
-        return self.pair
-
-
 class _Reader(Pictures[Any]):
     """Runs in the workers. It returns BadInput as a value, since a DataLoader would change the error's message."""
 
@@ -220,25 +202,9 @@ class _Reader(Pictures[Any]):
             return self.split.training(image, label)
 
 
-class _Faults(Pictures[Any]):
-    """Runs in the workers, too: the error of each picture, None where it can be read."""
-
-    def __init__(self, pictures: Pictures[Any]) -> None:
-        self.pictures = pictures
-
-    def __len__(self) -> int:
-        return len(self.pictures)  # type: ignore[arg-type]
-
-    def __getitem__(self, index: int) -> BadInput | None:
-        try:
-            self.pictures[index]
-        except BadInput as error:
-            return error
-        return None
-
-
-def _first(faults: Sequence[BadInput | None]) -> BadInput | None:
-    return next((fault for fault in faults if fault is not None), None)
+def _left_out(image: Image.Image, label: Any) -> tuple[Tensor, Tensor]:
+    """Nothing of a picture, where it is enough that it could be read."""
+    return torch.empty(1, 0, 0), torch.empty(0)
 
 
 def _together(pairs: Sequence[tuple[Tensor, Tensor] | BadInput]) -> tuple[Tensor, Tensor] | BadInput:

@@ -14,13 +14,12 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset as Pictures
 from torch.utils.data import Subset
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from shared.cache import content_key
-from shared.data.files import Blank, FileSplit, checked_folder, held_out, open_image, sizes
+from shared.data.files import FileSplit, Pairs, checked_folder, held_out, open_image, sizes
 from shared.data.images import Dataset
 from shared.errors import BadInput
 
@@ -88,11 +87,11 @@ def stand_in() -> Dataset:
     """A placeholder: as many images as ImageNet has, all grey, for a plan without the files."""
     image = Image.new("RGB", (500, 375), "grey")  # a frequent size
     search = CLASSES * SEARCH_PER_CLASS
-    train, search_, test = (_split(Blank(count, image, 0)) for count in (TRAIN - search, search, VAL))
+    train, search_, test = (_split([(image, 0)] * count) for count in (TRAIN - search, search, VAL))
     return Dataset("imagenet", train, search_, test, tuple(map(str, range(CLASSES))), content_key("no ImageNet"))
 
 
-def _split(pictures: Pictures[Any]) -> FileSplit:
+def _split(pictures: Pairs) -> FileSplit:
     return FileSplit(pictures, evaluation, training, (3, SIDE, SIDE), MEAN, STD)
 
 
