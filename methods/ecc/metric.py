@@ -22,17 +22,17 @@ CHUNK_ENTRIES = 1 << 16
 class ChannelNorms:
     """a_i = sum of w^2 * B over channel i's consumer columns and depthwise filters, for all channels of all units.
 
-    B is the diagonal metric of (6), the optimiser's. For Adam it is sqrt(v / (1 - beta_2^t)) + eps, with which Adam's
-    step is the gradient step inside (7), along the bias-corrected mean gradient. The published code does not correct v
+    B is the diagonal metric of (6), Adam's: sqrt(v / (1 - beta_2^t)) + eps, with which Adam's step is the gradient step
+    inside (7), along the bias-corrected mean gradient. The published code does not correct v
     (github.com/hyang1990/energy_constrained_compression); its B is 3 % of this one after one step and 80 % after a
-    thousand. B = 1 for optimisers without second moments, such as SGD.
+    thousand.
 
-    A call works on the weights' device and copies one vector to the CPU, which is its only synchronisation.
+    optimizer: of `shared.training.make_optimizer`. A call needs a step before it. It works on the weights' device and
+    copies one vector to the CPU, which is its only synchronisation.
     """
 
-    def __init__(self, model: nn.Module, structure: Structure, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, model: nn.Module, structure: Structure, optimizer: torch.optim.Adam) -> None:
         parameters = dict(model.named_parameters())
-        groups = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
         parts = [
             (unit, part) for unit in structure.units for part in unit.slices if part.role in ("consumer", "depthwise")
         ]
@@ -43,54 +43,35 @@ class ChannelNorms:
         self.shape = (len(structure.units), max(structure.upper_bounds))
         self._optimizer = optimizer
         self._weights: list[Tensor] = [parameters[part.tensor] for _, part in parts]
-        self._groups = [groups[id(weight)] for weight in self._weights]
         self._slices = [part for _, part in parts]
         self._large = sum(chunked and weight.numel() > CHUNK_ENTRIES for weight in self._weights)
-        # For every sum that is copied to the CPU: its part, and its index in the flattened result.
-        self._part_of = torch.repeat_interleave(torch.tensor([unit.upper_bound for unit, _ in parts]))
+        # For every sum that is copied to the CPU: its index in the flattened result.
         self._place = torch.cat([unit.index * self.shape[1] + torch.arange(unit.upper_bound) for unit, _ in parts])
 
     @torch.no_grad()
     def __call__(self) -> Tensor:
         """Importances (units, largest upper bound), zero-padded, float64 on the CPU."""
-        moments, corrections = self._moments()
-        # eps times the correction, so that B contains Adam's eps after the division by the correction below.
-        floors = torch._foreach_mul(corrections.unbind(), [group.get("eps", 0.0) for group in self._groups])
-        parts = list(zip(self._weights, moments, floors, self._slices, strict=True))
-        sums = [_sums_by_chunks(*part) for part in parts[: self._large]] + _sums_together(parts[self._large :])
-        numbers = torch.cat([*sums, corrections]).cpu().double()
-        norms, scales = numbers[: len(self._place)], numbers[len(self._place) :]
+        (group,), first = self._optimizer.param_groups, self._weights[0]
+        states = [self._optimizer.state[weight] for weight in self._weights]
+        # The fused optimiser counts its steps on the device, where the count stays.
+        correction = (1 - group["betas"][1] ** states[0]["step"].double()).sqrt().to(first.dtype)
+        floor = correction * group["eps"]  # so that B contains Adam's eps after the division by the correction below
+        moments = [state["exp_avg_sq"] for state in states]
+        parts = list(zip(self._weights, moments, self._slices, strict=True))
+        sums = [_sums_by_chunks(*part, floor) for part in parts[: self._large]]
+        sums += _sums_together(parts[self._large :], floor)
+        numbers = torch.cat([*sums, correction.view(1)]).cpu().double()
         flat = torch.zeros(self.shape[0] * self.shape[1], dtype=torch.float64)
-        return flat.index_add_(0, self._place, norms / scales[self._part_of]).view(self.shape)
-
-    def _moments(self) -> tuple[list[Tensor], Tensor]:
-        """The second moment v of every part, and sqrt(1 - beta_2^t), (parts,), on the weights' device."""
-        moments, steps, decays = [], [], []
-        for weight, group in zip(self._weights, self._groups, strict=True):
-            state = self._optimizer.state.get(weight, {})
-            moment = state.get("max_exp_avg_sq", state.get("exp_avg_sq"))  # amsgrad divides by the largest v so far
-            steps.append(None if moment is None else state["step"])
-            decays.append(0.0 if moment is None else group["betas"][1])
-            if moment is None:  # Adam before its first step has B = eps; SGD has B = 1
-                moment = torch.zeros_like(weight) if "betas" in group else torch.ones_like(weight)
-            moments.append(moment)
-        # Fused and capturable optimisers count steps on the device, where the count stays. It is 0 when a gradient
-        # scaler skipped all steps so far; v is 0 too then, and any correction gives B = eps.
-        device = next((step.device for step in steps if step is not None), "cpu")
-        first = torch.ones((), device=device)
-        count = torch.stack([first if step is None else step for step in steps]).double().clamp(min=1)
-        decay = torch.tensor(decays, dtype=torch.float64).to(device, non_blocking=True)
-        weight = self._weights[0]
-        return moments, (1 - decay**count).sqrt().to(weight.device, weight.dtype, non_blocking=True)
+        return flat.index_add_(0, self._place, numbers[:-1] / numbers[-1]).view(self.shape)
 
 
-def _sums_together(parts: Sequence[tuple[Tensor, Tensor, Tensor, Slice]]) -> list[Tensor]:
-    """For each (weight, v, floor, slice) the sum of w^2 (sqrt(v) + floor) over each channel's entries, (channels,)."""
+def _sums_together(parts: Sequence[tuple[Tensor, Tensor, Slice]], floor: Tensor) -> list[Tensor]:
+    """For each (weight, v, slice) the sum of w^2 (sqrt(v) + floor) over each channel's entries, (channels,)."""
     if not parts:
         return []
-    weights, moments, floors, slices = map(list, zip(*parts, strict=True))
+    weights, moments, slices = map(list, zip(*parts, strict=True))
     metric = torch._foreach_sqrt(moments)
-    torch._foreach_add_(metric, floors)
+    torch._foreach_add_(metric, [floor] * len(metric))
     torch._foreach_mul_(metric, weights)
     torch._foreach_mul_(metric, weights)
     return [
@@ -101,7 +82,7 @@ def _sums_together(parts: Sequence[tuple[Tensor, Tensor, Tensor, Slice]]) -> lis
     ]
 
 
-def _sums_by_chunks(weight: Tensor, moment: Tensor, floor: Tensor, part: Slice) -> Tensor:
+def _sums_by_chunks(weight: Tensor, moment: Tensor, part: Slice, floor: Tensor) -> Tensor:
     """The same sums for one large tensor, chunk by chunk."""
     # Flattened to (outer, channels * inner) in the order of memory, so that no memory format needs a copy.
     order = sorted(range(weight.ndim), key=weight.stride, reverse=True)
