@@ -1,4 +1,4 @@
-"""The benchmark as a person runs it: `python -m bench`; `load_compressed` and `load_records` for its results."""
+"""The benchmark as a person runs it, `python -m bench`; `load_compressed`, `load_records`, `rank` for its results."""
 
 from __future__ import annotations
 
@@ -37,3 +37,15 @@ def load_records(folder: Path | str) -> pd.DataFrame:
     records = collect(Path(folder))
     runs = frame(record for record, _ in records)
     return runs.assign(file=[records[place][1] for place in runs.index]).drop(columns="record").reset_index(drop=True)
+
+
+def rank(frame: pd.DataFrame) -> pd.DataFrame:
+    """The methods of every page in `frame`, see `load_records`, by mean accuracy at equal measured joules.
+
+    A row per page and method; bench.ranking.rank describes the columns `page`, `method`, `rank`, `n`, `misses`, `mean`,
+    `low`, `high`, `difference`, `p`, `reason` and others. Methods that can't be told apart share a rank. Where a page
+    can't be ranked, `rank` is missing and `reason` says why.
+    """
+    from bench.ranking import rank as rank_methods  # pandas and scipy only when they are needed
+
+    return rank_methods(frame)

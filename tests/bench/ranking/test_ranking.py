@@ -1,0 +1,191 @@
+"""Planted orders and ties come out; false positives and coverage are as promised; what can't be ranked says why."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import bench
+from bench.ranking import inference, rank, ranking
+from bench.ranking.curves import Curve
+from bench.ranking.inference import holm, paired_t, t_interval
+from shared.rng import numpy_generator
+from tests.bench.ranking.tables import BUDGETS, page
+from tests.house import ROOT
+
+LEVELS = np.array([0.70, 0.76, 0.80, 0.83, 0.85])  # accuracy by budget
+
+
+def noisy(shift: float, seeds: int, name: str, deviation: float = 0.002) -> np.ndarray:
+    return LEVELS + shift + numpy_generator(0, name).normal(0, deviation, (seeds, len(LEVELS)))
+
+
+def by_method(table: pd.DataFrame) -> pd.DataFrame:
+    return table.set_index("method")
+
+
+def test_a_planted_order_comes_out() -> None:
+    order = {"ecc": 0.03, "uniform-gradual": 0.02, "amc": 0.01, "uniform": 0.0}
+    table = rank(page({name: noisy(shift, 10, name) for name, shift in reversed(order.items())}))
+    assert table["method"].tolist() == list(order) and table["rank"].tolist() == [1, 2, 3, 4]
+    assert (table["n"] == 10).all() and (table["misses"] == 0).all() and (table["reason"] == "").all()
+    rows = by_method(table)
+    assert rows.loc["ecc", "difference"] == pytest.approx(0.01, abs=0.002)
+    assert rows.loc["ecc", "difference_low"] < rows.loc["ecc", "difference"] < rows.loc["ecc", "difference_high"]
+    assert rows.loc["ecc", "p"] < 0.001 and rows.loc["amc", "difference"] == pytest.approx(-0.01, abs=0.002)
+    assert rows.loc["ecc", "improvement"] == 1 and rows.loc["uniform", "improvement"] == 0
+    assert rows.loc["ecc", "sign_flip"] == inference.least_sign_flip(10)
+    assert rows.loc["uniform-gradual", ["difference", "p", "improvement"]].isna().all()
+
+
+def test_what_cannot_be_told_apart_shares_a_rank() -> None:
+    methods = {"ecc": 0.03, "amc": 0.03, "uniform-gradual": 0.0, "uniform": 0.0}
+    rows = by_method(rank(page({name: noisy(shift, 8, name) for name, shift in methods.items()})))
+    assert rows.loc[["ecc", "amc"], "rank"].tolist() == [1, 1]
+    assert rows.loc[["uniform-gradual", "uniform"], "rank"].tolist() == [3, 3]
+
+
+def test_means_are_taken_at_equal_readings() -> None:
+    """A method whose networks read lower at the same accuracies is ahead; by hand, from the lines between points."""
+    runs = page({"ecc": noisy(0, 6, "same"), "uniform-gradual": noisy(0, 6, "same")})
+    ours = runs["method"] == "ecc"
+    runs.loc[ours, "measures.reading"] *= 0.95
+    rows = by_method(rank(runs))
+    low, high = 0.99 * BUDGETS[0], 0.95 * 0.99 * BUDGETS[-1]
+    grid = np.linspace(low, high, 100_001)
+    expected = [
+        np.interp(grid, 0.95 * 0.99 * np.array(BUDGETS), accuracies).mean()
+        - np.interp(grid, 0.99 * np.array(BUDGETS), accuracies).mean()
+        for accuracies in noisy(0, 6, "same")
+    ]
+    assert rows.loc["ecc", "difference"] == pytest.approx(np.mean(expected), abs=1e-6) and np.mean(expected) > 0.005
+    assert rows.loc["ecc", "rank"] == 1 and rows.loc["uniform-gradual", "rank"] == 2
+
+
+def test_a_miss_puts_a_method_apart() -> None:
+    accuracies = {name: noisy(0.01 * place, 6, name) for place, name in enumerate(["uniform-gradual", "ecc", "amc"])}
+    for budget in (BUDGETS[0], BUDGETS[2], BUDGETS[-1]):
+        table = rank(page(accuracies, missed=[("amc", budget, 3)]))
+        assert table["method"].tolist() == ["ecc", "uniform-gradual", "amc"]
+        last = table.iloc[-1]
+        assert pd.isna(last["rank"]) and pd.isna(last["p"]) and last["misses"] == 1
+        assert last["reason"] == f"missed: seed 3 at {budget:.6g}: Infeasible: too little"
+        assert last["improvement"] == pytest.approx(5 / 6)  # ahead in five seeds, lost in one
+        assert table["rank"].tolist()[:2] == [1, 2]
+
+
+def test_no_spread_is_shown_and_not_tested() -> None:
+    """Two networks at chance level."""
+    accuracies = {"ecc": np.full((6, 5), 0.1), "uniform-gradual": np.full((6, 5), 0.1), "amc": noisy(0.2, 6, "amc")}
+    rows = by_method(rank(page(accuracies)))
+    assert rows.loc["ecc", "difference"] == pytest.approx(0) and np.isnan(rows.loc["ecc", "p"])
+    assert rows.loc["amc", "rank"] == 1 and rows.loc[["ecc", "uniform-gradual"], "rank"].tolist() == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("runs", "reason"),
+    [
+        (page({"ecc": noisy(0, 1, "a"), "uniform-gradual": noisy(0, 1, "b")}), "ranks need 5 seeds .* got 1"),
+        (page({"ecc": noisy(0, 3, "a"), "uniform-gradual": noisy(0, 3, "b")}), "ranks need 5 seeds .* got 3"),
+        (page({"ecc": noisy(0, 7, "a"), "uniform-gradual": noisy(0, 4, "b")}), "ranks need 5 seeds .* got 4"),
+        (page({"ecc": noisy(0, 6, "a"), "amc": noisy(0, 6, "b")}, ranks=False), "protocol quick is too short to rank"),
+        (page({"ecc": noisy(0, 6, "a")}), "two or more methods with budgets, got 1"),
+        (
+            pd.concat([page({"ecc": noisy(0, 6, "a")}), page({"amc": noisy(0, 6, "b")}, [1, 2, 3, 4, 5])]),
+            "no range in common",
+        ),
+        (page({"ecc": [[0.5]] * 6, "amc": [[0.4]] * 6}, [0.3]), "no range in common; try two or more budgets"),
+        (
+            page(
+                {"ecc": noisy(0, 6, "a"), "amc": noisy(0, 6, "b")},
+                missed=[(name, budget, seed) for name in ("ecc", "amc") for budget in BUDGETS for seed in range(6)],
+            ),
+            "every method missed a budget",
+        ),
+    ],
+)
+def test_what_cannot_be_ranked_says_why(runs: pd.DataFrame, reason: str) -> None:
+    table = rank(runs)
+    assert table["rank"].isna().all() and len(table) == runs["method"].nunique()
+    assert table["reason"].str.contains(reason).all(), table["reason"].tolist()
+
+
+def test_differences_to_the_reference_need_three_seeds() -> None:
+    two, three = (
+        by_method(rank(page({"ecc": noisy(0.05, n, "a"), "uniform-gradual": noisy(0, n, "b")}))) for n in (2, 3)
+    )
+    assert two.loc["ecc", ["difference", "difference_low", "p", "sign_flip", "improvement"]].isna().all()
+    assert three.loc["ecc", "p"] < 0.05 and three.loc["ecc", "sign_flip"] == 0.25
+
+
+def test_pages_are_ranked_apart_and_unfinished_seeds_left_out() -> None:
+    one = page({"ecc": noisy(0.02, 6, "a"), "uniform-gradual": noisy(0, 6, "b")})
+    other = page({"ecc": noisy(-0.02, 6, "a"), "uniform-gradual": noisy(0, 6, "b")}).assign(page="b-page")
+    other = other.drop(other[(other["method"] == "ecc") & (other["seed"] == 5) & (other["budget"] == "0.3")].index)
+    table = rank(pd.concat([one, other]))
+    assert table["page"].tolist() == ["a-page"] * 2 + ["b-page"] * 2
+    assert table["method"].tolist() == ["ecc", "uniform-gradual", "uniform-gradual", "ecc"]
+    assert table["n"].tolist() == [6, 6, 6, 5]
+
+
+def test_committed_pages_say_why_they_do_not_rank() -> None:
+    """One seed each: no rank, and no figure of a comparison."""
+    table = bench.rank(bench.load_records(ROOT / "reports/records"))
+    assert table["page"].nunique() >= 5 and table["rank"].isna().all()
+    assert table["reason"].str.contains("too short to rank").all()
+    assert table[["low", "high", "difference", "p", "improvement"]].isna().all(axis=None)
+    assert table["mean"].dropna().between(0, 1).all()
+
+
+def test_a_frame_without_runs_has_no_ranks() -> None:
+    assert rank(page({}).reindex(columns=page({"a": [[0.1] * 5]}).columns)).empty
+
+
+METHODS = 12
+
+
+def seed_means(seeds: int, correlation: float, tables: int, name: str) -> np.ndarray:
+    """Mean accuracies (tables, methods, seeds) of null tables: no method is better, spreads differ, in points.
+
+    Cells of a seed share a part of their noise within a method, so that they correlate by `correlation`.
+    """
+    random = numpy_generator(0, name)
+    spread = np.linspace(0.2, 1.5, METHODS)[:, None, None]
+    shared_part = random.normal(size=(tables, METHODS, seeds, 1))
+    own = random.normal(size=(tables, METHODS, seeds, len(BUDGETS)))
+    cells = spread * (np.sqrt(correlation) * shared_part + np.sqrt(1 - correlation) * own)
+    weights = Curve(np.array(BUDGETS), np.zeros(len(BUDGETS))).weights(BUDGETS[0], BUDGETS[-1])
+    return np.asarray(cells @ weights)
+
+
+@pytest.mark.parametrize("seeds", [5, 10])
+@pytest.mark.parametrize("correlation", [0.0, 0.3, 0.6])
+def test_null_tables(seeds: int, correlation: float) -> None:
+    """Family-wise false positives of at most 6 %, and intervals that cover in 93 to 97 %, over 1,000 tables."""
+    means = seed_means(seeds, correlation, 1_000, f"null {seeds} {correlation}")
+    against = means[:, 1:] - means[:, :1]
+    first, second = np.triu_indices(METHODS, 1)
+    for family in (against, means[:, first] - means[:, second]):
+        assert (holm(paired_t(family)) < 0.05).any(axis=-1).mean() <= 0.06
+    interval = t_interval(against)
+    assert 0.93 <= ((interval.low <= 0) & (interval.high >= 0)).mean() <= 0.97
+
+
+def test_planted_difference_is_found() -> None:
+    """Of 1.5 points at five seeds: 0.6 points per cell difference, correlated by 0.3, in a family of eleven."""
+    random = numpy_generator(0, "planted")
+    shape = (1_000, METHODS - 1, 5)
+    cells = 0.6 * (np.sqrt(0.3) * random.normal(size=(*shape, 1)) + np.sqrt(0.7) * random.normal(size=(*shape, 5)))
+    weights = Curve(np.array(BUDGETS), np.zeros(5)).weights(BUDGETS[0], BUDGETS[-1])
+    differences = cells @ weights
+    differences[:, 0] += 1.5
+    assert (holm(paired_t(differences))[:, 0] < 0.05).mean() >= 0.8
+
+
+def test_resolvable_difference_of_a_page() -> None:
+    page_runs = page({name: noisy(0, 6, name) for name in ("ecc", "amc", "uniform-gradual")})
+    result = ranking(page_runs)
+    spreads = [pair.deviation for pair in result.pairs]
+    typical = float(np.sqrt(np.mean(np.square(spreads))))
+    assert len(result.pairs) == 3 and result.resolvable == pytest.approx(inference.resolvable(typical, 6, 3))
