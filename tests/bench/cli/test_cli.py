@@ -76,6 +76,37 @@ def test_help_needs_no_torch(tmp_path: Path) -> None:
     assert "run" in done.stdout
 
 
+OURS_AND_THE_SERVERS = """
+import multiprocessing, runpy, sys
+sys.argv = ["bench", "networks"]
+try:
+    runpy.run_module("bench", run_name="__main__")
+except SystemExit as end:
+    assert not end.code
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload(["shared.errors"])
+with context.Pool(1) as pool:
+    print(pool.apply(eval, ("__import__('shared').__file__",)))
+"""
+
+
+def test_own_files_of_the_same_names_do_no_harm(tmp_path: Path) -> None:
+    """A user's shared.py where the command is typed, neither in its process nor in those that runs are forked from."""
+    for name in ("shared.py", "methods.py"):
+        (tmp_path / name).write_text("x = 1\n")
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONSAFEPATH")}
+    done = subprocess.run(
+        [sys.executable, "-c", OURS_AND_THE_SERVERS],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "mobilenet" in done.stdout and str(ROOT / "shared/__init__.py") in done.stdout.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
