@@ -1,4 +1,4 @@
-"""The cache folder for dense weights and profiles. File names are hashes of what decides the content."""
+"""The cache folder for dense weights, profiles and unpacked data. File names are hashes of what decides the content."""
 
 from __future__ import annotations
 

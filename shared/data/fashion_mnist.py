@@ -12,9 +12,9 @@ import zlib
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from filelock import FileLock
 
-from shared.cache import content_key
+from shared.cache import atomic_write, cache_dir, content_key
 from shared.data.images import Dataset, Split
 from shared.errors import BadInput
 from shared.rng import generator
@@ -29,17 +29,13 @@ SHA256 = {
 SEARCH_IMAGES = 5_000
 SPLIT_SEED = 117
 MEAN, STD = 0.2860, 0.3530  # of the 60,000 training images, scaled to 0..1
-CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 
 
-def _pair(part: str, source: Path) -> tuple[Tensor, Tensor]:
-    """Images, uint8 (n, 1, 28, 28), and labels, int64 (n,), of the files whose names begin with `part`."""
-    images, labels = (_content(f"{part}-{kind}-ubyte", source) for kind in ("images-idx3", "labels-idx1"))
-    return images[16:].view(-1, 1, 28, 28), labels[8:].long()  # behind the headers: sizes, which never change
-
-
-def _content(name: str, source: Path) -> Tensor:
-    """The bytes of the IDX file `name`, decompressed and checked."""
+def _unpacked(folder: Path, name: str, source: Path) -> None:
+    """Decompress the IDX file `name` into `folder`, unless an intact copy is there."""
+    target = folder / name
+    if target.is_file() and hashlib.sha256(target.read_bytes()).hexdigest() == SHA256[name]:
+        return
     packed = source / f"{name}.gz"
     try:
         data = gzip.decompress(packed.read_bytes())
@@ -50,7 +46,7 @@ def _content(name: str, source: Path) -> Tensor:
         raise BadInput(
             f"{packed} to hold Fashion-MNIST's {name} (SHA-256 {SHA256[name][:12]}…)", got, "git checkout of that file"
         )
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    atomic_write(target, data)
 
 
 def load(folder: Path | None = None, *, source: Path = SOURCE) -> Dataset:
@@ -59,16 +55,34 @@ def load(folder: Path | None = None, *, source: Path = SOURCE) -> Dataset:
     folder: None, since the files ship with the suite. source: folder of the gzipped files. Raises BadInput for any
     folder, and naming the first damaged file.
     """
+    from torchvision.datasets import FashionMNIST
+
     if folder is not None:
         raise BadInput("no --data for fashion-mnist, which ships with the suite", str(folder), "leaving --data out")
-    (images, labels), test = (_pair(part, source) for part in ("train", "t10k"))
-    order = torch.randperm(len(images), generator=generator(SPLIT_SEED, "search split"))
+    root = cache_dir() / "data"
+    raw = root / "FashionMNIST" / "raw"
+    try:
+        raw.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(
+            "a cache folder that can be written", f"{raw} ({error.strerror})", "BENCH_CACHE=FOLDER"
+        ) from None
+    # several workers may load the data set at the same time
+    with FileLock(root / "FashionMNIST.lock"):
+        for name in SHA256:
+            _unpacked(raw, name, source)
+    given, test = (FashionMNIST(str(root), train=train, download=False) for train in (True, False))
+    order = torch.randperm(len(given.data), generator=generator(SPLIT_SEED, "search split"))
+
+    def split(images: torch.Tensor, labels: torch.Tensor) -> Split:
+        return Split(images.unsqueeze(1).contiguous(), labels.long(), MEAN, STD)  # (n, 1, 28, 28)
+
     held_out, train = order[:SEARCH_IMAGES], order[SEARCH_IMAGES:]
     return Dataset(
         name="fashion-mnist",
-        train=Split(images[train], labels[train], MEAN, STD),
-        search=Split(images[held_out], labels[held_out], MEAN, STD),
-        test=Split(*test, MEAN, STD),
-        classes=CLASSES,
+        train=split(given.data[train], given.targets[train]),
+        search=split(given.data[held_out], given.targets[held_out]),
+        test=split(test.data, test.targets),
+        classes=tuple(given.classes),
         fingerprint=content_key(SHA256, SEARCH_IMAGES, SPLIT_SEED),
     )

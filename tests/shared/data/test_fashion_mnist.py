@@ -1,6 +1,7 @@
 """The embedded data set: sizes, splits and damaged files."""
 
 import gzip
+import shutil
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -15,8 +16,11 @@ from shared.errors import BadInput
 
 
 @pytest.fixture(scope="module")
-def dataset() -> Dataset:
-    return data.load("fashion-mnist")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Loaded into an empty cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return data.load("fashion-mnist")
 
 
 def prints(images: np.ndarray, labels: np.ndarray) -> Counter:
@@ -55,7 +59,10 @@ def test_train_and_search_are_the_training_images_and_test_the_test_images(datas
     )
 
 
-def test_the_split_does_not_depend_on_global_generators(dataset: Dataset) -> None:
+def test_the_split_does_not_depend_on_global_generators(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
     torch.manual_seed(12345)
     again = fashion_mnist.load()
     assert torch.equal(again.search.images, dataset.search.images)
@@ -72,7 +79,8 @@ FIRST = "train-images-idx3-ubyte"
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "no gzip", "other content", "flipped bit"])
-def test_a_damaged_file_is_named(damage: str, tmp_path: Path) -> None:
+def test_a_damaged_file_is_named(damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
     packed = (fashion_mnist.SOURCE / f"{FIRST}.gz").read_bytes()
     middle = len(packed) // 2
     damaged = {
@@ -88,11 +96,29 @@ def test_a_damaged_file_is_named(damage: str, tmp_path: Path) -> None:
     message = str(error.value)
     assert str(tmp_path / f"{FIRST}.gz") in message and "git checkout" in message
     assert "\n" not in message
+    assert not list((tmp_path / "cache").rglob(f"*{FIRST}"))  # nothing wrong is left in the cache
 
 
-def test_what_a_person_can_mend_is_bad_input(tmp_path: Path) -> None:
+def test_a_damaged_copy_in_the_cache_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
+    name = "t10k-labels-idx1-ubyte"
+    unpacked = {file: gzip.decompress((fashion_mnist.SOURCE / f"{file}.gz").read_bytes()) for file in (name,)}
+    fashion_mnist.load()
+    copy = next(tmp_path.rglob(name))
+    assert copy.read_bytes() == unpacked[name]
+    copy.write_bytes(b"\0" * 20)
+    fashion_mnist.load()
+    assert copy.read_bytes() == unpacked[name]
+
+
+def test_what_a_person_can_mend_is_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert data.names() == ("fashion-mnist", "garment-scenes", "imagenet", "cityscapes")
     with pytest.raises(BadInput, match=r"data set out of fashion-mnist, .*, cityscapes, got 'mnist'"):
         data.load("mnist")
     with pytest.raises(BadInput, match="leaving --data out"):
         data.load("fashion-mnist", tmp_path)
+    blocked = tmp_path / "file"
+    shutil.copyfile(__file__, blocked)
+    monkeypatch.setenv("BENCH_CACHE", str(blocked))
+    with pytest.raises(BadInput, match="cache folder that can be written"):
+        data.load("fashion-mnist")
