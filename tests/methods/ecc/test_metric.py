@@ -1,4 +1,4 @@
-"""The importances of all channels against their plain definition, for several kinds of Adam, layouts and chunk sizes."""
+"""The importances of all channels against their plain definition, for kinds of Adam, layouts and chunk sizes."""
 
 from __future__ import annotations
 
