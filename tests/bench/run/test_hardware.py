@@ -70,7 +70,7 @@ def test_a_latency_budget_from_end_to_end(profiled: Path, command: Command) -> N
     assert sum(record.landing.widths) - record.landing.removed_channels == sum(record.measures.widths)
     (page,) = out.glob("*.md")
     text = page.read_text()
-    assert "## Landing" in text and "After landing 1 of 1 are within their budgets" in text
+    assert "## Landing" in text and "Within budget after landing: 1 of 1." in text
     assert "joule" not in text.split("## Claimed")[0].replace("per joule", "")
 
     code, printed, _ = command(*arguments)
