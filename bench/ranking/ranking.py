@@ -2,9 +2,9 @@
 
 Within a seed accuracy is linear between a method's operating points. Two methods are compared by their mean accuracy
 over the joules that both cover in every seed; over the seeds that gives a mean difference, its 95 % interval and a
-paired t test. Holm's correction runs over two families: every method against the reference, and all pairs. A method's
-rank is 1 + the number of methods that are significantly better in the family of all pairs, so methods that can't be
-told apart share a rank.
+paired t test. Holm's correction runs over two families: every method against the reference, and all pairs. Both are
+fixed beforehand: a comparison that could not be made counts as a test. A method's rank is 1 + the number of methods
+that are significantly better in the family of all pairs, so methods that can't be told apart share a rank.
 
 All seeds share a dense network, a test split and a platform: intervals speak of new seeds alone.
 """
@@ -12,7 +12,7 @@ All seeds share a dense network, a test split and a platform: intervals speak of
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import NamedTuple
@@ -128,7 +128,7 @@ def entries(page: pd.DataFrame) -> dict[str, Entry]:
         full = set(runs["budget"])
         seeds = {int(seed): group for seed, group in runs.groupby("seed")}
         complete = {seed: group for seed, group in seeds.items() if set(group["budget"]) == full}
-        missed = {seed: group[~group["ok"]] for seed, group in complete.items() if not group["ok"].all()}
+        missed = {seed: group[~group["ok"]] for seed, group in seeds.items() if not group["ok"].all()}
         result[str(method)] = Entry(
             str(method),
             {seed: curves(group) for seed, group in complete.items()},
@@ -167,7 +167,7 @@ def ranking(page: pd.DataFrame) -> Ranking:
     pairs = tuple(compare(first, second, common([first, second])) for first, second in combinations(ours, 2))
     count = min((len(pair.differences) for pair in pairs), default=0)
     reason = _why_none(page, every, joules, count)
-    better = _better(pairs)
+    better = _better(pairs, math.comb(len(every), 2))
     reference = every.get(REFERENCE)
     rows = []
     for entry in every.values():
@@ -184,10 +184,11 @@ def ranking(page: pd.DataFrame) -> Ranking:
             row |= _against(entry, reference, common([entry, reference]) if compared else joules)
         rows.append(row)
     table = pd.DataFrame(rows, columns=COLUMNS)
-    family = table["compared"].astype(bool) & (table["method"] != REFERENCE)
-    table.loc[family, "p"] = holm(table.loc[family, "p"])
+    family = table["method"] != REFERENCE  # fixed beforehand: a method that misses counts, too
+    table.loc[family, "p"] = holm(table.loc[family, "p"].astype(float))
     table = table.sort_values(["compared", "mean"], ascending=False, kind="stable").reset_index(drop=True)
-    return Ranking(table.astype({"rank": "Int64"}), pairs, joules, reason, _resolvable(pairs, count))
+    least = _resolvable(pairs, count, math.comb(len(every), 2))
+    return Ranking(table.astype({"rank": "Int64"}), pairs, joules, reason, least)
 
 
 def rank(frame: pd.DataFrame) -> pd.DataFrame:
@@ -216,8 +217,8 @@ def rank(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _means(entry: Entry, joules: Range | None) -> dict[str, float]:
     """A method's own columns."""
-    found = [entry.within(seed, joules) for seed in entry.curves] if joules else []
-    means = [curve.mean(*joules) for curve in found if curve and joules]
+    own = [entry.within(seed, joules) for seed in entry.curves] if joules else []
+    means = [curve.mean(*joules) for curve in own if curve and joules]
     values: dict[str, float] = {"n": len(means), "misses": sum(map(len, entry.misses.values()))}
     if not means:
         return values
@@ -246,14 +247,14 @@ def _against(entry: Entry, reference: Entry, joules: Range | None) -> dict[str, 
     }
 
 
-def _better(pairs: Iterable[Pair]) -> dict[str, int]:
-    """Method -> the number of methods that are significantly better in the family of all pairs."""
-    pairs = list(pairs)
-    adjusted = holm([float(paired_t(pair.differences)) if pair.differences else math.nan for pair in pairs])
+def _better(pairs: Sequence[Pair], tests: int) -> dict[str, int]:
+    """Method -> the number of methods that are significantly better, in a family of so many tests."""
+    p = [float(paired_t(pair.differences)) if pair.differences else math.nan for pair in pairs]
+    adjusted = holm([*p, *[math.nan] * (tests - len(p))])
     worse = [
         pair.second if np.mean(pair.differences) > 0 else pair.first
-        for pair, p in zip(pairs, adjusted, strict=True)
-        if p < 1 - LEVEL
+        for pair, p_adjusted in zip(pairs, adjusted, strict=False)
+        if p_adjusted < 1 - LEVEL
     ]
     return {method: worse.count(method) for method in worse}
 
@@ -276,17 +277,16 @@ def _why_none(page: pd.DataFrame, every: dict[str, Entry], joules: Range | None,
 def _why_apart(entry: Entry) -> str:
     """Why a method is not compared with the others."""
     if entry.misses:
-        told = "; ".join(f"seed {seed} at {reason}" for seed, reasons in entry.misses.items() for reason in reasons)
-        return f"missed: {told}"
+        causes = [f"seed {seed} at {reason}" for seed, reasons in entry.misses.items() for reason in reasons]
+        return f"missed: {'; '.join(causes)}"
     if not entry.curves:
         return f"runs at some budgets are lacking in seeds {', '.join(map(str, entry.incomplete))}"
     return "its readings do not cover the range that the others have in common"
 
 
-def _resolvable(pairs: Iterable[Pair], count: int) -> float:
+def _resolvable(pairs: Sequence[Pair], count: int, tests: int) -> float:
     """See Ranking.resolvable; from the root mean square of the pairs' standard deviations."""
-    pairs = list(pairs)
     deviations = [pair.deviation for pair in pairs if not math.isnan(pair.deviation)]
     if count < FEWEST_TO_RANK or not deviations:
         return math.nan
-    return resolvable(float(np.sqrt(np.mean(np.square(deviations)))), count, len(pairs))
+    return resolvable(float(np.sqrt(np.mean(np.square(deviations)))), count, tests)

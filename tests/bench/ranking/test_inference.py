@@ -17,6 +17,7 @@ from shared.rng import numpy_generator
 SEEDS = st.integers(3, 8).flatmap(lambda n: arrays.arrays(float, n, elements=st.floats(-1, 1, width=32)))
 
 
+@pytest.mark.filterwarnings("ignore:Precision loss")  # of scipy's, where all seeds are nearly equal
 @given(SEEDS)
 def test_t_agrees_with_scipy(differences: np.ndarray) -> None:
     interval = inference.t_interval(differences)

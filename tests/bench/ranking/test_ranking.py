@@ -75,6 +75,25 @@ def test_a_miss_puts_a_method_apart() -> None:
         assert table["rank"].tolist()[:2] == [1, 2]
 
 
+def test_families_are_fixed_beforehand() -> None:
+    """A method that misses counts as a test, so that the others' p does not fall when it does."""
+    accuracies = {name: noisy(0.001 * place, 6, name) for place, name in enumerate(["uniform-gradual", "ecc", "amc"])}
+    runs = page(accuracies, missed=[("amc", BUDGETS[2], 3)])
+    low, high = 0.99 * BUDGETS[0], 0.99 * BUDGETS[-1]
+    weights = Curve(0.99 * np.array(BUDGETS), np.zeros(5)).weights(low, high)
+    p = paired_t((accuracies["ecc"] - accuracies["uniform-gradual"]) @ weights)
+    assert 0 < p < 0.5
+    assert by_method(rank(runs)).loc["ecc", "p"] == pytest.approx(2 * p)
+    assert ranking(runs).resolvable == pytest.approx(inference.resolvable(ranking(runs).pairs[0].deviation, 6, 3))
+
+
+def test_a_miss_of_an_unfinished_seed_is_counted() -> None:
+    runs = page({"ecc": noisy(0, 6, "a"), "uniform-gradual": noisy(0, 6, "b")}, missed=[("ecc", BUDGETS[1], 5)])
+    runs = runs.drop(runs[(runs["method"] == "ecc") & (runs["seed"] == 5) & (runs["budget"] == "0.3")].index)
+    row = by_method(rank(runs)).loc["ecc"]
+    assert row["misses"] == 1 and row["n"] == 5
+
+
 def test_no_spread_is_shown_and_not_tested() -> None:
     """Two networks at chance level."""
     accuracies = {"ecc": np.full((6, 5), 0.1), "uniform-gradual": np.full((6, 5), 0.1), "amc": noisy(0.2, 6, "amc")}
