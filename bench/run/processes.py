@@ -132,6 +132,12 @@ def _end(code: int | None) -> str:
 # What follows runs in the processes.
 
 
+def compute_on_one_thread() -> None:
+    """Prepare this process, so that its figures do not depend on how many others share the machine."""
+    torch.set_num_threads(1)
+    keep_freed_memory()
+
+
 def _end_with_parent() -> None:
     """End this process when its parent dies, since the locks that the parent held are then free."""
     parent = multiprocessing.parent_process()
@@ -147,8 +153,7 @@ def _work(request: Request, piece: Piece, messages: Connection, place: tuple[dic
     os.environ.clear()  # the fork server's may be older
     os.environ.update(environment)
     os.chdir(folder)
-    torch.set_num_threads(1)
-    keep_freed_memory()
+    compute_on_one_thread()
     try:
         piece.function(reopen(request), _reporter(messages), *piece.arguments)
         last: tuple[str, Any] = ("ended", None)

@@ -1,23 +1,15 @@
-"""What studies share that compress networks beside a plan: its tightest jobs, a worker process, a method's network."""
+"""What studies share that compress networks beside a plan: its tightest jobs, and a method's network."""
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 
 from bench.run import rules
 from bench.setup.plan import Job, Plan
 from methods import registry
 from methods.contract import Task
-from shared.memory import keep_freed_memory
 from shared.rng import forked
 from shared.training import recalibrate_batch_norm
-
-
-def start_worker() -> None:
-    """Prepare a process that computes on one thread."""
-    torch.set_num_threads(1)
-    keep_freed_memory()
 
 
 def at_tightest(plan: Plan) -> list[Job]:

@@ -23,12 +23,13 @@ from torch import nn
 
 from bench.run import landing, rules
 from bench.run.fine_tuning import fine_tune
+from bench.run.processes import compute_on_one_thread
 from bench.run.stages import make_task
 from bench.run.teacher import live
 from bench.setup.plan import Job, make
 from bench.setup.request import Request
 from bench.setup.setup import Setup, reopen
-from bench.studies.compressing import at_tightest, compressed, recalibrate, start_worker
+from bench.studies.compressing import at_tightest, compressed, recalibrate
 from methods.contract import Task
 from shared.cache import atomic_write
 from shared.host import usable_cores
@@ -84,7 +85,7 @@ def write(request: Request, folder: Path, jobs: int, say: Callable[[str], None] 
     plan = make(request, to_train=True)
     chosen = at_tightest(plan)
     scores = {}
-    with ProcessPoolExecutor(jobs, get_context("spawn"), start_worker) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), compute_on_one_thread) as pool:
         for job, one in zip(chosen, pool.map(_work, [request] * len(chosen), chosen), strict=True):
             scores[job] = one
             say(f"{job.name}: {100 * one.gain:+.2f} points")

@@ -15,12 +15,13 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.run.fine_tuning import fine_tune
+from bench.run.processes import compute_on_one_thread
 from bench.run.stages import make_task
 from bench.run.teacher import live
 from bench.setup.plan import Job, Plan, make
 from bench.setup.request import Request
 from bench.setup.setup import reopen
-from bench.studies.compressing import at_tightest, compressed, start_worker
+from bench.studies.compressing import at_tightest, compressed
 from shared.cache import atomic_write
 from shared.ledger import Ledger
 from shared.training import score
@@ -42,7 +43,7 @@ def tune(request: Request, *, jobs: int, folder: Path, console: Console) -> None
     context = multiprocessing.get_context("spawn")
     console.print(f"{len(tasks)} runs of the controls on {jobs} processes", highlight=False)
     scores: dict[tuple[str, float], float] = {}
-    with ProcessPoolExecutor(jobs, context, start_worker) as pool:
+    with ProcessPoolExecutor(jobs, context, compute_on_one_thread) as pool:
         for (_, job, rate), score in zip(tasks, pool.map(_score, *zip(*tasks, strict=True)), strict=True):
             scores[job.method, rate] = score
             console.print(f"{job.method} at {rate:g}: {100 * score:.2f} % on search", highlight=False)
