@@ -112,8 +112,9 @@ class Hardware(Platform):
         n = min(samples, len(known.shares))
         noise = float(np.mean((known.high - known.low)[:n] / 2 / known.shares[:n]))
         if n > before and noise > NOISY:
-            known_to = f"profile: readings are known to {noise:.0%} only"
-            self.say(f"{known_to}; is other work on this machine? Better read it idle")
+            self.say(
+                f"profile: readings are known to {noise:.0%} only; is other work on this machine? Better read it idle"
+            )
         dense = float(np.median(known.dense[: math.ceil(n / block)]))
         amounts = dense * known.shares[:n]
         return Profile(
