@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -163,8 +163,8 @@ def score(model: nn.Module, split: Images, limit: int | None = None) -> float:
 
 
 @torch.no_grad()
-def recalibrate_batch_norm(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> int:
-    """Replace batch norm's running statistics by their plain mean over `batches`; return the number of images.
+def recalibrate_batch_norm(model: nn.Module, stream: Batches, count: int) -> None:
+    """Replace batch norm's running statistics by their plain mean over the first `count` training batches.
 
     Running statistics lag behind the last removals. Recalibration makes the accuracy before fine-tuning comparable
     between methods.
@@ -175,12 +175,8 @@ def recalibrate_batch_norm(model: nn.Module, batches: Iterable[tuple[Tensor, Ten
         norm.reset_running_stats()
         norm.momentum = None  # cumulative average
     train_mode(model)
-    count = 0
-    for images, _ in batches:
-        if norms:
-            model(images)
-        count += len(images)
+    for index in range(count if norms else 0):
+        model(stream.batch(index)[0])
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     model.eval()
-    return count

@@ -60,20 +60,50 @@ class _Run:
 
 @dataclass(frozen=True)
 class _Stand:
-    """The setup on which the method is tried."""
+    """A method and the setup on which it is tried."""
 
     setup: Setup
+    method: Method
 
-    def task(self, budget: float, checkpoints: Checkpoints | None = None) -> Task:
+    def run(self, budget: float, checkpoints: Checkpoints | None = None, kill_at: float | None = None) -> _Run:
+        """Run the method with the harness's checks; raises Miss, Infeasible, or what the method raises.
+
+        kill_at: the share of its iterations after which it is stopped by Stopped.
+        """
         job = Job("conformance", Budget(budget / self.setup.reach.dense_reading, budget), seed=0)
         task = make_task(job, self.setup, live(self.setup.dense.network))
-        return replace(task, checkpoints=checkpoints or Checkpoints())
+        task = replace(task, checkpoints=checkpoints or Checkpoints())
 
-    def run(self, method: Method, task: Task) -> _Run:
-        """Run the method with the harness's checks. Raises Miss, Infeasible, or what the method raises."""
-        with forked(task.seed, method.name), rules.steps_paid(self.setup.dense.network), _sealed(self.setup):
-            outcome = method.run(replace(task))
+        def kill(ledger: Ledger) -> None:
+            if kill_at is not None and ledger.training_iterations == int(kill_at * ledger.limit):
+                raise Stopped
+
+        task.ledger.observer = kill
+        with forked(task.seed, self.method.name), rules.steps_paid(self.setup.dense.network), _sealed(self.setup):
+            outcome = self.method.run(replace(task))
         return _Run(task, rules.checked(outcome))
+
+    def differs(self, first: _Run, budget: float, checkpoints: Checkpoints | None = None) -> str | None:
+        """What differs between the first run and another one; None where nothing does."""
+        try:
+            other = self.run(budget, checkpoints)
+        except Exception as error:
+            return f"the second time: {rules.reason(error)}"
+        for what, of in _PARTS.items():
+            if of(first) != of(other):
+                return f"{what} differ"
+        one, two = first.outcome.network.state_dict(), other.outcome.network.state_dict()
+        for name, tensor in one.items():
+            if name not in two or not torch.equal(tensor, two[name]):
+                return f"weights differ ({name})"
+        return None
+
+
+_PARTS: dict[str, Callable[[_Run], Any]] = {
+    "ledger counts": lambda run: run.task.ledger.as_record(),
+    "notes": lambda run: json.dumps(run.outcome.notes),
+    "traces": lambda run: json.dumps(run.outcome.trace),
+}
 
 
 @contextlib.contextmanager
@@ -105,12 +135,13 @@ def check(name: str) -> Iterator[Finding]:
     """
     torch.set_num_threads(1)  # as in every run
     method = registry.get(name)
-    yield _declares(name, method)
-    stand = _Stand(prepare(Request(protocol="smoke", meter="sim")).with_dense_weights())
+    yield Finding("declares itself", _undeclared(name, method), _DECLARING)
+    stand = _Stand(prepare(Request(protocol="smoke", meter="sim")).with_dense_weights(), method)
     budget = FRACTION * stand.setup.reach.dense_reading
-    first = _again(stand, method, budget)
-    if isinstance(first, Exception):
-        yield Finding("runs", rules.reason(first), _mend_of(first))
+    try:
+        first = stand.run(budget)
+    except Exception as error:
+        yield Finding("runs", rules.reason(error), _mend_of(error))
         return
     yield Finding("runs", None, "")
     for rule, mend in _RULES.items():
@@ -119,10 +150,25 @@ def check(name: str) -> Iterator[Finding]:
             yield Finding(rule.__name__.strip("_").replace("_", " "), problem, mend)
             if problem is not None:
                 return
-    yield _declares_its_samples(method, first)
-    yield _is_deterministic(stand, method, first, budget)
-    yield _goes_on(stand, method, first, budget)
-    yield _tells_what_it_cannot_reach(stand, method)
+    for rule_name, (habit, mend) in _HABITS.items():
+        yield Finding(rule_name, habit(stand, first, budget), mend)
+
+
+def _undeclared(name: str, method: Method) -> str | None:
+    texts = {what: getattr(method, what, None) for what in ("name", "title", "paper")}
+    if empty := [what for what, text in texts.items() if not isinstance(text, str) or not text.strip()]:
+        return f"has no {' and no '.join(empty)}"
+    if method.name != name:
+        return f"calls itself {method.name!r}, registered as {name!r}"
+    if not isinstance(method.properties, Properties | None):
+        return f"has {type(method.properties).__name__} as properties"
+    return None
+
+
+_DECLARING = (
+    "class attributes name (as registered), title, paper (the citation) and properties = Properties(...), the rows of "
+    "the ECC paper's Table 1; None for a control"
+)
 
 
 def _is_the_network_billed(task: Task, weights: dense.DenseWeights, outcome: Outcome) -> None:
@@ -140,99 +186,47 @@ _RULES: dict[Callable[[Task, dense.DenseWeights, Outcome], None], str] = {
 }
 
 
-def _declares(name: str, method: Method) -> Finding:
-    problem = None
-    texts = {what: getattr(method, what, None) for what in ("name", "title", "paper")}
-    if empty := [what for what, text in texts.items() if not isinstance(text, str) or not text.strip()]:
-        problem = f"has no {' and no '.join(empty)}"
-    elif method.name != name:
-        problem = f"calls itself {method.name!r}, registered as {name!r}"
-    elif not isinstance(method.properties, Properties | None):
-        problem = f"has {type(method.properties).__name__} as properties"
-    mend = (
-        "class attributes name (as registered), title, paper (the citation) and properties = Properties(...), the rows "
-    )
-    return Finding("declares itself", problem, mend + "of the ECC paper's Table 1; None for a control")
+def _announces(stand: _Stand, first: _Run, budget: float) -> str | None:
+    declared = stand.method.search_samples(first.task.protocol, first.task.structure)
+    used = first.task.ledger.search_samples
+    return None if used <= declared else f"looked at {used:,} search samples, announced at most {declared:,}"
 
 
-def _declares_its_samples(method: Method, run: _Run) -> Finding:
-    declared = method.search_samples(run.task.protocol, run.task.structure)
-    used = run.task.ledger.search_samples
-    problem = None if used <= declared else f"looked at {used:,} search samples, announced at most {declared:,}"
-    return Finding("announces its search samples", problem, "search_samples(protocol, structure): the most a run takes")
-
-
-def _is_deterministic(stand: _Stand, method: Method, first: _Run, budget: float) -> Finding:
-    mend = (
-        "task.generator(purpose, index) for all that is random, no clock, no set or dict order, no state in the class"
-    )
-    return Finding("is deterministic", _difference(first, _again(stand, method, budget)), mend)
-
-
-def _goes_on(stand: _Stand, method: Method, first: _Run, budget: float) -> Finding:
+def _resumes(stand: _Stand, first: _Run, budget: float) -> str | None:
     """The method is killed twice and resumed, with a state saved in each iteration."""
-    mend = (
-        "task.save(name, state) with all that later iterations stand on, and task.saved(name) before them; "
-        "nothing that is counted may be done again once it is in a state"
-    )
     with tempfile.TemporaryDirectory() as folder:
         states = Checkpoints(Path(folder), every_s=0.0)
         for share in STOPS:
-            with contextlib.suppress(Stopped):
-                _again(stand, method, budget, states, kill_at=share)
-        return Finding("stops and goes on", _difference(first, _again(stand, method, budget, states)), mend)
+            with contextlib.suppress(Exception, Stopped):  # an error comes again below
+                stand.run(budget, states, kill_at=share)
+        return stand.differs(first, budget, states)
 
 
-def _tells_what_it_cannot_reach(stand: _Stand, method: Method) -> Finding:
-    rule, mend = "tells what it cannot reach", "raising methods.contract.Infeasible with the reason"
-    if not method.compresses:
-        return Finding(rule, None, mend)
-    task = stand.task(HARDLY * stand.setup.reach.floor)
+def _tells(stand: _Stand, first: _Run, budget: float) -> str | None:
+    if not stand.method.compresses:
+        return None
     try:
-        run = stand.run(method, task)
-        rules.check_rules(task, stand.setup.dense, run.outcome)
+        run = stand.run(HARDLY * stand.setup.reach.floor)
+        rules.check_rules(run.task, stand.setup.dense, run.outcome)
     except Infeasible as error:
-        return Finding(rule, None if str(error) else "raised Infeasible without a reason", mend)
+        return None if str(error) else "raised Infeasible without a reason"
     except Exception as error:
-        return Finding(rule, f"near the least budget that there is: {rules.reason(error)}", mend)
-    return Finding(rule, None, mend)
-
-
-def _again(
-    stand: _Stand, method: Method, budget: float, states: Checkpoints | None = None, kill_at: float | None = None
-) -> _Run | Exception:
-    """Another run, killed after the share `kill_at` of its iterations if that is not None."""
-    task = stand.task(budget, states)
-
-    def kill(ledger: Ledger) -> None:
-        if kill_at is not None and ledger.training_iterations == int(kill_at * ledger.limit):
-            raise Stopped
-
-    task.ledger.observer = kill
-    try:
-        return stand.run(method, task)
-    except Exception as error:
-        return error
-
-
-def _difference(first: _Run, other: _Run | Exception) -> str | None:
-    """What differs between two runs that should be equal; None where nothing does."""
-    if isinstance(other, Exception):
-        return f"the second time: {rules.reason(other)}"
-    for what, of in _PARTS.items():
-        if of(first) != of(other):
-            return f"{what} differ"
-    one, two = first.outcome.network.state_dict(), other.outcome.network.state_dict()
-    for name, tensor in one.items():
-        if name not in two or not torch.equal(tensor, two[name]):
-            return f"weights differ ({name})"
+        return f"near the least budget that there is: {rules.reason(error)}"
     return None
 
 
-_PARTS: dict[str, Callable[[_Run], Any]] = {
-    "ledger counts": lambda run: run.task.ledger.as_record(),
-    "notes": lambda run: json.dumps(run.outcome.notes),
-    "traces": lambda run: json.dumps(run.outcome.trace),
+_HABITS: dict[str, tuple[Callable[[_Stand, _Run, float], str | None], str]] = {
+    "announces its search samples": (_announces, "search_samples(protocol, structure): the most a run takes"),
+    "is deterministic": (
+        _Stand.differs,
+        "task.generator(purpose, index) for all that is random, no clock, no set or dict order, no state in the class",
+    ),
+    "stops and goes on": (
+        _resumes,
+        "task.save(name, state) with all that later iterations stand on, and task.saved(name) before them; "
+        "nothing that is counted may be done again once it is in a state",
+    ),
+    "tells what it cannot reach": (_tells, "raising methods.contract.Infeasible with the reason"),
 }
 
 

@@ -15,7 +15,7 @@ import typer
 
 from bench.cli import console as say
 from bench.cli import study
-from bench.cli.options import Out, Work, check_writable, takes_a_request
+from bench.cli.options import Out, Work, check_writable, with_options
 from bench.setup.request import Request
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ app = typer.Typer(
 
 
 @app.command()
-@takes_a_request
+@with_options()
 def run(request: Request, work: Work) -> None:
     """Compress with each method at each budget with each seed, and write a report."""
     from bench import report
@@ -47,7 +47,8 @@ def run(request: Request, work: Work) -> None:
     made = plan.make(request, console.print, to_train=True)
     console.print(say.first_line(made.setup))
     say.check_files(made.setup.dataset, console)
-    finished = runner.run(made, Store(work.out), jobs=work.jobs, fresh=work.fresh, console=console)
+    jobs = work.processes(request.compute)
+    finished = runner.run(made, Store(work.out), jobs=jobs, fresh=work.fresh, console=console)
     pages = report.render(finished.records, work.out)
     console.print(report.summary_table(finished.records), soft_wrap=True)
     for page in pages:
@@ -59,7 +60,7 @@ def run(request: Request, work: Work) -> None:
 
 
 @app.command(name="plan")
-@takes_a_request
+@with_options()
 def plan_(request: Request, work: Work) -> None:
     """Say what `run` with the same arguments would cost, without running it. Finished runs in --out cost nothing."""
     from bench.record.store import Store
@@ -82,7 +83,7 @@ def plan_(request: Request, work: Work) -> None:
     for job, seconds in estimate.job_seconds.items():
         budget = "no budget" if job.budget is None else f"{job.budget.amount:.4g} {made.setup.unit}"
         console.print(f"  {job.name}: {budget}, about {minutes(seconds)}")
-    console.print(estimate.describe(work.jobs))
+    console.print(estimate.describe(work.processes(request.compute)))
 
 
 @app.command(name="report")

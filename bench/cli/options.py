@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import Field, dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
@@ -16,95 +16,71 @@ from bench.setup.request import Request
 from shared.errors import BadInput
 from shared.host import usable_cores
 
-Device = Annotated[
-    str, typer.Option(help="The platform that is asked for joules; `python -m bench devices` lists them.")
-]
-Network = Annotated[str, typer.Option(help="`python -m bench networks` lists them.")]
-Dataset = Annotated[str, typer.Option(help="`python -m bench datasets` lists them.")]
-ProtocolName = Annotated[str, typer.Option(help="smoke (seconds), quick (minutes), standard (hours) or paper (days).")]
 Jobs = Annotated[int, typer.Option(help="Parallel processes, one thread each.", min=1)]
 Out = Annotated[Path, typer.Option(help="Folder for runs and reports.")]
-Data = Annotated[str | None, typer.Option(help="Folder of a data set that is not embedded.")]
-Metric = Annotated[str, typer.Option(help="What budgets are in: energy (joules) or latency (seconds).")]
-Meter = Annotated[
-    str,
-    typer.Option(
-        help="How the platform answers: auto (its sensor where it is here, else the simulator), nvml, ina3221:RAIL, "
-        "rapl, clock, sim, replay:FILE or board:RAIL@PLACE."
-    ),
-]
-EnergyModel = Annotated[str, typer.Option(help="bilinear (the paper's) or bilinear+linear.")]
-
-# The options of `run` and `plan`: the fields of a Request, then those of Work.
-OF_REQUEST: dict[str, object] = {
-    "methods": Annotated[str, typer.Option(help="Comma-separated ids; `python -m bench methods` lists them.")],
-    "device": Device,
-    "network": Network,
-    "dataset": Dataset,
-    "protocol": ProtocolName,
-    "budgets": Annotated[
-        str | None,
-        typer.Option(
-            help="Fractions of dense, or joules or seconds per image: 0.35,0.3 or 24.7mJ or 3.2ms. Default: the "
-            "protocol's."
-        ),
-    ],
-    "seeds": Annotated[str | None, typer.Option(help="Comma-separated integers. Default: the protocol's.")],
-    "data": Data,
-    "metric": Metric,
-    "meter": Meter,
-    "energy_model": EnergyModel,
-    "compute": Annotated[str, typer.Option(help="Where training runs: cpu or cuda:N.")],
-    "compile": Annotated[
-        bool, typer.Option("--compile", help="Training through torch.compile: slow to start, for long trainings.")
-    ],
-}
-OF_WORK: dict[str, tuple[object, object]] = {  # name -> annotation, default
-    "executor": (Annotated[str, typer.Option(help="What runs the jobs: local.")], "local"),
-    "out": (Out, Path("runs")),
-    "fresh": (Annotated[bool, typer.Option(help="Repeat runs that are finished already.")], False),
-    "jobs": (
-        Annotated[
-            int | None,
-            typer.Option(help="Parallel processes, one thread each. Default: one per core, one alone on a GPU.", min=1),
-        ],
-        None,
-    ),
-}
 CORES = usable_cores()
 
 
 @dataclass(frozen=True)
 class Work:
-    """Where runs are stored, whether finished ones are repeated, and how many processes work."""
+    """What runs the jobs, where they are stored, and whether finished ones are repeated."""
 
-    out: Path
-    fresh: bool
-    jobs: int
+    executor: Annotated[str, "What runs the jobs: local."] = "local"
+    out: Out = Path("runs")
+    fresh: Annotated[bool, "Repeat runs that are finished already."] = False
+    jobs: Annotated[
+        int | None,
+        typer.Option(help="Parallel processes, one thread each. Default: one per core, one alone on a GPU.", min=1),
+    ] = None
 
+    def __post_init__(self) -> None:
+        """Raises BadInput for an executor that does not exist."""
+        if self.executor != "local":
+            raise BadInput("--executor local", repr(self.executor), "--executor local, the only one there is")
 
-def takes_a_request(command: Callable[[Request, Work], None]) -> Callable[..., None]:
-    """Decorator: a command with the options of `run`, which it passes on as a Request and a Work."""
-
-    @wraps(command)
-    def wrapper(**values: Any) -> None:
-        request = Request(**{name: values[name] for name in OF_REQUEST})
-        if values["executor"] != "local":
-            raise BadInput("--executor local", repr(values["executor"]), "--executor local, the only one there is")
-        command(request, Work(values["out"], values["fresh"], processes(values["jobs"], request.compute)))
-
-    options = {name: (annotation, getattr(Request, name)) for name, annotation in OF_REQUEST.items()} | OF_WORK
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    wrapper.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [inspect.Parameter(name, keyword, default=value, annotation=kind) for name, (kind, value) in options.items()]
-    )
-    wrapper.__annotations__ = {name: kind for name, (kind, _) in options.items()}
-    return wrapper
+    def processes(self, compute: str) -> int:
+        """How many processes train at once: `jobs`, else one per core, or one where they would share a GPU."""
+        return self.jobs or (CORES if compute == "cpu" else 1)
 
 
-def processes(jobs: int | None, compute: str) -> int:
-    """How many processes train at once: `jobs`, else one per core, or a single one where they would share a GPU."""
-    return jobs or (CORES if compute == "cpu" else 1)
+def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorator: each field of a command's dataclass parameters becomes an option, of a Request those in `names`.
+
+    Without names a Request gives all its fields. A field is Annotated with the help text or with typer's option.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        given: dict[str, tuple[Any, list[Field[Any]]]] = {}
+        options: list[inspect.Parameter] = []
+        for parameter in inspect.signature(command, eval_str=True).parameters.values():
+            kind = parameter.annotation
+            if not is_dataclass(kind):
+                options.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+                continue
+            taken = [field for field in fields(kind) if kind is not Request or not names or field.name in names]
+            given[parameter.name] = (kind, taken)
+            hints = get_type_hints(kind, include_extras=True)
+            options += [_option(field, *get_args(hints[field.name])) for field in taken]
+
+        @wraps(command)
+        def wrapper(**values: Any) -> None:
+            for name, (kind, taken) in given.items():
+                values[name] = kind(**{field.name: values.pop(field.name) for field in taken})
+            command(**values)
+
+        wrapper.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {option.name: option.annotation for option in options}
+        return wrapper
+
+    return decorate
+
+
+def _option(field: Field[Any], kind: Any, detail: Any) -> inspect.Parameter:
+    """The option of a field; a boolean one has no `--no-…`."""
+    if isinstance(detail, str):
+        detail = typer.Option(*[f"--{field.name}"] * (kind is bool), help=detail)
+    annotation = Annotated[kind, detail]
+    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=annotation)
 
 
 def check_writable(option: str, folder: Path) -> None:

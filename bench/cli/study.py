@@ -5,35 +5,23 @@ As in bench.cli.app, imports of torch happen inside the commands.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bench.cli import console as say
-from bench.cli.options import (
-    CORES,
-    Data,
-    Dataset,
-    Device,
-    EnergyModel,
-    Jobs,
-    Meter,
-    Metric,
-    Network,
-    ProtocolName,
-    check_writable,
-)
+from bench.cli.options import CORES, Jobs, check_writable, with_options
 from bench.setup.request import Request
 
 app = typer.Typer()
 
 
 @app.command()
+@with_options("network", "dataset", "data")
 def dense(
-    network: Network = "mobilenet",
-    dataset: Dataset = "fashion-mnist",
-    data: Data = None,
+    request: Request,
     weights: Annotated[
         Path | None, typer.Option(help="Take them from this checkpoint: safetensors, or a state dict saved by torch.")
     ] = None,
@@ -49,7 +37,7 @@ def dense(
     from shared.cache import checked_cache_dir
     from shared.errors import BadInput
 
-    work = workload.get(network, dataset)
+    work = workload.get(request.network, request.dataset)
     if weights is not None and to is not None:
         raise BadInput("either --weights or --to", "both", "--weights alone, which keeps them in the cache folder")
     if to is not None:
@@ -57,14 +45,14 @@ def dense(
     # Before the images are read: a bad checkpoint shows at once.
     model = None if weights is None else dense_weights.network_from(weights, work)
     checked_cache_dir()
-    images = work.load_data(None if data is None else Path(data))
+    images = work.load_data(None if request.data is None else Path(request.data))
     name = images.objective.score_name
     console = say.console()
     say.check_files(images, console)
 
     def show(tested: dense_weights.DenseWeights) -> None:
         score = f"{100 * tested.accuracy:.2f} % {name} on test, weights {tested.fingerprint}"
-        console.print(f"{network} on {dataset}: {score}")
+        console.print(f"{request.network} on {request.dataset}: {score}")
 
     if weights is not None and model is not None:
         with say.computing("testing dense weights"):
@@ -89,32 +77,16 @@ def dense(
 
 
 @app.command()
-def profile(
-    device: Device = "1080ti",
-    network: Network = "mobilenet",
-    dataset: Dataset = "fashion-mnist",
-    protocol: ProtocolName = "quick",
-    metric: Metric = "energy",
-    meter: Meter = "auto",
-    energy_model: EnergyModel = "bilinear",
-) -> None:
+@with_options("device", "network", "dataset", "protocol", "metric", "meter", "energy_model")
+def profile(request: Request) -> None:
     """Profile the platform, fit the energy model and show its errors."""
     from bench.setup.setup import prepare
 
     console = say.console()
-    request = Request(
-        device=device,
-        network=network,
-        dataset=dataset,
-        protocol=protocol,
-        metric=metric,
-        meter=meter,
-        energy_model=energy_model,
-    )
     setup = prepare(request, console.print)
     console.print(say.first_line(setup))
     console.print(
-        f"{energy_model} model, {len(setup.profile.amounts):,} readings: "
+        f"{request.energy_model} model, {len(setup.profile.amounts):,} readings: "
         f"{100 * setup.fit.relative_error:.2f} % held-out error, "
         f"skill {setup.fit.skill:.3f}, dense {100 * setup.fit.dense_relative_error:+.1f} %, "
         f"reachable {setup.reach}"
@@ -122,12 +94,8 @@ def profile(
 
 
 @app.command()
-def table(
-    to: Annotated[Path, typer.Argument(help="The JSON file to write.")],
-    device: Device = "1080ti",
-    network: Network = "mobilenet",
-    dataset: Dataset = "fashion-mnist",
-) -> None:
+@with_options("device", "network", "dataset")
+def table(request: Request, to: Annotated[Path, typer.Argument(help="The JSON file to write.")]) -> None:
     """Read every operation of a network on its own and write NetAdapt's lookup table; say how far off its sums are."""
     import torch
 
@@ -139,8 +107,8 @@ def table(
     if to.is_dir():
         raise BadInput("a file for the table", f"the folder {to}", str(to / "lookup.json"))
     check_writable("the table's folder", to.parent)
-    platform, console = platforms.get(device), say.console()
-    setup = prepare(Request(device=device, network=network, dataset=dataset, meter="sim"))
+    platform, console = platforms.get(request.device), say.console()
+    setup = prepare(replace(request, meter="sim"))
     console.print(say.first_line(setup))
     lookup = readings.table_from_platform(platform, setup.structure, setup.inference_batch)
     table_file.save(lookup, to)
@@ -154,11 +122,9 @@ def table(
 
 
 @app.command()
+@with_options("protocol", "device", "network", "dataset")
 def tune(
-    protocol: ProtocolName = "quick",
-    device: Device = "1080ti",
-    network: Network = "mobilenet",
-    dataset: Dataset = "fashion-mnist",
+    request: Request,
     jobs: Jobs = CORES,
     to: Annotated[Path, typer.Option(help="Folder of the page with the grid.")] = Path("runs"),
 ) -> None:
@@ -167,8 +133,7 @@ def tune(
 
     check_writable("--to", to)
     with say.computing("tuning"):
-        request = Request(device=device, network=network, dataset=dataset, protocol=protocol, meter="sim")
-        tuning.tune(request, jobs=jobs, folder=to, console=say.console())
+        tuning.tune(replace(request, meter="sim"), jobs=jobs, folder=to, console=say.console())
 
 
 @app.command()

@@ -161,12 +161,14 @@ def land(run: Run) -> None:
     """
     setup, job = run.setup, run.job
     small = run.network(_state(run, "compress"))
-    _recalibrate(small, run)
+    count = setup.protocol.recalibration_batches
+    stream = setup.dataset.train.stream(job.seed, setup.protocol.batch_size)
+    recalibrate_batch_norm(small, stream, count)
     if job.budget is None:
         run.write("land", _of_network(small))
         return
-    count = min(setup.protocol.search_images, len(setup.dataset.search))
-    accuracy = score(small, setup.dataset.search, count)
+    images = min(setup.protocol.search_images, len(setup.dataset.search))
+    accuracy = score(small, setup.dataset.search, images)
     widths = structure(small).upper_bounds
     try:
         landed = landing.land(small, job.budget.amount, setup)
@@ -184,9 +186,9 @@ def land(run: Run) -> None:
     }
     if landed.widths != widths:
         landing.cut_to(small, landed.widths)
-        small = rules.cut(small, setup.dataset.train.stream(job.seed, setup.protocol.batch_size))
-        _recalibrate(small, run)
-        document["search_accuracy_after"] = score(small, setup.dataset.search, count)
+        small = rules.cut(small, stream)
+        recalibrate_batch_norm(small, stream, count)
+        document["search_accuracy_after"] = score(small, setup.dataset.search, images)
     run.write("land", {"landing": json.dumps(document), "readings": landed.readings} | _of_network(small))
 
 
@@ -243,8 +245,3 @@ def _described(outcome: Outcome) -> State:
 def _of_network(small: nn.Module) -> State:
     tensors: dict[str, Tensor] = dict(small.state_dict())
     return {"widths": list(structure(small).upper_bounds), "network": tensors}
-
-
-def _recalibrate(small: nn.Module, run: Run) -> None:
-    stream = run.setup.dataset.train.stream(run.job.seed, run.setup.protocol.batch_size)
-    recalibrate_batch_norm(small, (stream.batch(index) for index in range(run.setup.protocol.recalibration_batches)))

@@ -6,38 +6,36 @@ import re
 import shlex
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Annotated
 
 
 @dataclass(frozen=True)
 class Request:
-    """The options of `run` and `plan` as text; the command line takes names and defaults from here.
+    """The options of `run` and `plan` as text: the command line takes names, defaults and help from here.
 
-    methods: comma-separated ids.
-    device: the platform that is asked for joules or seconds.
-    network, dataset, protocol: ids.
-    budgets: comma-separated fractions of dense or amounts with a unit; the protocol's when None.
-    seeds: comma-separated integers; the protocol's when None.
-    data: folder of a data set that is not embedded.
-    metric: "energy" or "latency".
-    meter: how the platform answers.
-    energy_model: the kind of the model that is fitted to the profile.
-    compute: where training runs, "cpu" or "cuda:N".
-    compile: whether training goes through torch.compile.
+    budgets, seeds: those of the protocol where None.
     """
 
-    methods: str = "ecc,netadapt,amc"
-    device: str = "1080ti"
-    network: str = "mobilenet"
-    dataset: str = "fashion-mnist"
-    protocol: str = "quick"
-    budgets: str | None = None
-    seeds: str | None = None
-    data: str | None = None
-    metric: str = "energy"
-    meter: str = "auto"
-    energy_model: str = "bilinear"
-    compute: str = "cpu"
-    compile: bool = False
+    methods: Annotated[str, "Comma-separated ids; `python -m bench methods` lists them."] = "ecc,netadapt,amc"
+    device: Annotated[str, "The platform that is asked for joules; `python -m bench devices` lists them."] = "1080ti"
+    network: Annotated[str, "`python -m bench networks` lists them."] = "mobilenet"
+    dataset: Annotated[str, "`python -m bench datasets` lists them."] = "fashion-mnist"
+    protocol: Annotated[str, "smoke (seconds), quick (minutes), standard (hours) or paper (days)."] = "quick"
+    budgets: Annotated[
+        str | None,
+        "Fractions of dense, or joules or seconds per image: 0.35,0.3 or 24.7mJ or 3.2ms. Default: the protocol's.",
+    ] = None
+    seeds: Annotated[str | None, "Comma-separated integers. Default: the protocol's."] = None
+    data: Annotated[str | None, "Folder of a data set that is not embedded."] = None
+    metric: Annotated[str, "What budgets are in: energy (joules) or latency (seconds)."] = "energy"
+    meter: Annotated[
+        str,
+        "How the platform answers: auto (its sensor where it is here, else the simulator), nvml, ina3221:RAIL, rapl, "
+        "clock, sim, replay:FILE or board:RAIL@PLACE.",
+    ] = "auto"
+    energy_model: Annotated[str, "bilinear (the paper's) or bilinear+linear."] = "bilinear"
+    compute: Annotated[str, "Where training runs: cpu or cuda:N."] = "cpu"
+    compile: Annotated[bool, "Training through torch.compile: slow to start, for long trainings."] = False
 
     @property
     def command(self) -> str:

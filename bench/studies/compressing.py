@@ -23,10 +23,5 @@ def compressed(job: Job, task: Task) -> nn.Module:
     with forked(job.seed, job.method):
         outcome = registry.get(job.method).run(task)
     small = rules.cut(outcome.network, task.train)
-    recalibrate(small, task)
+    recalibrate_batch_norm(small, task.train, task.protocol.recalibration_batches)
     return small
-
-
-def recalibrate(network: nn.Module, task: Task) -> None:
-    """Recalibrate batch norm, in place, on the first batches of the task."""
-    recalibrate_batch_norm(network, (task.train.batch(k) for k in range(task.protocol.recalibration_batches)))

@@ -29,13 +29,13 @@ from bench.run.teacher import live
 from bench.setup.plan import Job, make
 from bench.setup.request import Request
 from bench.setup.setup import Setup, reopen
-from bench.studies.compressing import at_tightest, compressed, recalibrate
+from bench.studies.compressing import at_tightest, compressed
 from methods.contract import Task
 from shared.cache import atomic_write
 from shared.host import usable_cores
 from shared.ledger import Ledger
 from shared.networks import structure
-from shared.training import score
+from shared.training import recalibrate_batch_norm, score
 
 REQUEST = Request(methods="ecc,amc,uniform", seeds="0,1,2", meter="sim")
 SHARE = 0.95  # of a network's reading that is left after the cut
@@ -76,7 +76,7 @@ def _cut(network: nn.Module, setup: Setup, task: Task) -> nn.Module:
     reading = landing.land(small, float("inf"), setup).before.amount
     landing.cut_to(small, landing.land(small, SHARE * reading, setup).widths)
     small = rules.cut(small, task.train)
-    recalibrate(small, task)
+    recalibrate_batch_norm(small, task.train, task.protocol.recalibration_batches)
     return small
 
 

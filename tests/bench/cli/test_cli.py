@@ -273,7 +273,7 @@ def test_run_and_plan_take_the_same_options() -> None:
         {one.name: (one.opts, one.default, one.required, one.help) for one in commands[name].params}
         for name in ("run", "plan")
     )
-    assert run == plan and inspect.signature(cli.run) == inspect.signature(cli.plan_)
+    assert run == plan and list(inspect.signature(cli.run).parameters) == list(inspect.signature(cli.plan_).parameters)
     assert {field.name: field.default for field in fields(Request)}.items() <= {
         name: option[1] for name, option in run.items()
     }.items()
@@ -321,9 +321,9 @@ def test_a_gpu_that_is_not_there_is_one_line(
 
 
 def test_processes_share_no_gpu_unless_asked_to() -> None:
-    assert options.processes(None, "cpu") == options.CORES
-    assert options.processes(None, "cuda:1") == 1
-    assert options.processes(3, "cuda:1") == 3
+    assert options.Work().processes("cpu") == options.CORES
+    assert options.Work().processes("cuda:1") == 1
+    assert options.Work(jobs=3).processes("cuda:1") == 3
 
 
 def test_options_as_the_simulator_needs_them(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
