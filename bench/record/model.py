@@ -113,6 +113,18 @@ class EnergyFit(_Frozen):
     noise: float | None  # mean relative half width of the readings' intervals; None where they have none
 
 
+class LocalFit(_Frozen):
+    """How well the energy model of the run's budget describes networks near it, see shared.energy.LocalFit."""
+
+    fingerprint: str  # of the budget's model
+    factor: Amount  # on the global model; 1 where the kind of model has no correction
+    error: float
+    bias: float
+    bias_interval: tuple[float, float]
+    most_optimistic: float
+    samples: Count
+
+
 class Record(_Frozen):
     """One run: a method at a budget with a seed.
 
@@ -138,6 +150,7 @@ class Record(_Frozen):
     measures: Measures | None
     cost: Cost | None
     energy_fit: EnergyFit
+    local_fit: LocalFit | None = None  # None without a budget, and in records from before there was one
     fingerprints: dict[str, str]  # dataset, dense_weights, profile, energy_model, code, compute
     notes: dict[str, Any]
     trace: dict[str, list[Any]]

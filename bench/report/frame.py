@@ -71,7 +71,8 @@ def page_name(record: Record) -> str:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise BadInput(f"a {kind} whose name is letters, digits and ._+-", repr(name), "another name")
     network, dataset, device, protocol, _ = map(str, names)
-    return slug(network, dataset, device, platform.source, *unusual(platform.unit, record.energy_fit.kind), protocol)
+    parts = unusual(platform.unit, record.energy_fit.kind, protocol)
+    return slug(network, dataset, device, platform.source, *parts, protocol)
 
 
 @cache
@@ -170,6 +171,10 @@ def _check_budgets(name: str, page: pd.DataFrame) -> None:
         if fraction != "dense" and not math.isclose(low, high, rel_tol=_BUDGET_TOLERANCE):
             figures = f"{low:.6g} and {high:.6g} for {fraction} of dense in {name}"
             raise BadInput("one budget per column", figures, "running them against one dense reading")
+    for fraction, models in page.groupby("budget")["local_fit.fingerprint"]:
+        if models.nunique(dropna=False) > 1:
+            figures = f"{' and '.join(map(str, models.unique()))} for {fraction} of dense in {name}"
+            raise BadInput("one energy model per budget", figures, "a report of each side by itself")
 
 
 def _aspects(record: Record) -> dict[str, str]:

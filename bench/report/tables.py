@@ -43,9 +43,9 @@ def cut(page: pd.DataFrame) -> pd.DataFrame:
     return page[page["ok"] & page["budget.amount"].notna()]
 
 
-def dense(page: pd.DataFrame, what: str = "reading") -> float | None:
-    """J or s per image of the dense network, from any record that has it. what: "reading" or "estimate" (Ê)."""
-    amounts = page[f"budget.dense_{what}"].dropna().tolist() or page.loc[page["ok"], f"measures.{what}"].tolist()
+def dense(page: pd.DataFrame) -> float | None:
+    """The reading of the dense network in J or s per image, from any record that has it."""
+    amounts = page["budget.dense_reading"].dropna().tolist() or page.loc[page["ok"], "measures.reading"].tolist()
     return amounts[0] if amounts else None
 
 
@@ -251,7 +251,9 @@ def dense_table(page: pd.DataFrame, unit: Unit, notes: Notes) -> Table:
     """The dense control as delivered, after the same training iterations, and after fine-tuning on top."""
     runs = page[page["method"] == "dense"]
     sizes = [text.span(shown(runs)[f"measures.{column}"]) for column in ("parameters", "macs")]
-    figures = [unit(dense(page, "estimate")), unit(dense(page)), *sizes]
+    reading = dense(page)
+    estimate = None if reading is None else reading * (1 + first(page).energy_fit.dense_relative_error)
+    figures = [unit(estimate), unit(reading), *sizes]
     rows = [["as delivered", delivered(page), *figures]]
     if len(runs):
         for name, when in (("after the same iterations", "before"), ("and the same fine-tuning", "after")):

@@ -55,6 +55,7 @@ def describe(run: Run) -> tuple[records.Record, dict[str, Tensor] | None]:
             forward_s_per_image=seconds["forward_per_image"],
         ),
         energy_fit=_energy_fit(setup),
+        local_fit=_local_fit(run),
         fingerprints={
             "dataset": setup.dataset.fingerprint,
             "dense_weights": setup.dense.fingerprint,
@@ -88,9 +89,10 @@ def _platform(setup: Setup) -> records.Platform:
 
 
 def _budget(run: Run) -> records.Budget | None:
-    budget, reach = run.job.budget, run.setup.reach
+    budget = run.job.budget
     if budget is None:
         return None
+    reach = run.setup.reach_at(budget)
     return records.Budget(
         fraction=budget.fraction,
         amount=budget.amount,
@@ -107,7 +109,7 @@ def _measures(run: Run, fine_tuned: State, scores: State) -> records.Measures:
     return records.Measures(
         widths=widths,
         upper_bounds=setup.structure.upper_bounds,
-        estimate=setup.estimate(widths),
+        estimate=setup.estimate(widths, run.job.budget),
         reading=reading.pop("amount"),
         **reading,
         parameters=int(setup.structure.parameters(widths)),
@@ -120,10 +122,17 @@ def _measures(run: Run, fine_tuned: State, scores: State) -> records.Measures:
 def _energy_fit(setup: Setup) -> records.EnergyFit:
     fit = setup.fit
     return records.EnergyFit(
-        kind=setup.request.energy_model,
+        kind=fit.kind,
         relative_error=fit.relative_error,
         skill=fit.skill,
         dense_relative_error=fit.dense_relative_error,
         samples=len(setup.profile.amounts),
         noise=setup.profile.noise,
     )
+
+
+def _local_fit(run: Run) -> records.LocalFit | None:
+    if run.job.budget is None:
+        return None
+    near = vars(run.setup.near(run.job.budget)).copy()
+    return records.LocalFit(fingerprint=content_key(near.pop("model").to_dict()), **near)

@@ -102,7 +102,7 @@ def make_task(job: Job, setup: Setup, teacher: Teacher, report: Report = _silent
     return Task(
         network=copy.deepcopy(setup.dense.network),
         structure=setup.structure,
-        energy_model=setup.fit.model,
+        energy_model=setup.model(job.budget),
         budget=math.inf if job.budget is None else job.budget.amount,
         protocol=setup.protocol,
         seed=job.seed,
@@ -177,7 +177,7 @@ def land(run: Run) -> None:
         return
     document: dict[str, Any] = {
         "widths": widths,
-        "estimate": setup.estimate(widths),
+        "estimate": setup.estimate(widths, job.budget),
         "before": asdict(landed.before),
         "after": asdict(landed.after),
         "removed_channels": sum(widths) - sum(landed.widths),

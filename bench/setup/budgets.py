@@ -55,6 +55,16 @@ class Reach:
         """Whether a budget of `amount` can be asked for."""
         return self.floor <= amount < self.top
 
+    def check(self, amount: float, text: str, by: str = "") -> None:
+        """Raise BadInput for a budget, which the user wrote as `text`, out of reach. by: whose range this is."""
+        if not self.holds(amount):
+            side = "not below the dense network" if amount >= self.top else "below what the network can reach"
+            raise BadInput(
+                f"a budget within the reachable range{by} ({self})",
+                f"{text} = {amount:.4g} {self.unit}, {side}",
+                "a budget in that range",
+            )
+
     def amount(self, text: str) -> float:
         """The budget that `text` stands for: "0.35" is a fraction of the dense reading, "0.4mJ" an amount."""
         number, suffix = _split(text)
@@ -140,11 +150,5 @@ def distinct(texts: tuple[str, ...], reach: Reach) -> tuple[Budget, ...]:
 
 def _budget(text: str, reach: Reach) -> Budget:
     amount = reach.amount(text)
-    if not reach.holds(amount):
-        side = "not below the dense network" if amount >= reach.top else "below what the network can reach"
-        raise BadInput(
-            f"a budget within the reachable range ({reach})",
-            f"{text} = {amount:.4g} {reach.unit}, {side}",
-            "a budget in that range",
-        )
+    reach.check(amount, text)
     return Budget(amount / reach.dense_reading, amount)

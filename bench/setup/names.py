@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from bench.setup import protocols
+
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")  # valid as a file name on every system
 
 
@@ -12,6 +14,7 @@ def slug(*parts: str) -> str:
     return "-".join(re.sub(r"[^A-Za-z0-9._+]+", "-", part).strip("-") for part in parts if part)
 
 
-def unusual(unit: str, energy_model: str) -> tuple[str, str]:
-    """Parts of a name for the metric and the energy model; "" for the defaults, joules and bilinear."""
-    return "latency" if unit == "s" else "", "" if energy_model == "bilinear" else energy_model
+def unusual(unit: str, energy_model: str, protocol: str) -> tuple[str, str]:
+    """Parts of a name for the metric and the energy model; "" for joules, and for the protocol's own model."""
+    usual = energy_model == protocols.energy_model(protocol)
+    return "latency" if unit == "s" else "", "" if usual else energy_model

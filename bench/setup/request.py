@@ -13,7 +13,7 @@ from typing import Annotated
 class Request:
     """The options of `run` and `plan` as text: the command line takes names, defaults and help from here.
 
-    budgets, seeds: those of the protocol where None.
+    budgets, seeds, energy_model: those of the protocol where None.
     """
 
     methods: Annotated[str, "Comma-separated ids; `python -m bench methods` lists them."] = "ecc,netadapt,amc"
@@ -33,7 +33,10 @@ class Request:
         "How the platform answers: auto (its sensor where it is here, else the simulator), nvml, ina3221:RAIL, rapl, "
         "clock, sim, replay:FILE or board:RAIL@PLACE.",
     ] = "auto"
-    energy_model: Annotated[str, "bilinear (the paper's) or bilinear+linear."] = "bilinear"
+    energy_model: Annotated[
+        str | None,
+        "bilinear+linear, corrected near each budget, or bilinear, the paper's. Default: the protocol's.",
+    ] = None
     compute: Annotated[str, "Where training runs: cpu or cuda:N."] = "cpu"
     compile: Annotated[bool, "Training through torch.compile: slow to start, for long trainings."] = False
 

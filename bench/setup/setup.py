@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 from bench.setup import dense, protocols, workload
-from bench.setup.budgets import Reach
+from bench.setup.budgets import Budget, Reach
 from bench.setup.dense import DenseWeights
 from bench.setup.request import Request
 from bench.setup.workload import Workload
@@ -16,8 +16,8 @@ from shared import energy, platforms
 from shared.cache import checked_cache_dir
 from shared.computing import ON_CPU, Computing, computing
 from shared.data import Dataset
-from shared.energy import EnergyFit, Profile
-from shared.energy.terms import KINDS
+from shared.energy import BilinearModel, EnergyFit, LocalFit, Profile
+from shared.energy.terms import CORRECTED, KINDS
 from shared.errors import BadInput
 from shared.networks import Structure
 from shared.platforms import Platform, Subject
@@ -42,6 +42,7 @@ class Setup:
     fit: the energy model fitted to them, with its errors.
     computing: where training runs.
     weights: the dense weights; None until `with_dense_weights`.
+    may_read: whether the platform may be read; else its profiles have to be in the cache.
     """
 
     request: Request
@@ -54,6 +55,8 @@ class Setup:
     fit: EnergyFit
     computing: Computing = ON_CPU
     weights: DenseWeights | None = None
+    may_read: bool = True
+    _near: dict[float, LocalFit] = field(default_factory=dict, init=False, repr=False)  # by the budget's amount
 
     @property
     def dense(self) -> DenseWeights:
@@ -78,22 +81,49 @@ class Setup:
 
     @cached_property
     def reach(self) -> Reach:
-        """The budgets that can be asked for."""
+        """The budgets that can be asked for, by the global energy model."""
+        return self.reach_at(None)
+
+    def reach_at(self, budget: Budget | None) -> Reach:
+        """The budgets that the budget's own energy model can reach."""
         return Reach(
-            floor=self.estimate((1,) * len(self.structure.units)),
+            floor=self.estimate((1,) * len(self.structure.units), budget),
             dense_reading=self.profile.dense_reading,
-            dense_estimate=self.estimate(self.structure.upper_bounds),
+            dense_estimate=self.estimate(self.structure.upper_bounds, budget),
             unit=self.unit,
         )
 
-    def estimate(self, widths: tuple[int, ...]) -> float:
-        """Ê per image at `widths`."""
-        return float(self.fit.model(self.structure.positions(widths)))
+    def near(self, budget: Budget) -> LocalFit:
+        """The energy model of a budget with its errors near it; the platform is read for it once."""
+        if budget.amount not in self._near:
+            structure, model = self.structure, self.fit.model
+            rows = energy.rows_near(structure, model, budget.amount)
+            profile = self.platform.local_profile(
+                self.subject,
+                rows,
+                model(structure.positions(rows)).numpy(),
+                batch=self.inference_batch,
+                standard=self.profile.dense_reading,
+                may_read=self.may_read,
+            )
+            corrected = self.fit.kind in CORRECTED
+            self._near[budget.amount] = energy.local_fit(model, profile, structure, corrected=corrected)
+        return self._near[budget.amount]
+
+    def model(self, budget: Budget | None) -> BilinearModel:
+        """The energy model that a run sees: that of its budget; the global one without a budget."""
+        return self.fit.model if budget is None else self.near(budget).model
+
+    def estimate(self, widths: tuple[int, ...], budget: Budget | None) -> float:
+        """Ê per image at `widths`, by the model of `budget`."""
+        return float(self.model(budget)(self.structure.positions(widths)))
 
     def with_dense_weights(self) -> Setup:
         """The setup with dense weights on the training device: loaded, or trained now where there are none yet."""
         weights = dense.obtain(self.workload, self.dataset, lambda *_: None)
-        return replace(self, weights=weights.to(self.computing.device))
+        loaded = replace(self, weights=weights.to(self.computing.device))
+        loaded._near.update(self._near)
+        return loaded
 
 
 def prepare(request: Request, say: Say = lambda _: None, *, to_train: bool = False, may_read: bool = True) -> Setup:
@@ -102,16 +132,15 @@ def prepare(request: Request, say: Say = lambda _: None, *, to_train: bool = Fal
     say: prints a line about slow work.
     to_train: whether runs follow. Then a data set in files needs its images and dense weights; else the counts and
     shapes of its images are enough.
-    may_read: whether the platform may be read; else its profile has to be in the cache.
+    may_read: see Setup.
     Raises BadInput for what a user can correct; writes nothing but caches.
     """
     place = computing(request.compute, request.compile)
     place.enter()
     protocol = protocols.get(request.protocol, request.network)
-    if request.energy_model not in KINDS:
-        raise BadInput(
-            f"an energy model out of {', '.join(KINDS)}", repr(request.energy_model), "bilinear, the paper's"
-        )
+    kind = request.energy_model or protocols.energy_model(request.protocol)
+    if kind not in KINDS:
+        raise BadInput(f"an energy model out of {', '.join(KINDS)}", repr(kind), "bilinear, the paper's")
     platform = platforms.choose(request.device, request.metric, request.meter)
     platform.say = say
     work = workload.get(request.network, request.dataset)
@@ -127,8 +156,10 @@ def prepare(request: Request, say: Say = lambda _: None, *, to_train: bool = Fal
         batch=protocol.inference_batch,
         may_read=may_read,
     )
-    fit = energy.fit(profile, work.structure, request.energy_model)
-    return Setup(request, work, protocol, dataset, platform, work.structure, profile, fit, place)
+    fit = energy.fit(profile, work.structure, kind)
+    return Setup(
+        request, work, protocol, dataset, platform, work.structure, profile, fit, place, may_read=may_read
+    )
 
 
 def reopen(request: Request) -> Setup:

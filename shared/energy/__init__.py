@@ -1,6 +1,7 @@
 """Energy models (joules or seconds as a differentiable function of a network's widths) and the profiles they fit."""
 
 from shared.energy.bilinear import BilinearModel
+from shared.energy.local import LocalFit, local_fit, rows_near
 from shared.energy.profiles import EnergyFit, Profile, fit
 
-__all__ = ["BilinearModel", "EnergyFit", "Profile", "fit"]
+__all__ = ["BilinearModel", "EnergyFit", "LocalFit", "Profile", "fit", "local_fit", "rows_near"]

@@ -39,12 +39,13 @@ class Profile:
 
 @dataclass(frozen=True)
 class EnergyFit:
-    """An energy model with its errors on rows that the fit hasn't seen.
+    """An energy model of `kind` with its errors on rows that the fit hasn't seen.
 
     relative_error: mean |estimate - reading| / reading. skill: that error over the error of always saying the training
     median, so 1 is worthless. dense_relative_error: estimate over reading of the dense network, minus 1.
     """
 
+    kind: str
     model: BilinearModel
     relative_error: float
     skill: float
@@ -57,7 +58,7 @@ def uniform_rows(structure: Structure, samples: int, seed: int) -> NDArray[np.in
     return numpy_generator(seed, "profile").integers(1, bounds + 1, size=(samples, bounds.size))
 
 
-def fit(profile: Profile, structure: Structure, kind: str = "bilinear") -> EnergyFit:
+def fit(profile: Profile, structure: Structure, kind: str) -> EnergyFit:
     """The model of `kind` (see shared.energy.terms) of the training rows, judged on the rest and at dense."""
     positions = structure.positions(profile.widths).numpy()
     cut = -profile.test_samples
@@ -71,6 +72,7 @@ def fit(profile: Profile, structure: Structure, kind: str = "bilinear") -> Energ
     relative_error = error(model(positions[cut:]).numpy())
     dense = model(structure.position_bounds).item()
     return EnergyFit(
+        kind,
         model,
         relative_error=relative_error,
         skill=relative_error / error(float(np.median(training))),

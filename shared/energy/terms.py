@@ -6,6 +6,7 @@ from shared.errors import BadInput
 from shared.networks.units import Structure
 
 KINDS = ("bilinear", "bilinear+linear")
+CORRECTED = ("bilinear+linear",)  # kinds that a local profile corrects near each budget, see shared.energy.local
 
 
 def terms(structure: Structure, kind: str) -> tuple[tuple[int, int], ...]:

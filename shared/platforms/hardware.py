@@ -12,24 +12,24 @@ import json
 import math
 import time
 from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from filelock import FileLock
-from numpy.typing import NDArray
 
 from shared.cache import atomic_write, cache_dir, content_key
 from shared.energy import BilinearModel, Profile
 from shared.energy.profiles import uniform_rows
 from shared.meters import MeterError, Reading, Settings
 from shared.networks import Structure
-from shared.platforms.platform import Effort, Platform, PlatformReading, Subject, Widths
+from shared.platforms.platform import Amounts, Effort, Platform, PlatformReading, Rows, Subject, Widths
 
 STEP = 10  # rows from one held-out error to the next
 FEWEST = 100  # rows
+FEWEST_LOCAL, MOST_LOCAL = 40, 400  # rows of a local profile, which fit and judge one factor
 FOLDS = 5  # a fifth of the rows is held out, each in its turn
 SETTLED_BLOCKS, SETTLED = 5, 0.05  # the error has settled when its last five values lie this close to their mean,
 SMALL = 1e-3  # or are all below this
@@ -76,57 +76,90 @@ class Hardware(Platform):
         is kept.
         """
         structure, block = subject.structure, self.block
-        what = (self.name, self.calibration, self.short.name, structure.exact_fingerprint, SEED)
-        key = content_key("measured profile, held", block, FEWEST, *what, *([batch] if batch else []))
-        path = cache_dir() / "profiles" / f"{key}.npz"
+        key = content_key(
+            "measured profile, held", block, FEWEST, *self._identity(structure), SEED, *([batch] if batch else [])
+        )
         rows = uniform_rows(structure, block * math.ceil(samples / block), SEED)  # blocks are read whole
+        unknowns = len(structure.position_bounds)
+        enough = 2 * STEP * math.ceil(unknowns * FOLDS / (FOLDS - 1) / STEP)  # for a fit on four fifths
+        series = Series(
+            "profile", key, rows, samples, max(FEWEST, enough), lambda shares: held_out_error(structure, rows, shares)
+        )
+        known = self._gathered(subject, series, batch, may_read)
+        n = min(samples, len(known.shares))
+        dense = float(np.median(known.dense[: math.ceil(n / block)]))
+        return self._profile(series, known, dense, n // FOLDS)
+
+    def local_profile(
+        self, subject: Subject, rows: Rows, estimates: Amounts, *, batch: int, standard: float, may_read: bool = True
+    ) -> Profile:
+        """See `Platform.local_profile`; amounts are ratios to the dense network's in the same turns, times `standard`.
+
+        Reading ends when the error of the estimates, all times one factor, has settled.
+        """
+
+        def factor_error(shares: Amounts) -> float:
+            ratios = estimates[: len(shares)] / shares
+            return float(np.abs(ratios / ratios.mean() - 1).mean())
+
+        key = content_key("local profile", self.block, *self._identity(subject.structure), batch, rows.tolist())
+        series = Series("local profile", key, rows, min(len(rows), MOST_LOCAL), FEWEST_LOCAL, factor_error)
+        known = self._gathered(subject, series, batch, may_read)
+        return self._profile(series, known, standard, len(known.shares) // 2)
+
+    def _identity(self, structure: Structure) -> tuple[str, ...]:
+        """What decides the readings of a profile beside its rows."""
+        return self.name, self.calibration, self.short.name, structure.exact_fingerprint
+
+    def _profile(self, series: Series, known: Progress, dense: float, test_samples: int) -> Profile:
+        n = min(series.most, len(known.shares))
+        amounts = dense * known.shares[:n]
+        return Profile(
+            series.rows[:n].astype(np.int32),
+            amounts,
+            dense,
+            test_samples=test_samples,
+            batch=known.batch,
+            unit=self.unit,
+            key=content_key(series.key, amounts.tolist()),
+            noise=known.noise(n),
+        )
+
+    def _gathered(self, subject: Subject, series: Series, batch: int | None, may_read: bool) -> Progress:
+        """The series' readings, taken from the cache, and read on until its error has settled."""
+        path, block = cache_dir() / "profiles" / f"{series.key}.npz", self.block
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):  # plans share a profile: who comes second waits, and finds it read
             known = _read(path, block)
             if known is None:
                 _check(may_read)
                 if batch is None:
-                    self.say("profile: looking for the inference batch")
+                    self.say(f"{series.what}: looking for the inference batch")
                 none = np.empty(0)
                 known = Progress(none, none, none, none, batch or self.inference_batch(subject))
-            errors = [
-                held_out_error(structure, rows[:n], known.shares[:n])
-                for n in _ends(structure, min(samples, len(known.shares)))[-SETTLED_BLOCKS:]
-            ]
-            if len(known.shares):
+            before, began_s = len(known.shares), time.monotonic()
+            errors = series.errors(known.shares[: series.most])[-SETTLED_BLOCKS:]
+            if before:
                 too = f" and measured-* in {self.keeps.resolve()}" if self.keeps else ""
-                self.say(f"profile: {len(known.shares)} networks are in {path} already; delete it{too} to read anew")
-            began_s, before = time.monotonic(), len(known.shares)
-            while len(known.shares) < samples and not has_settled(errors):
+                self.say(f"{series.what}: {before} networks are in {path} already; delete it{too} to read anew")
+            while len(known.shares) < series.most and not has_settled(errors):
                 _check(may_read)
                 n = len(known.shares)
-                asked = [structure.upper_bounds, *map(tuple, rows[n : n + block])]
+                asked = [subject.structure.upper_bounds, *map(tuple, series.rows[n : n + block])]
                 known = known.added(*self.read(subject, asked, known.batch, self.short))
                 _write(path, known)
-                before_block, n = n, len(known.shares)
-                ends = [end for end in _ends(structure, n) if end > before_block]
-                errors += [held_out_error(structure, rows[:end], known.shares[:end]) for end in ends]
-                each_s = (time.monotonic() - began_s) / (n - before)
-                left_min = each_s * max(0, samples - n) / 60
-                self.say(f"profile: {n} of at most {samples} networks read, {left_min:.0f} min for all of them")
-        n = min(samples, len(known.shares))
-        noise = float(np.mean((known.high - known.low)[:n] / 2 / known.shares[:n]))
-        if n > before and noise > NOISY:
+                errors += series.errors(known.shares, beyond=n)
+                each_s = (time.monotonic() - began_s) / (len(known.shares) - before)
+                n, most = len(known.shares), series.most
+                left_min = each_s * max(0, most - n) / 60
+                self.say(f"{series.what}: {n} of at most {most} networks read, {left_min:.0f} min for all of them")
+        n = min(series.most, len(known.shares))
+        if n > before and (noise := known.noise(n)) > NOISY:
             self.say(
-                f"profile: readings are known to {noise:.0%} only; is other work on this machine? Better read it idle"
+                f"{series.what}: readings are known to {noise:.0%} only; is other work on this machine? "
+                "Better read it idle"
             )
-        dense = float(np.median(known.dense[: math.ceil(n / block)]))
-        amounts = dense * known.shares[:n]
-        return Profile(
-            rows[:n].astype(np.int32),
-            amounts,
-            dense,
-            test_samples=n // FOLDS,
-            batch=known.batch,
-            unit=self.unit,
-            key=content_key(key, amounts.tolist()),
-            noise=noise,
-        )
+        return known
 
     def read_beside(
         self,
@@ -172,16 +205,41 @@ def _corrected(reading: Reading, beside: Reading, standard: float) -> PlatformRe
     return PlatformReading(ratio.amount, ratio.interval, flags, beside.amount, detail)
 
 
+@dataclass(frozen=True, eq=False)
+class Series:
+    """Networks of one subject that are read until the error of a fit has settled.
+
+    what: its name for a person. key: of its cache. rows: (n, units). most: how many are read at most. fewest: how many
+    there are at the first error. error: of the first networks, from their amounts as shares of the dense network's.
+    """
+
+    what: str
+    key: str
+    rows: Rows
+    most: int
+    fewest: int
+    error: Callable[[Amounts], float]
+
+    def errors(self, shares: Amounts, beyond: int = 0) -> list[float]:
+        """The errors after `fewest` networks and every STEP further ones, of which only those after `beyond`."""
+        ends = range(self.fewest, len(shares) + 1, STEP)
+        return [self.error(shares[:end]) for end in ends if end > beyond]
+
+
 class Progress(NamedTuple):
     """What is read so far: amounts (n,) as shares of the dense network's reading in the same turns, both ends of their
     intervals, and that reading for each block.
     """
 
-    shares: NDArray[np.float64]
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
-    dense: NDArray[np.float64]
+    shares: Amounts
+    low: Amounts
+    high: Amounts
+    dense: Amounts
     batch: int
+
+    def noise(self, count: int) -> float:
+        """Mean relative half width of the first networks' intervals."""
+        return float(np.mean((self.high - self.low)[:count] / 2 / self.shares[:count]))
 
     def added(self, dense: Reading, *readings: Reading) -> Progress:
         """With one more block."""
@@ -195,14 +253,14 @@ class Progress(NamedTuple):
         )
 
 
-def held_out_error(structure: Structure, rows: NDArray[np.int64], amounts: NDArray[np.float64]) -> float:
+def held_out_error(structure: Structure, rows: Rows, amounts: Amounts) -> float:
     """Mean |estimate - reading| / reading of the bilinear model, each fifth of the rows judged by the other four.
 
-    amounts: in whatever unit.
+    amounts (n,): of the first n rows, in whatever unit.
     """
-    positions = structure.positions(rows).numpy()
-    fold = np.arange(len(rows)) % FOLDS
-    errors = np.empty(len(rows))
+    positions = structure.positions(rows[: len(amounts)]).numpy()
+    fold = np.arange(len(amounts)) % FOLDS
+    errors = np.empty(len(amounts))
     for held in range(FOLDS):
         out = fold == held
         model = BilinearModel.fit(positions[~out], amounts[~out], upper_bounds=structure.position_bounds)
@@ -217,13 +275,6 @@ def has_settled(errors: list[float]) -> bool:
     last = np.array(errors[-SETTLED_BLOCKS:])
     alike = np.abs(last - last.mean()).max() <= SETTLED * last.mean()
     return bool(alike or last.max() <= SMALL)
-
-
-def _ends(structure: Structure, rows: int) -> range:
-    """After how many rows the error is taken: from FEWEST on, or from enough for a fit on four fifths, every STEP."""
-    unknowns = len(structure.position_bounds)
-    fewest = max(FEWEST, 2 * STEP * math.ceil(unknowns * FOLDS / (FOLDS - 1) / STEP))
-    return range(fewest, rows + 1, STEP)
 
 
 def _check(may_read: bool) -> None:

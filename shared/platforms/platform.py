@@ -7,12 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from shared.energy import Profile
 from shared.networks import Structure
 
 Widths = Sequence[int]
+Rows = NDArray[np.int64]
+Amounts = NDArray[np.float64]
 Effort = Literal["landing", "final"]  # how long a reading may take: many are needed to land, one in the end
 
 
@@ -78,6 +82,17 @@ class Platform(ABC):
         test_samples: how many of all are for judging; hardware, which may read fewer, keeps a fifth.
         batch: images per inference, the platform's choice when None.
         may_read: False in a worker, for which the cache has to hold all. Raises MeterError when the sensor fails.
+        """
+
+    @abstractmethod
+    def local_profile(
+        self, subject: Subject, rows: Rows, estimates: Amounts, *, batch: int, standard: float, may_read: bool = True
+    ) -> Profile:
+        """The amounts of the first of `rows`, (n, units), as many as it takes, read now or taken from the cache.
+
+        estimates: Ê of the rows, (n,); hardware reads until the error of these, all times one factor, has settled.
+        standard: the dense network's amount, to which hardware refers its readings. The last half of what is read is
+        for judging. may_read: as in `profile`. Raises MeterError when the sensor fails.
         """
 
     @abstractmethod

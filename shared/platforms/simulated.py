@@ -21,7 +21,7 @@ from shared.networks.operations import Operation, priced
 from shared.platforms import parameters
 from shared.platforms.kernels import Array
 from shared.platforms.noise import row_normals
-from shared.platforms.platform import Effort, Platform, PlatformReading, Subject, Widths
+from shared.platforms.platform import Effort, Platform, PlatformReading, Rows, Subject, Widths
 from shared.platforms.simulator import Simulation, simulate
 
 LARGEST_BATCH = 65_536
@@ -83,6 +83,24 @@ class SimulatedPlatform(Platform):
     ) -> Profile:
         """See `profile` below; a worker computes what the cache doesn't hold."""
         return profile(self, subject.structure, batch, samples=samples, test_samples=test_samples)
+
+    def local_profile(
+        self, subject: Subject, rows: Rows, estimates: Array, *, batch: int, standard: float, may_read: bool = True
+    ) -> Profile:
+        """Noisy readings of the first half of `rows`; the noise-free amounts of the other half, which judges."""
+        operations, positions = subject.structure.operations, subject.structure.positions(rows).numpy()
+        half = len(rows) // 2
+        fitting = self.measure(operations, positions[:half], batch)
+        judging = self.true(operations, positions[half:], batch)
+        return Profile(
+            rows.astype(np.int32),
+            np.concatenate([fitting, judging]),
+            standard,
+            test_samples=len(judging),
+            batch=batch,
+            unit=self.unit,
+            key=content_key("local profile", self.calibration, subject.structure.fingerprint, batch, rows.tolist()),
+        )
 
     def read_beside(
         self,

@@ -65,4 +65,4 @@ def test_fit_8000_rows(benchmark: BenchmarkFixture, tmp_path: Path, monkeypatch:
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
     table = structure("mobilenet", 1001)
     profile = platforms.profile(platforms.get("1080ti"), table, 1)
-    benchmark(energy.fit, profile, table)
+    benchmark(energy.fit, profile, table, "bilinear")

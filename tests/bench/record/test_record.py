@@ -95,6 +95,7 @@ WHOLE: dict[str, Any] = {
         "samples": 1000,
         "noise": None,
     },
+    "local_fit": None,
     "fingerprints": {"dataset": "abc"},
     "notes": {},
     "trace": {"energy": [1.0, None]},

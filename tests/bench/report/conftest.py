@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bench.record.model import Budget, Cost, EnergyFit, Landing, Measures, Platform, Reading, Record, to_json
+from bench.record.model import Budget, Cost, EnergyFit, Landing, LocalFit, Measures, Platform, Reading, Record, to_json
 from shared.protocol import Protocol
 
 BOUNDS = (8, 16, 32, 32, 64, 64, 128, 128, 128, 128, 128, 128, 256, 256)
@@ -121,7 +121,23 @@ def make(
             forward_s_per_image=0.0002,
         ),
         "energy_fit": EnergyFit(
-            kind="bilinear", relative_error=0.031, skill=0.123, dense_relative_error=-0.014, samples=10_000, noise=None
+            kind="bilinear+linear",
+            relative_error=0.031,
+            skill=0.123,
+            dense_relative_error=-0.014,
+            samples=10_000,
+            noise=None,
+        ),
+        "local_fit": None
+        if fraction is None
+        else LocalFit(
+            fingerprint=f"near {fraction}",
+            factor=0.99,
+            error=0.0123,
+            bias=-0.0012,
+            bias_interval=(-0.0031, 0.0007),
+            most_optimistic=-0.0456,
+            samples=1_000,
         ),
         "fingerprints": {"dataset": "d1", "dense_weights": "w1", "profile": "p1", "energy_model": "e1", "code": "c1"},
         "notes": {"reached budget at": 640},

@@ -75,6 +75,7 @@ def table_2(make_record: Make) -> Callable[..., list[Record]]:
                     "budget": type(base.budget)(**budget),
                     "measures": measures,
                     "dense_accuracy": 0.72,
+                    "energy_fit": base.energy_fit.model_copy(update={"kind": "bilinear"}),
                 }
                 records.append(make_record(method, budget["fraction"], **fields | changes))
         return records

@@ -22,6 +22,7 @@ from bench.setup.budgets import Budget
 from bench.setup.plan import Job
 from bench.setup.setup import Setup
 from bench.setup.workload import Workload
+from shared.energy import LocalFit
 from shared.meters import ClockMeter
 from shared.networks import importance, structure
 from shared.platforms import MeasuredPlatform, Platform, PlatformReading
@@ -70,7 +71,7 @@ def above_estimates(setup: Setup, by: float, drift: float = 1.0) -> Truth:
 
     def truth(widths: Sequence[int]) -> float:
         dense = tuple(widths) == setup.structure.upper_bounds
-        return drift * (setup.reach.dense_reading if dense else by * setup.estimate(tuple(widths)))
+        return drift * (setup.reach.dense_reading if dense else by * setup.estimate(tuple(widths), None))
 
     return truth
 
@@ -123,7 +124,7 @@ def test_a_network_whose_interval_is_within_is_left_alone(
 ) -> None:
     widths = structure(small).upper_bounds
     here = setup if simulated else on_hardware(above_estimates(setup, 1.0, drift=1.3))
-    amount = true_amount(setup, widths) if simulated else setup.estimate(widths)
+    amount = true_amount(setup, widths) if simulated else setup.estimate(widths, None)
     landed = landing.land(small, amount * (1 + 1e-9), here)
     assert landed.widths == widths and landed.after is landed.before and landed.readings == 1
     assert landing.land(small, amount * (1 - 1e-9), here).widths != widths
@@ -145,6 +146,8 @@ class Wide(Platform):
 
     def profile(self, *_: object, **__: object):  # type: ignore[no-untyped-def]
         raise NotImplementedError
+
+    local_profile = profile
 
     def reading_s(self, rows: int, effort: str = "final") -> float:
         return float(rows)
@@ -178,7 +181,7 @@ def test_hardware_that_drifts_lands_the_same_widths(
 ) -> None:
     """Every reading is a ratio to the dense network's, so a drift that meets all counts for none."""
     widths, here = structure(small).upper_bounds, on_hardware(above_estimates(setup, 1.1, drift))
-    budget = setup.estimate(widths)
+    budget = setup.estimate(widths, None)
     landed = landing.land(small, budget, here)
     assert landed.before.amount == pytest.approx(1.1 * budget, rel=1e-6)
     assert landed.before.reference == pytest.approx(drift * setup.reach.dense_reading, rel=1e-6)
@@ -202,7 +205,7 @@ def test_landing_takes_no_longer_than_was_announced(
         return read(self, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(MeasuredPlatform, "read", counted)
-    landing.land(small, setup.estimate(structure(small).upper_bounds), here)
+    landing.land(small, setup.estimate(structure(small).upper_bounds, None), here)
     announced = cost.reading_s(here, 1) - here.platform.reading_s(1)
     assert announced / 4 < sum(asked) <= announced
     assert closer(CLOCK_SHORT).limit_s == 4 * CLOCK_SHORT.limit_s
@@ -211,11 +214,12 @@ def test_landing_takes_no_longer_than_was_announced(
 def test_the_stage_writes_down_what_landing_took(
     setup: Setup, on_hardware: Callable[[Truth], Setup], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Uniform widths at half of the dense joules, on hardware that takes a tenth more than the model says."""
+    """Uniform widths at half of the dense joules, on hardware that takes a tenth more than its model says."""
     monkeypatch.setattr(stages, "unit_costs", lambda *_: (0.06, 0.0002))
     monkeypatch.setattr(stages, "teacher", lambda setup, seed: live(setup.dense.network))
     here = on_hardware(above_estimates(setup, 1.1, drift=0.8))
     budget = 0.5 * setup.reach.dense_reading
+    here._near[budget] = LocalFit(setup.fit.model, 1.0, 0.0, 0.0, (0.0, 0.0), 0.0, 1)  # a profile would correct it
     run = Run(Job("uniform", Budget(0.5, budget), 0), here, "key", tmp_path / "run")
     for stage in stages.STAGES:
         stages.do(stage, [run])
@@ -226,7 +230,7 @@ def test_the_stage_writes_down_what_landing_took(
     assert landed.after.amount <= budget and record.cost.landing_readings > 1
     assert landed.removed_channels == sum(landed.widths) - sum(measures.widths) > 0
     assert all(now <= then for now, then in zip(measures.widths, landed.widths, strict=True))
-    assert measures.estimate == pytest.approx(setup.estimate(measures.widths))
+    assert measures.estimate == pytest.approx(setup.estimate(measures.widths, None))
     assert measures.reading == pytest.approx(1.1 * measures.estimate) == pytest.approx(landed.after.amount)
     assert measures.reference == pytest.approx(0.8 * setup.reach.dense_reading)
     assert measures.detail is not None

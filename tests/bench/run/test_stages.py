@@ -439,7 +439,8 @@ def test_what_a_method_leaves_changed_does_not_reach_its_checks(execute: Execute
 
 
 def test_a_method_sees_neither_test_images_nor_the_platform(setup: Setup) -> None:
-    task = stages.make_task(Job("toy", Budget(0.5, 1.0), 0), setup, live(setup.dense.network))
+    job = Job("toy", Budget(0.5, 0.5 * setup.reach.dense_reading), 0)
+    task = stages.make_task(job, setup, live(setup.dense.network))
     hidden = (setup, setup.platform, setup.dataset, setup.dataset.test)
     assert not any(value is secret for value in vars(task).values() for secret in hidden)
     assert task.train.split is setup.dataset.train

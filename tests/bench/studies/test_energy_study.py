@@ -90,7 +90,7 @@ def test_the_papers_counts() -> None:
 def test_least_squares_of_the_chain_is_what_runs_use(studied: tuple[Path, list[str]]) -> None:
     figures = load(studied[0])["parts"]["fit/alexnet/tx2/bilinear"]
     base = ground(TINY, "alexnet", "tx2")
-    fitted = energy.fit(base.profile, base.structure)
+    fitted = energy.fit(base.profile, base.structure, "bilinear")
     assert figures["error"] == pytest.approx(fitted.relative_error, rel=1e-4)
     assert figures["error"] / figures["median_error"] == pytest.approx(fitted.skill, rel=1e-4)
     assert figures["dense_estimate"] / figures["dense_joules"] - 1 == pytest.approx(

@@ -35,7 +35,7 @@ def test_mobilenet_errors_are_in_the_papers_region(device: str) -> None:
     """Paper: around 3 % for MobileNet on both platforms. Skill guards against a figure that means nothing."""
     table, platform = mobilenet(num_classes=1001), platforms.get(device)
     profile = platforms.profile(platform, table, 1)
-    fit = energy.fit(profile, table)
+    fit = energy.fit(profile, table, "bilinear")
     assert 0.01 < fit.relative_error < 0.04
     assert fit.skill < 0.4
     assert 0 < fit.dense_relative_error < 0.15  # dense layers fill their tiles, random ones don't
@@ -129,7 +129,7 @@ def test_a_damaged_cache_file_is_made_anew(damage: str, small: Structure, cache_
 
 def test_errors_of_a_fit_are_those_of_its_held_out_rows(small: Structure) -> None:
     profile = platforms.profile(platforms.get("tx2"), small, 256, samples=300, test_samples=100)
-    fit = energy.fit(profile, small)
+    fit = energy.fit(profile, small, "bilinear")
     estimates = [fit.model(small.positions(row)).item() for row in profile.widths[200:].tolist()]
     median = sorted(profile.amounts[:200])[99:101]
     errors = [abs(e - j) / j for e, j in zip(estimates, profile.amounts[200:], strict=True)]

@@ -52,7 +52,7 @@ def collect(bench: Bench, *, samples: int, say: Callable[[str], None] = lambda _
 def test_it_finds_the_true_model_and_stops() -> None:
     bench, said = Bench(ToyNet(), bilinear()), list[str]()
     profile = collect(bench, samples=1000, say=said.append)
-    fit = energy.fit(profile, bench.subject.structure)
+    fit = energy.fit(profile, bench.subject.structure, "bilinear")
     assert len(profile.amounts) == hardware.FEWEST + (hardware.SETTLED_BLOCKS - 1) * hardware.STEP
     assert profile.unit == fit.model.unit == "s" and profile.batch == 4
     assert profile.dense_reading == pytest.approx(1.0) and profile.noise == pytest.approx(0.0, abs=1e-12)
@@ -114,14 +114,14 @@ def test_drift_between_blocks_is_taken_out(monkeypatch: pytest.MonkeyPatch) -> N
     truth = [float(TRUTH([1, *row, 4])) for row in profile.widths]
     np.testing.assert_allclose(profile.amounts, np.array(truth) * 1.1**3)
     assert blocks == [5] and profile.dense_reading == pytest.approx(1.1**3)
-    assert energy.fit(profile, bench.subject.structure).relative_error < 1e-6
+    assert energy.fit(profile, bench.subject.structure, "bilinear").relative_error < 1e-6
 
 
 def test_noise_makes_it_read_on_up_to_the_protocols_count() -> None:
     bench = Bench(ToyNet(), bilinear(noise=0.2))
     profile = collect(bench, samples=155)
     assert 140 <= len(profile.amounts) <= 155
-    fit = energy.fit(profile, bench.subject.structure)
+    fit = energy.fit(profile, bench.subject.structure, "bilinear")
     assert 0.1 < fit.relative_error < 0.3  # mean |normal| is 0.8 of its deviation
 
 
@@ -240,3 +240,33 @@ def test_a_profile_known_badly_is_said() -> None:
         bench = Bench(ToyNet(), shaky)
         collect(bench, samples=20, say=said.append)
         assert any("is other work on this machine" in line for line in said) == (bound == 0.3)
+
+
+def read_near(bench: Bench, budget: float, **how: Any) -> energy.Profile:
+    """The local profile of a budget, by the true model."""
+    table = bench.subject.structure
+    rows = energy.rows_near(table, TRUTH, budget)
+    estimates = TRUTH(table.positions(rows)).numpy()
+    return bench.platform.local_profile(bench.subject, rows, estimates, batch=4, standard=3.0, **how)
+
+
+def test_a_local_profile_is_read_until_one_factor_is_known() -> None:
+    bench, said = Bench(ToyNet(), bilinear()), list[str]()
+    bench.platform.say = said.append
+    profile = read_near(bench, 0.4)
+    assert len(profile.amounts) == hardware.FEWEST_LOCAL + (hardware.SETTLED_BLOCKS - 1) * hardware.STEP == 80
+    assert profile.test_samples == 40 and profile.dense_reading == 3.0 and profile.batch == 4
+    truth = TRUTH(bench.subject.structure.positions(profile.widths)).numpy()
+    np.testing.assert_allclose(profile.amounts, 3.0 * truth)  # shares of the dense network, times the standard
+    assert said[-1].startswith("local profile: 80 of at most 400 networks read")
+    noisy = read_near(Bench(ToyNet(), bilinear(noise=0.3)), 0.4)
+    assert 80 <= len(noisy.amounts) <= hardware.MOST_LOCAL
+
+
+def test_a_local_profile_is_kept_for_its_budget() -> None:
+    first = read_near(Bench(ToyNet(), bilinear(0.01)), 0.4)
+    again = read_near(bench := Bench(ToyNet(), bilinear(0.01)), 0.4, may_read=False)
+    assert not bench.log and again.key == first.key
+    np.testing.assert_array_equal(again.amounts, first.amounts)
+    with pytest.raises(MeterError, match="a whole profile in the cache"):
+        read_near(bench, 0.5, may_read=False)
