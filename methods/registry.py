@@ -26,6 +26,7 @@ BUILT_IN = {
     "uniform-gradual": "methods.ecc:UniformGradual",
     "random": "methods.controls.random:Random",
     "magnitude": "methods.controls.magnitude:Magnitude",
+    "taylor": "methods.controls.taylor:Taylor",
 }
 
 

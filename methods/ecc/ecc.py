@@ -8,11 +8,12 @@ paper's own updates; comments here mark each departure from them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from methods.contract import Infeasible, Method, Outcome, Properties, Task
 from methods.ecc.metric import ChannelNorms
@@ -20,7 +21,7 @@ from methods.ecc.prox import channel_price, descending, keep_channels
 from methods.ecc.steps import project_z, width_gradient
 from methods.ecc.trace import Trace
 from shared.checkpoints import State
-from shared.networks import active_channels, zero_channels
+from shared.networks import Structure, active_channels, zero_channels
 
 PAPER = (
     "Yang, Zhu, Liu: ECC: Platform-Independent Energy-Constrained Deep Neural Network Compression via a Bilinear "
@@ -73,7 +74,7 @@ class ECC(Method):
         check_reachable(task)
         model = task.copy_of_dense()  # W = W_dense
         trainer = task.trainer(model)
-        norms = ChannelNorms(model, task.structure, trainer.optimizer)
+        importances = self.importances(model, task.structure, trainer.optimizer)
         alpha = trainer.optimizer.param_groups[0]["lr"]
         alive = active_channels(model, task.structure).cpu()
         s = phi = alive.sum(1).double()  # s = phi(W_dense)
@@ -100,7 +101,7 @@ class ECC(Method):
 
             # While phi = s and E(s) is on schedule, the operator and the steps below would change nothing.
             if energy > target or bool((phi > s).any()):
-                a = finite(norms())
+                a = finite(importances())
                 ranked = descending(a)
 
                 # Departure from (11): y does not ascend by rho_1 (phi - s) per iteration but is set to the end of that
@@ -130,6 +131,12 @@ class ECC(Method):
             "budget_reached_at_iteration": reached_at,
         }
         return Outcome(model, notes, trace.columns())
+
+    def importances(
+        self, model: nn.Module, structure: Structure, optimizer: torch.optim.Adam
+    ) -> Callable[[], Tensor]:
+        """What gives the a_i of Algorithm 2 after each step of training: float64 (units, largest upper bound)."""
+        return ChannelNorms(model, structure, optimizer)
 
     def narrow(
         self, task: Task, s: Tensor, ranked: Tensor, alpha: float, target_energy: float

@@ -29,9 +29,12 @@ class ChannelNorms:
 
     optimizer: of `shared.training.make_optimizer`. A call needs a step before it. It works on the weights' device and
     copies one vector to the CPU, which is its only synchronisation.
+    fisher: take v / (1 - beta_2^t) as B instead, a diagonal of the empirical Fisher information.
     """
 
-    def __init__(self, model: nn.Module, structure: Structure, optimizer: torch.optim.Adam) -> None:
+    def __init__(
+        self, model: nn.Module, structure: Structure, optimizer: torch.optim.Adam, *, fisher: bool = False
+    ) -> None:
         parameters = dict(model.named_parameters())
         parts = [
             (unit, part) for unit in structure.units for part in unit.slices if part.role in ("consumer", "depthwise")
@@ -41,7 +44,7 @@ class ChannelNorms:
         chunked = parameters[parts[0][1].tensor].device.type == "cpu"
         parts.sort(key=lambda pair: not chunked or parameters[pair[1].tensor].numel() <= CHUNK_ENTRIES)
         self.shape = (len(structure.units), max(structure.upper_bounds))
-        self._optimizer = optimizer
+        self._optimizer, self._fisher = optimizer, fisher
         self._weights: list[Tensor] = [parameters[part.tensor] for _, part in parts]
         self._slices = [part for _, part in parts]
         self._large = sum(chunked and weight.numel() > CHUNK_ENTRIES for weight in self._weights)
@@ -54,8 +57,10 @@ class ChannelNorms:
         (group,), first = self._optimizer.param_groups, self._weights[0]
         states = [self._optimizer.state[weight] for weight in self._weights]
         # The fused optimiser counts its steps on the device, where the count stays.
-        correction = (1 - group["betas"][1] ** states[0]["step"].double()).sqrt().to(first.dtype)
-        floor = correction * group["eps"]  # so that B contains Adam's eps after the division by the correction below
+        correction = 1 - group["betas"][1] ** states[0]["step"].double()
+        correction = (correction if self._fisher else correction.sqrt()).to(first.dtype)
+        # so that B contains Adam's eps after the division by the correction below
+        floor = None if self._fisher else correction * group["eps"]
         moments = [state["exp_avg_sq"] for state in states]
         parts = list(zip(self._weights, moments, self._slices, strict=True))
         sums = [_sums_by_chunks(*part, floor) for part in parts[: self._large]]
@@ -65,14 +70,20 @@ class ChannelNorms:
         return flat.index_add_(0, self._place, numbers[:-1] / numbers[-1]).view(self.shape)
 
 
-def _sums_together(parts: Sequence[tuple[Tensor, Tensor, Slice]], floor: Tensor) -> list[Tensor]:
-    """For each (weight, v, slice) the sum of w^2 (sqrt(v) + floor) over each channel's entries, (channels,)."""
+def _sums_together(parts: Sequence[tuple[Tensor, Tensor, Slice]], floor: Tensor | None) -> list[Tensor]:
+    """For each (weight, v, slice) the sum of w^2 (sqrt(v) + floor) over each channel's entries, (channels,).
+
+    Without a floor it is the sum of w^2 v.
+    """
     if not parts:
         return []
     weights, moments, slices = map(list, zip(*parts, strict=True))
-    metric = torch._foreach_sqrt(moments)
-    torch._foreach_add_(metric, [floor] * len(metric))
-    torch._foreach_mul_(metric, weights)
+    if floor is None:
+        metric = torch._foreach_mul(moments, weights)
+    else:
+        metric = torch._foreach_sqrt(moments)
+        torch._foreach_add_(metric, [floor] * len(metric))
+        torch._foreach_mul_(metric, weights)
     torch._foreach_mul_(metric, weights)
     return [
         _by_channel(
@@ -82,7 +93,7 @@ def _sums_together(parts: Sequence[tuple[Tensor, Tensor, Slice]], floor: Tensor)
     ]
 
 
-def _sums_by_chunks(weight: Tensor, moment: Tensor, part: Slice, floor: Tensor) -> Tensor:
+def _sums_by_chunks(weight: Tensor, moment: Tensor, part: Slice, floor: Tensor | None) -> Tensor:
     """The same sums for one large tensor, chunk by chunk."""
     # Flattened to (outer, channels * inner) in the order of memory, so that no memory format needs a copy.
     order = sorted(range(weight.ndim), key=weight.stride, reverse=True)
@@ -91,7 +102,11 @@ def _sums_by_chunks(weight: Tensor, moment: Tensor, part: Slice, floor: Tensor) 
     rows = min(outer, max(1, CHUNK_ENTRIES * torch.get_num_threads() // weights.shape[1]))
     metric, totals = torch.empty_like(weights[:rows]), torch.empty_like(weights[:rows])
     for chunk, (some_weights, some_moments) in enumerate(zip(weights.split(rows), moments.split(rows), strict=True)):
-        some = torch.sqrt(some_moments, out=metric[: len(some_weights)]).add_(floor).mul_(some_weights)
+        some = metric[: len(some_weights)]
+        if floor is None:
+            torch.mul(some_moments, some_weights, out=some)
+        else:
+            torch.sqrt(some_moments, out=some).add_(floor).mul_(some_weights)
         if chunk == 0:
             torch.mul(some, some_weights, out=totals)
         else:

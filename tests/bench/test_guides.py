@@ -74,19 +74,20 @@ def type_benchs(commands: list[list[str]], folder: Path, *path: Path) -> list[st
 
 def test_adding_a_method(suite: Path) -> None:
     make, install, *rest = commands("adding-a-method.md")
-    assert "wrote bench-taylor/bench_taylor.py" in type_in(make, suite)
+    assert "wrote bench-median/bench_median.py" in type_in(make, suite)
     (code,) = blocks("adding-a-method.md", "python")
-    (suite / "bench-taylor/bench_taylor.py").write_text(code)
-    assert install[:5] == ["python", "-m", "pip", "install", "--no-deps"] and install[-1] == "./bench-taylor"
+    (suite / "bench-median/bench_median.py").write_text(code)
+    assert install[:5] == ["python", "-m", "pip", "install", "--no-deps"] and install[-1] == "./bench-median"
     offline = ["--no-index", "--no-build-isolation", "--target", "site", install[-1]]  # instead of -e
     type_in([*install[:5], "--quiet", *offline], suite)
     printed = type_benchs(rest, suite, suite / "site")
-    assert len(printed) == 2 and "taylor keeps the contract" in printed[0] and "| Taylor per joule" in printed[1]
+    assert len(printed) == 2 and "median keeps the contract" in printed[0]
+    assert "| Geometric median per joule" in printed[1]
 
 
 def test_the_methods_guide_shows_the_package_of_the_tests() -> None:
     (code,) = blocks("adding-a-method.md", "python")
-    assert code == (ROOT / "tests/example_package/bench_taylor.py").read_text()
+    assert code == (ROOT / "tests/example_package/bench_median.py").read_text()
 
 
 def test_adding_a_network(suite: Path) -> None:

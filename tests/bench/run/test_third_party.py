@@ -30,19 +30,19 @@ def test_it_is_listed_run_and_reported(
 ) -> None:
     monkeypatch.syspath_prepend(installed)
     _, listed, _ = command("methods")
-    (line,) = (line for line in listed.splitlines() if line.startswith("taylor "))
-    assert "Taylor per joule: Molchanov et al." in line and line.endswith(
+    (line,) = (line for line in listed.splitlines() if line.startswith("median "))
+    assert "Geometric median per joule: He et al." in line and line.endswith(
         "(direct metric, targets energy, platform free)"
     )
     assert "fresh-one" in listed
     out = ("--out", str(tmp_path / "runs"))
     code, *printed = command(
-        "run", "--protocol", "smoke", "--methods", "taylor,fresh-one,uniform", "--budgets", "0.4", *out
+        "run", "--protocol", "smoke", "--methods", "median,fresh-one,uniform", "--budgets", "0.4", *out
     )
     assert code == 0, printed
     (page,) = (tmp_path / "runs").glob("*.md")
     text = page.read_text()
-    assert "| Taylor per joule" in text and "Importance Estimation for Neural Network Pruning" in text
+    assert "| Geometric median per joule" in text and "Filter Pruning via Geometric Median" in text
     assert "| Fresh one" in text
 
 

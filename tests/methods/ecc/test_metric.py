@@ -31,14 +31,14 @@ def trained(network, make, steps, layout=torch.contiguous_format, dtype=torch.fl
     return model, optimizer
 
 
-def plain_metric(optimizer):
+def plain_metric(optimizer, fisher=False):
     """B by its formula, from the optimiser's state."""
     metrics = {}
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             state = optimizer.state[parameter]
             corrected = state["exp_avg_sq"] / (1 - group["betas"][1] ** state["step"].item())
-            metrics[parameter] = corrected.sqrt() + group["eps"]
+            metrics[parameter] = corrected if fisher else corrected.sqrt() + group["eps"]
     return metrics
 
 
@@ -46,11 +46,12 @@ def plain_metric(optimizer):
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("kind", OPTIMIZERS)
-def test_equals_the_definition(kind, network, layout, dtype, tolerance):
+@pytest.mark.parametrize("fisher", [False, True])
+def test_equals_the_definition(fisher, kind, network, layout, dtype, tolerance):
     model, optimizer = trained(network, OPTIMIZERS[kind], steps=3, layout=layout, dtype=dtype)
-    table, metrics = structure(model), plain_metric(optimizer)
+    table, metrics = structure(model), plain_metric(optimizer, fisher)
     by_name = {name: metrics[parameter] for name, parameter in model.named_parameters()}
-    found = ChannelNorms(model, table, optimizer)()
+    found = ChannelNorms(model, table, optimizer, fisher=fisher)()
     assert found.dtype == torch.float64 and found.device.type == "cpu"
     torch.testing.assert_close(found, importance(model, table, by_name).double(), rtol=tolerance, atol=1e-12)
 
