@@ -86,7 +86,7 @@ def profile(request: Request) -> None:
     setup = prepare(request, console.print)
     console.print(say.first_line(setup))
     console.print(
-        f"{request.energy_model} model, {len(setup.profile.amounts):,} readings: "
+        f"{setup.fit.kind} model, {len(setup.profile.amounts):,} readings: "
         f"{100 * setup.fit.relative_error:.2f} % held-out error, "
         f"skill {setup.fit.skill:.3f}, dense {100 * setup.fit.dense_relative_error:+.1f} %, "
         f"reachable {setup.reach}"
@@ -122,13 +122,13 @@ def table(request: Request, to: Annotated[Path, typer.Argument(help="The JSON fi
 
 
 @app.command()
-@with_options("protocol", "device", "network", "dataset")
+@with_options("methods", "protocol", "device", "network", "dataset")
 def tune(
     request: Request,
     jobs: Jobs = CORES,
     to: Annotated[Path, typer.Option(help="Folder of the page with the grid.")] = Path("runs"),
 ) -> None:
-    """Choose a protocol's learning rate on the search split, with the controls alone, and print the grid."""
+    """Choose a protocol's learning rate on the search split with the controls alone; print the methods' beside it."""
     from bench.studies import tuning
 
     check_writable("--to", to)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from bench.record.model import Record
-from bench.report import claims, landing, provenance, tables
+from bench.report import claims, landing, near, provenance, ranks, tables
 from bench.report.frame import checked
 from bench.report.plots import draw
 from bench.report.tables import budgets, caption, first, main_table, page_unit, protocol_name, seeds, workload
@@ -69,6 +69,8 @@ def page_text(page: pd.DataFrame, plots: Iterable[str] = (), records_folder: str
         test_images=data.test_images(first(page).dataset),
         tables=tables,
         landing=landing,
+        near=near,
+        ranking=ranks,
         claims=claims,
         provenance=provenance,
     )

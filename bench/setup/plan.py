@@ -54,7 +54,7 @@ class Plan:
             request.dataset,
             request.device,
             setup.platform.source,
-            *unusual(setup.unit, request.energy_model),
+            *unusual(setup.unit, setup.fit.kind, setup.protocol.name),
             setup.protocol.name,
         )
 
@@ -67,7 +67,7 @@ class Plan:
             None if job.budget is None else job.budget.amount,
             job.seed,
             protocol,
-            setup.fit.model.to_dict(),
+            setup.model(job.budget).to_dict(),
             setup.dense.fingerprint,
             setup.dataset.fingerprint,
             self.slug,
@@ -92,11 +92,13 @@ def make(request: Request, say: Say = lambda _: None, *, to_train: bool = False)
                 repr(name),
                 "another name",
             )
-    protocol = protocols.get(request.protocol)
+    protocol = protocols.get(request.protocol, request.network)
     seeds = protocol.seeds if request.seeds is None else tuple(_listed(request.seeds, "seeds (integers >= 0)", _seed))
     texts = None if request.budgets is None else _listed(request.budgets, "budgets", budget_text(request.metric))
     setup = prepare(request, say, to_train=to_train)
     budgets = distinct(_default_budgets(setup) if texts is None else tuple(texts), setup.reach)
+    for budget in budgets if any(method.compresses for method in methods.values()) else ():
+        setup.reach_at(budget).check(budget.amount, budget.name, by=" of the energy model corrected near it")
     jobs = [
         Job(name, budget, seed)
         for seed in seeds

@@ -29,7 +29,8 @@ from bench.run.teacher import live
 from bench.setup.plan import Job, make
 from bench.setup.request import Request
 from bench.setup.setup import Setup, reopen
-from bench.studies.compressing import at_tightest, compressed
+from bench.studies.trials import at_tightest, compressed
+from methods import registry
 from methods.contract import Task
 from shared.cache import atomic_write
 from shared.host import usable_cores
@@ -58,7 +59,7 @@ class Scores(NamedTuple):
 
 def compare(job: Job, setup: Setup, task: Task) -> Scores:
     """Run the job's method, then cut and fine-tune the network in both orders."""
-    network = compressed(job, task)
+    network = compressed(registry.get(job.method), task)
     early = _cut(network, setup, task)
     whole = copy.deepcopy(network)
     for small in (early, whole):

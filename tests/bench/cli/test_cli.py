@@ -474,7 +474,7 @@ def test_run_end_to_end_then_again_then_fresh(
 
 def test_a_miss_is_recorded_and_the_plan_goes_on(command: Command, short_runs: None, tmp_path: Path) -> None:
     """AMC leaves every layer a fifth of its channels, which is above this budget."""
-    arguments = ("run", "--methods", "uniform,amc", "--protocol", "smoke", "--budgets", "0.25", "--jobs", "2")
+    arguments = ("run", "--methods", "uniform,amc", "--protocol", "smoke", "--budgets", "0.15", "--jobs", "2")
     code, printed, error = command(*arguments, "--out", str(tmp_path / "runs"))
     assert code == 1 and error == "", error
     paths = (tmp_path / "runs").rglob("record.json")
@@ -487,8 +487,8 @@ def test_a_miss_is_recorded_and_the_plan_goes_on(command: Command, short_runs: N
     assert reason in page.read_text()
     code, printed, _ = command("plan", *arguments[1:], "--seeds", "0,1", "--out", str(tmp_path / "runs"))
     assert code == 0 and "2 of 4 runs are finished already" in printed  # a miss is finished, too
-    assert "uniform-0.25-s1" in printed and "uniform-0.25-s0" not in printed
-    typed = "python -m bench run --methods uniform,amc --protocol smoke --budgets 0.25"
+    assert "uniform-0.15-s1" in printed and "uniform-0.15-s0" not in printed
+    typed = "python -m bench run --methods uniform,amc --protocol smoke --budgets 0.15"
     assert records["amc"]["environment"]["command"] == typed
 
 

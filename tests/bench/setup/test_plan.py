@@ -122,7 +122,10 @@ def test_bad_requests_say_what_was_expected(change: dict[str, str], words: str) 
 def test_the_ends_of_the_printed_range_can_be_asked_for(
     factor: float, setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With other joules of the dense network too, since rounding to nearest goes inwards half of the time."""
+    """With other joules of the dense network too, since rounding to nearest goes inwards half of the time.
+
+    The printed range is the global model's; near its ends the model that is corrected there may reach less.
+    """
     other = replace(setup, profile=replace(setup.profile, dense_reading=factor * setup.reach.dense_reading))
     monkeypatch.setattr(plan, "prepare", lambda *_, **__: other)
     number = r"([\d.e-]+)"
@@ -131,8 +134,20 @@ def test_the_ends_of_the_printed_range_can_be_asked_for(
     low, high, least = found.groups()
     assert float(low) == pytest.approx(other.reach.floor, rel=1e-3)
     assert float(high) == pytest.approx(other.reach.top, rel=1e-3)
+    monkeypatch.setattr(Setup, "reach_at", lambda setup, _: setup.reach)
     for budget in (f"{low}J", f"{float(high) * (1 - 1e-12)!r}J", least):
         assert len(plan.make(Request(methods="uniform", protocol="smoke", budgets=budget)).jobs) == 1
+
+
+def test_a_budget_is_judged_again_by_the_model_that_is_corrected_near_it(setup: Setup) -> None:
+    """Near the floor networks take more than the global model says; that shows before anything trains."""
+    floor = setup.reach.floor
+    corrected = setup.reach_at(Budget(floor / setup.reach.dense_reading, floor))
+    assert corrected.floor > 1.02 * floor
+    request = Request(methods="uniform", protocol="smoke", budgets=f"{1.01 * floor}J")
+    with pytest.raises(BadInput, match="reachable range of the energy model corrected near it"):
+        plan.make(request)
+    assert plan.make(replace(request, methods="dense")).jobs  # it takes no budget
 
 
 def test_without_budgets_a_plan_takes_the_protocol_s() -> None:

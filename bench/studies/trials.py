@@ -1,0 +1,91 @@
+"""Trials of studies: what a method's network scores on the search split after compression and fine-tuning.
+
+The comparison alone looks at test images. Scores are kept in a JSON file as they come, so a stopped study goes on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+
+from torch import nn
+
+from bench.run import rules
+from bench.run.fine_tuning import fine_tune
+from bench.run.processes import compute_on_one_thread
+from bench.run.stages import make_task
+from bench.run.teacher import live
+from bench.setup.fingerprints import code_fingerprint, method_fingerprint
+from bench.setup.plan import Job, Plan
+from bench.setup.request import Request
+from bench.setup.setup import reopen
+from methods.contract import Method, Task
+from shared.cache import atomic_write, content_key
+from shared.ledger import Ledger
+from shared.rng import forked
+from shared.training import recalibrate_batch_norm, score
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A method at a job of a request; the job's method is the name in figures. rate: None for the protocol's."""
+
+    request: Request
+    job: Job
+    method: Method
+    rate: float | None = None
+
+    @property
+    def key(self) -> str:
+        """Content key of all that decides the score."""
+        return content_key(
+            replace(self.request, methods="", seeds=None).command,
+            asdict(self.job),
+            [type(self.method).__qualname__, vars(self.method)],
+            method_fingerprint(self.method),
+            self.rate,
+            code_fingerprint(),
+        )
+
+
+def scores(trials: Sequence[Trial], jobs: int, file: Path, say: Callable[[str], None]) -> list[float]:
+    """The search score, 0..1, of every trial, in `jobs` processes; known ones are taken from `file`."""
+    known: dict[str, float] = json.loads(file.read_bytes()) if file.exists() else {}
+    missing = [trial for trial in trials if trial.key not in known]
+    say(f"{len(missing)} of {len(trials)} runs are to be done, on {jobs} processes")
+    with ProcessPoolExecutor(jobs, get_context("spawn"), compute_on_one_thread) as pool:
+        waiting = {pool.submit(_score, trial): trial for trial in missing}
+        for done in as_completed(waiting):
+            trial, known[waiting[done].key] = waiting[done], done.result()
+            atomic_write(file, json.dumps(known, indent=1, sort_keys=True).encode() + b"\n")
+            rate = "" if trial.rate is None else f" at {trial.rate:g}"
+            say(f"{trial.job.name}{rate}: {100 * known[trial.key]:.2f} % on search")
+    return [known[trial.key] for trial in trials]
+
+
+def at_tightest(plan: Plan) -> list[Job]:
+    """The plan's jobs at its tightest budget."""
+    tightest = min(job.budget.amount for job in plan.jobs if job.budget is not None)
+    return [job for job in plan.jobs if job.budget is not None and job.budget.amount == tightest]
+
+
+def compressed(method: Method, task: Task) -> nn.Module:
+    """The cut network that a method returns, with recalibrated batch norm."""
+    with forked(task.seed, method.name):
+        outcome = method.run(task)
+    small = rules.cut(outcome.network, task.train)
+    recalibrate_batch_norm(small, task.train, task.protocol.recalibration_batches)
+    return small
+
+
+def _score(trial: Trial) -> float:
+    setup = reopen(trial.request)
+    protocol = setup.protocol if trial.rate is None else replace(setup.protocol, learning_rate=trial.rate)
+    task = make_task(trial.job, replace(setup, protocol=protocol), live(setup.dense.network))
+    small = compressed(trial.method, task)
+    fine_tune(small, task, Ledger(protocol.fine_tune_iterations))
+    return score(small, setup.dataset.search)
