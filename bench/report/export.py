@@ -1,4 +1,4 @@
-"""Pages in other formats than Markdown: CSV has a row per run, LaTeX has the tables that a paper prints."""
+"""Pages in other formats than Markdown: CSV has a row per run and a ranking, LaTeX the tables that a paper prints."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from bench.ranking.ranking import rank
+from bench.report import ranks
 from bench.report.provenance import digest
 from bench.report.tables import budgets, caption, figures_table, first, main_table, page_unit
 from bench.report.text import AMOUNTS, Notes, Table
@@ -29,6 +31,8 @@ def write(runs: pd.DataFrame, form: str, folder: Path) -> list[Path]:
         raise BadInput("records to make pages of", "none", "python -m bench report --to first")
     suffix, text_of = FORMATS[form]
     texts = {folder / f"{name}.{suffix}": text_of(page) for name, page in runs.groupby("page")}
+    if form == "csv":
+        texts |= {folder / f"{name}-ranking.csv": ranking_text(page) for name, page in runs.groupby("page")}
     for path, text in texts.items():
         atomic_write(path, text.encode())
     return list(texts)
@@ -72,6 +76,11 @@ def csv_text(page: pd.DataFrame) -> str:
     return pd.DataFrame(columns).to_csv(index=False, lineterminator="\n")
 
 
+def ranking_text(page: pd.DataFrame) -> str:
+    """A row per method as `bench.rank` gives it: means, differences and their intervals as shares of 1."""
+    return rank(page).to_csv(index=False, lineterminator="\n")
+
+
 def _percent(shares: pd.Series) -> pd.Series:
     """Shares in percent with twelve digits, which leave out the rounding error of multiplying by 100."""
     return (100 * shares).map(lambda percent: float(f"{percent:.12g}"))
@@ -81,6 +90,9 @@ def latex_text(page: pd.DataFrame) -> str:
     """The main table and each budget's figures as booktabs tabulars in floats, with captions that name the source."""
     name, unit, notes = page["page"].iloc[0], page_unit(page), Notes()
     parts = [_float(main_table(page, unit, notes), caption(page), f"{name}-main")]
+    if (order := ranks.order(page)) is not None:
+        title = f"Methods by mean accuracy at equal {AMOUNTS[first(page).platform.unit]}. {caption(page)}"
+        parts.append(_float(order, title, f"{name}-ranking"))
     for fraction, amount in budgets(page).items():
         title = f"Networks for {fraction} of dense = {unit.named(amount)} per image. {caption(page)}"
         parts.append(_float(figures_table(page, fraction, unit, notes), title, f"{name}-{fraction}"))

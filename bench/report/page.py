@@ -32,7 +32,7 @@ def write(name: str, files: dict[str, bytes], folder: Path) -> None:
     """Write a page's files into `folder` and remove plots that an earlier version of the page had."""
     for file, content in files.items():
         atomic_write(folder / file, content)
-    for pattern in ("-accuracy.svg", "-widths.svg", "-trace-*.svg"):
+    for pattern in ("-accuracy.svg", "-differences.svg", "-widths.svg", "-trace-*.svg"):
         for old in folder.glob(name + pattern):
             if old.name not in files:
                 old.unlink()

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from bench.ranking.inference import t_interval
+from bench.ranking.ranking import REFERENCE, ranking
 from bench.record.model import Record
 from bench.report.style import FAINT, INK, budget_style, house_style, method_style, new_figure, svg
 from bench.report.tables import binomial_error, budgets, cut, dense, first, reading_head, seeds, workload
@@ -41,6 +43,7 @@ def draw(page: pd.DataFrame, unit: Unit) -> dict[str, bytes]:
     with house_style():
         plots = {
             "accuracy": (against, accuracy, points(page, unit)),
+            "differences": (f"Difference of {first(page).score} to {REFERENCE}", forest, differences(page)),
             "widths": ("Normalised width of every unit", widths, unit_widths(page)),
         }
         for method in page.loc[page["budget.amount"].notna(), "method"].unique():
@@ -72,8 +75,9 @@ def _figure(page: pd.DataFrame, height_in: float) -> Figure:
 def points(page: pd.DataFrame, unit: Unit) -> pd.DataFrame:
     """Reading in `unit` and accuracy in % of every method and budget: means over the seeds within the budget.
 
-    Errors are sample standard deviations, or with one seed the binomial standard error of the accuracy where the number
-    of test images is known, else 0. Rows of the budget "dense" are controls that no budget binds.
+    Errors are half widths of 95 % intervals over the seeds, or with one seed the binomial standard error of the
+    accuracy where the number of test images is known, else 0. Rows of the budget "dense" are controls that no budget
+    binds.
     """
     runs = page[page["ok"]]
     values = runs[["method", "title", "control", "budget"]].assign(
@@ -82,9 +86,10 @@ def points(page: pd.DataFrame, unit: Unit) -> pd.DataFrame:
         before=100 * runs["measures.accuracy_before"],
     )
     groups = values.groupby(["method", "title", "control", "budget"], sort=False)
-    means, deviations = groups.mean(), groups[["after", "before"]].std()
-    binomial = means[["after", "before"]].map(lambda percent: 100 * binomial_error(percent / 100, first(page)))
-    return means.join(deviations.fillna(binomial).fillna(0.0).add_suffix(" error")).reset_index()
+    means, whens = groups.mean(), ["after", "before"]
+    halves = groups[whens].agg(lambda scores: float(t_interval(scores).high) - scores.mean())
+    binomial = means[whens].map(lambda percent: 100 * binomial_error(percent / 100, first(page)))
+    return means.join(halves.fillna(binomial).fillna(0.0).add_suffix(" error")).reset_index()
 
 
 def accuracy(page: pd.DataFrame, unit: Unit, data: pd.DataFrame) -> Figure:
@@ -110,6 +115,35 @@ def accuracy(page: pd.DataFrame, unit: Unit, data: pd.DataFrame) -> Figure:
     lines = [line for line in axes_of["after"].get_lines() if not str(line.get_label()).startswith("_")]
     columns = legend_columns([str(line.get_label()) for line in lines])
     figure.legend(handles=lines, loc="outside lower center", ncols=columns, handlelength=2.8, columnspacing=1.8)
+    return figure
+
+
+def differences(page: pd.DataFrame) -> pd.DataFrame:
+    """Mean paired difference of every compared method to the reference in points, with its 95 % interval.
+
+    Best first; empty below three seeds and without the reference.
+    """
+    runs = page.drop_duplicates("method")[["method", "title", "control"]]
+    table = ranking(page).table.dropna(subset="difference")
+    ends = {"difference": "mean", "difference_low": "low", "difference_high": "high"}
+    shares = 100 * table[list(ends)].astype(float).rename(columns=ends)
+    return table[["method"]].join(shares).merge(runs, on="method").sort_values("mean", ascending=False)
+
+
+def forest(page: pd.DataFrame, unit: Unit, data: pd.DataFrame) -> Figure:
+    """A forest plot: a row per method with its paired difference to the reference and the interval."""
+    figure = _figure(page, 0.95 + 0.28 * len(data))
+    axes = figure.subplots()
+    others = [method for method in data["method"] if method not in BUILT_IN]
+    axes.axvline(0, color=FAINT, lw=0.9, ls=(0, (1, 3)), zorder=1)
+    for place, row in enumerate(data.itertuples()):
+        colour, marker = method_style(str(row.method), others)
+        look = {"mec": colour} | (_CONTROL if row.control else _COMPARED) | {"ls": "none"}
+        axes.hlines(place, row.low, row.high, color=colour, lw=1.6, zorder=2)
+        axes.plot([row.mean], [place], color=colour, marker=marker, **look)
+    axes.set_yticks(range(len(data)), data["title"])
+    axes.invert_yaxis()
+    axes.set_xlabel(f"{first(page).score} on test minus that of {REFERENCE}, points, and 95 % interval over the seeds")
     return figure
 
 

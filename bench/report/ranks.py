@@ -22,7 +22,7 @@ def section(page: pd.DataFrame, unit: Unit) -> str | None:
         return None
     result = ranking(page)
     compared, others = (result.table[result.table["compared"] == state] for state in (True, False))
-    titles = {run.method: run.title for run in page["record"]}
+    titles = _titles(page)
     curves = _curves(page, result, list(compared["method"]))
     count = int(compared["n"].min()) if len(compared) else 0
     return fill(
@@ -37,7 +37,7 @@ def section(page: pd.DataFrame, unit: Unit) -> str | None:
         seeds=count,
         least=least_sign_flip(count) if count else math.nan,
         resolvable=result.resolvable,
-        order=_order(compared, titles) if len(compared) else None,
+        order=order(page),
         apart=[(titles[run["method"]], escape(run["reason"])) for _, run in others.iterrows()],
         at=_at(curves, titles, unit, _stated(page, result.joules)) if result.joules else None,
         needed=_needed(curves, titles, unit) if result.joules else None,
@@ -54,7 +54,15 @@ def _curves(page: pd.DataFrame, result: Ranking, methods: list[str]) -> dict[str
     return found
 
 
-def _order(compared: pd.DataFrame, titles: dict[str, str]) -> Table:
+def order(page: pd.DataFrame) -> Table | None:
+    """The compared methods by their means, with ranks, intervals and differences; None below `FEWEST_TO_TEST` seeds.
+
+    None as well where no methods can be compared.
+    """
+    table = ranking(page).table if len(seeds(page)) >= FEWEST_TO_TEST else pd.DataFrame({"compared": []})
+    compared, titles = table[table["compared"].astype(bool)], _titles(page)
+    if compared.empty:
+        return None
     head = ["Method", "rank", "seeds", "mean, %", "95 % interval", "difference, points", "95 % interval of it"]
     head += ["p (Holm)", "p (sign flip)", "better in"]
     rows = []
@@ -75,6 +83,10 @@ def _order(compared: pd.DataFrame, titles: dict[str, str]) -> Table:
             ]
         )
     return head, rows
+
+
+def _titles(page: pd.DataFrame) -> dict[str, str]:
+    return {run.method: run.title for run in page["record"]}
 
 
 def _stated(page: pd.DataFrame, joules: Range) -> list[float]:

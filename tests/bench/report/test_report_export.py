@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench import rank
 from bench.cli import app as cli
 from bench.record.model import Record
 from bench.report import checked, export, frame, publish
@@ -25,7 +26,8 @@ PAGE = "mobilenet-fashion-mnist-1080ti-simulated-quick"
 
 
 def read(records: list[Record], folder: Path) -> pandas.DataFrame:
-    (path,) = export.write(checked(records), "csv", folder)
+    path, ranking = export.write(checked(records), "csv", folder)
+    assert ranking.name == f"{path.stem}-ranking.csv"
     return pandas.read_csv(path).set_index(["method", "budget (share of dense)", "seed"])
 
 
@@ -43,6 +45,19 @@ def test_csv_has_a_row_per_run_and_unrounded_figures_with_units(quick_runs: list
     assert table.loc["netadapt", 0.25, 0]["reading to budget (%)"] == pytest.approx(1.3)
     assert table.loc["ecc", 0.25, 0]["overhead (ratio)"] == pytest.approx(55 / (800 * 0.0625))
     assert set(table["joules are"]) == {"simulated"} and not any("measured" in head for head in table.columns)
+
+
+def test_csv_and_latex_carry_the_ranking_with_its_intervals(seeded_runs: list[Record], tmp_path: Path) -> None:
+    page = checked(seeded_runs)
+    _, path = export.write(page, "csv", tmp_path)
+    table, expected = pandas.read_csv(path).set_index("method"), rank(page).set_index("method")
+    assert list(table.index) == ["ecc", "netadapt"]
+    for column in ("mean", "low", "high", "n", "misses"):
+        assert table[column].tolist() == pytest.approx(expected[column].tolist())
+    assert table["reason"].str.startswith("ranks need 5 seeds").all() and table["rank"].isna().all()
+    text = export.latex_text(page)
+    mean, low, high = (f"{100 * expected.loc['ecc', column]:.2f}" for column in ("mean", "low", "high"))
+    assert f"& {mean} & {low} to {high} &" in text and "-ranking}" in text
 
 
 def test_csv_keeps_misses_with_their_reason_and_empty_cells(quick_runs: list[Record], tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import pytest
 
 from bench.record.model import Record
 from bench.report import checked
-from bench.report.plots import TRACE_POINTS, courses, draw, legend_columns, points, unit_widths
+from bench.report.plots import TRACE_POINTS, courses, differences, draw, legend_columns, points, unit_widths
 from bench.report.style import BUDGETS, CARD, FAINT, INK, PALETTE, creator_and_data, method_style, same_plot
 from bench.report.tables import page_unit
 from methods.registry import BUILT_IN
@@ -109,10 +110,34 @@ def test_plots_carry_the_records_numbers(drawn: dict[str, bytes], quick_runs: li
         assert point["control"] == (run.method in ("dense", "uniform"))
 
 
-def test_points_of_several_seeds_are_means_with_deviations(seeded_runs: list[Record]) -> None:
+def test_differences_are_those_of_the_ranking(make_record: Make) -> None:
+    protocol = replace(make_record().protocol, name="standard", ranks=True)
+    planted = {"ecc": 0.02, "amc": -0.01, "uniform-gradual": 0.0}
+    runs = [
+        make_record(method, fraction, seed, after=0.8 + gain + 0.001 * seed * (method != "amc"), protocol=protocol)
+        for method, gain in planted.items()
+        for fraction in (0.35, 0.25)
+        for seed in range(3)
+    ]
+    page = checked(runs)
+    data = differences(page)
+    assert data["method"].tolist() == ["ecc", "amc"]
+    assert data["mean"].tolist() == pytest.approx([2.0, -1.1])
+    ecc, amc = data.itertuples()
+    assert ecc.low == pytest.approx(2.0) and ecc.high == pytest.approx(2.0)  # the same in every seed
+    half = 4.302652729911275 * 0.1 / math.sqrt(3)
+    assert (amc.low, amc.high) == pytest.approx((-1.1 - half, -1.1 + half))
+    assert "differences" in draw(page, page_unit(page))
+    two_seeds = checked([run for run in runs if run.seed < 2])
+    assert differences(two_seeds).empty and "differences" not in draw(two_seeds, page_unit(two_seeds))
+    assert differences(checked([run for run in runs if run.method != "uniform-gradual"])).empty
+
+
+def test_points_of_several_seeds_are_means_with_intervals(seeded_runs: list[Record]) -> None:
     page = checked(seeded_runs)
     point = points(page, page_unit(page)).iloc[0]
-    assert point[["after", "after error", "before", "before error"]].tolist() == pytest.approx([89.0, 1.0, 84.0, 1.0])
+    half = 4.302652729911275 / math.sqrt(3)  # Student's t at 97.5 % with two degrees of freedom; the deviation is 1
+    assert point[["after", "after error", "before", "before error"]].tolist() == pytest.approx([89.0, half, 84.0, half])
     run = page["record"].iloc[0].measures
     line = unit_widths(page).query("method == 'ecc' and budget == '0.35'")
     shares = [w / c for w, c in zip(run.widths, run.upper_bounds, strict=True)]
