@@ -12,8 +12,8 @@ from shared import networks
 from shared.errors import BadInput
 
 REPORTS = Path(__file__).parents[3] / "reports"
-TUNED = ("smoke", "quick")
-WITH_RATES = [("quick", network) for (name, network), own in protocols.FOR_NETWORK.items() if name == "quick"]
+TUNED = ("smoke", "quick", "standard")
+WITH_RATES = [("quick", "alexnet"), ("quick", "erfnet"), ("standard", "alexnet")]
 
 
 def chosen_rate(name: str, network: str) -> float:
@@ -30,16 +30,21 @@ def test_learning_rates_are_those_that_their_grids_chose(name: str, network: str
 
 
 @pytest.mark.parametrize("network", networks.names())
-def test_standard_takes_the_rates_that_quick_s_grids_chose(network: str) -> None:
+def test_standard_ranks(network: str) -> None:
     quick, standard = (protocols.get(name, network) for name in ("quick", "standard"))
-    assert (standard.learning_rate, standard.batch_size) == (quick.learning_rate, quick.batch_size)
-    assert standard.iterations > quick.iterations and len(standard.seeds) >= 3 and standard.ranks
-    grid = network if (REPORTS / f"learning-rate-quick-{network}.md").exists() else "mobilenet"
-    assert standard.learning_rate == chosen_rate("quick", grid)
+    assert standard.iterations >= quick.iterations and len(standard.seeds) >= 3 and standard.ranks
+    assert len(standard.budgets) >= 3 and standard.batch_size == quick.batch_size
+
+
+def test_erfnet_takes_the_rate_and_the_counts_of_quick() -> None:
+    quick, standard = (protocols.get(name, "erfnet") for name in ("quick", "standard"))
+    for field in ("iterations", "fine_tune_iterations", "batch_size", "learning_rate"):
+        assert getattr(standard, field) == getattr(quick, field)
+    assert standard.learning_rate == chosen_rate("quick", "erfnet")
 
 
 def test_every_protocol_is_tuned_or_says_whence_its_rate_is() -> None:
-    assert set(protocols.names()) == {*TUNED, "standard", "paper"}
+    assert set(protocols.names()) == {*TUNED, "paper"}
     assert "`paper` takes the published rate" in " ".join(str(protocols.__doc__).split())
 
 
