@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from shared.data import Dataset
 
 
-AMOUNTS = {"J": "joules", "s": "seconds"}
+AMOUNTS = {"J": "joules", "s": "seconds", "MAC": "multiply-adds"}
 
 
 def console() -> Console:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from shared.energy.profiles import AmountUnit
 from shared.errors import BadInput
 from shared.protocol import Protocol
 
@@ -30,8 +31,8 @@ class Platform(_Frozen):
     """The hardware that was asked for joules or seconds, and how it answered. All amounts of a record are in `unit`."""
 
     name: str  # e.g. "1080ti"
-    source: Literal["simulated", "measured"]
-    unit: Literal["J", "s"]
+    source: Literal["simulated", "measured", "counted"]
+    unit: AmountUnit
     meter: str  # e.g. "simulator"
     calibration: str  # version of the simulator's parameters, or hash of what decides the readings of hardware
     host: str | None  # the hardware that was read, None where it is simulated

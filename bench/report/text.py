@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 ABSENT = "–"
-AMOUNTS = {"J": "joules", "s": "seconds"}  # a platform's unit -> what budgets and readings are in
+# a platform's unit -> what budgets and readings are in
+AMOUNTS = {"J": "joules", "s": "seconds", "MAC": "multiply-adds"}
 SIGNIFICANT_DIGITS = 4
-_PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
+_PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 Table = tuple[list[str], list[list[str]]]  # column heads, and rows of as many cells; the first column names the rows
 
@@ -41,7 +42,7 @@ class Unit:
 def unit_for(values: Iterable[float], base: str = "J") -> Unit:
     """The unit in which the largest of `values` is at least 1, with the smallest at four significant digits.
 
-    base: the unit of the values, "J" or "s". Values that are not positive and finite have no part in the choice.
+    base: the unit of the values, "J", "s" or "MAC". Values that are not positive and finite have no part in the choice.
     Without a positive one the unit is a thousandth of the base.
     """
     positive = [value for value in values if math.isfinite(value) and value > 0]

@@ -13,10 +13,16 @@ from shared.errors import BadInput
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 # Tables print micro as U+00B5, keyboards also give U+03BC or "u". Plain units come last: "ms" ends in "s".
 _PREFIXES = {"n": 1e-9, "\u00b5": 1e-6, "\u03bc": 1e-6, "u": 1e-6, "m": 1e-3, "": 1.0}
+_LARGE = {"G": 1e9, "M": 1e6, "k": 1e3, "": 1.0}
 JOULES = {f"{prefix}J": factor for prefix, factor in _PREFIXES.items()}
 SECONDS = {f"{prefix}s": factor for prefix, factor in _PREFIXES.items()}
-_SUFFIXES = {"energy": JOULES, "latency": SECONDS}
-_EXAMPLES = {"energy": "--budgets 0.35,0.3 or --budgets 24.7mJ", "latency": "--budgets 0.7,0.5 or --budgets 3.2ms"}
+MACS = {f"{prefix}{unit}": factor for unit in ("MACs", "MAC") for prefix, factor in _LARGE.items()}
+_SUFFIXES = {"energy": JOULES, "latency": SECONDS, "macs": MACS}
+_EXAMPLES = {
+    "energy": "--budgets 0.35,0.3 or --budgets 24.7mJ",
+    "latency": "--budgets 0.7,0.5 or --budgets 3.2ms",
+    "macs": "--budgets 0.5,0.3 or --budgets 1.2MMACs",
+}
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ class Reach:
     def amount(self, text: str) -> float:
         """The budget that `text` stands for: "0.35" is a fraction of the dense reading, "0.4mJ" an amount."""
         number, suffix = _split(text)
-        return float(number) * (JOULES | SECONDS).get(suffix, self.dense_reading)
+        return float(number) * (JOULES | SECONDS | MACS).get(suffix, self.dense_reading)
 
     def __str__(self) -> str:
         """The range for a person, rounded inwards so that its ends can be asked for."""
@@ -110,7 +116,7 @@ def budget_text(metric: str) -> Callable[[str], str]:
             units = ", ".join(_shown(suffixes))
             raise BadInput(f"a positive budget, a fraction of dense or in {units}", repr(text), _EXAMPLES[metric])
         if suffix and suffix not in suffixes:
-            other = "latency" if suffix in SECONDS else "energy"
+            other = next(metric for metric, own in _SUFFIXES.items() if suffix in own)
             hint = f"--metric {other}, or {_EXAMPLES[metric]}"
             raise BadInput(
                 f"a budget for --metric {metric} as a fraction or in {', '.join(_shown(suffixes))}", repr(text), hint
@@ -127,7 +133,7 @@ def _shown(suffixes: dict[str, float]) -> list[str]:
 
 def _split(text: str) -> tuple[str, str]:
     """The number in a budget's text, and its unit, "" where it has none: "24.7mJ" is ("24.7", "mJ")."""
-    suffix = next((unit for unit in (*JOULES, *SECONDS) if text.endswith(unit)), "")
+    suffix = next((unit for unit in (*MACS, *JOULES, *SECONDS) if text.endswith(unit)), "")
     return text.removesuffix(suffix).strip(), suffix
 
 

@@ -17,4 +17,4 @@ def slug(*parts: str) -> str:
 def unusual(unit: str, energy_model: str, protocol: str) -> tuple[str, str]:
     """Parts of a name for the metric and the energy model; "" for joules, and for the protocol's own model."""
     usual = energy_model == protocols.energy_model(protocol)
-    return "latency" if unit == "s" else "", "" if usual else energy_model
+    return {"s": "latency", "MAC": "macs"}.get(unit, ""), "" if usual else energy_model

@@ -52,7 +52,7 @@ class Plan:
         return slug(
             request.network,
             request.dataset,
-            request.device,
+            setup.platform.name,
             setup.platform.source,
             *unusual(setup.unit, setup.fit.kind, setup.protocol.name),
             setup.protocol.name,

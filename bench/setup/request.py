@@ -27,7 +27,7 @@ class Request:
     ] = None
     seeds: Annotated[str | None, "Comma-separated integers. Default: the protocol's."] = None
     data: Annotated[str | None, "Folder of a data set that is not embedded."] = None
-    metric: Annotated[str, "What budgets are in: energy (joules) or latency (seconds)."] = "energy"
+    metric: Annotated[str, "What budgets are in: energy (joules), latency (seconds), macs (multiply-adds)."] = "energy"
     meter: Annotated[
         str,
         "How the platform answers: auto (its sensor where it is here, else the simulator), nvml, ina3221:RAIL, rapl, "

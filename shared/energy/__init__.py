@@ -2,6 +2,6 @@
 
 from shared.energy.bilinear import BilinearModel
 from shared.energy.local import LocalFit, local_fit, rows_near
-from shared.energy.profiles import EnergyFit, Profile, fit
+from shared.energy.profiles import AmountUnit, EnergyFit, Profile, fit
 
-__all__ = ["BilinearModel", "EnergyFit", "LocalFit", "Profile", "fit", "local_fit", "rows_near"]
+__all__ = ["AmountUnit", "BilinearModel", "EnergyFit", "LocalFit", "Profile", "fit", "local_fit", "rows_near"]

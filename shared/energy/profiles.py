@@ -17,6 +17,8 @@ from shared.energy.terms import terms
 from shared.networks import Structure
 from shared.rng import numpy_generator
 
+AmountUnit = Literal["J", "s", "MAC"]  # joules, seconds, multiply-adds
+
 
 @dataclass(frozen=True, eq=False)
 class Profile:
@@ -32,7 +34,7 @@ class Profile:
     dense_reading: float
     test_samples: int
     batch: int
-    unit: Literal["J", "s"]
+    unit: AmountUnit
     key: str
     noise: float | None = None
 

@@ -19,6 +19,7 @@ from shared.meters.nvml.meter import NvmlMeter
 from shared.meters.rapl import DOMAINS
 from shared.platforms import simulated
 from shared.platforms.board import BoardPlatform
+from shared.platforms.counted import CountedPlatform
 from shared.platforms.measured import MeasuredPlatform
 from shared.platforms.platform import Platform
 from shared.torch_builds import missing_code
@@ -26,6 +27,8 @@ from shared.torch_builds import missing_code
 HERE = {"cpu": "the processor of this machine", "local": "the GPU of this machine"}
 MODELS = {"1080ti": "GTX 1080 Ti", "tx2": "Jetson TX2"}  # as the driver and the board's device tree name them
 UNITS: dict[str, Literal["J", "s"]] = {"energy": "J", "latency": "s"}
+MACS = "macs"
+METRICS = (*UNITS, MACS)
 METERS = ("auto", "nvml", "ina3221:RAIL", "rapl", "rapl:dram", "clock", "sim", "replay:FILE", "board:RAIL@PLACE")
 MODULE = "VDD_IN"  # the rail of the whole module, on a TX2 as on smaller Orins
 OWN_RUNNER = ("tx2",)  # boards whose Python is too old for this suite
@@ -45,8 +48,12 @@ def choose(device: str, metric: str = "energy", meter: str = "auto", *, root: Pa
     """
     if device not in devices():
         raise BadInput(f"a device out of {', '.join(devices())}", repr(device), "python -m bench devices")
-    if metric not in UNITS:
-        raise BadInput(f"--metric {' or '.join(UNITS)}", repr(metric), "--metric energy")
+    if metric not in METRICS:
+        raise BadInput(f"--metric {' or '.join(METRICS)}", repr(metric), "--metric energy")
+    if metric == MACS:
+        if meter not in ("auto", "sim"):
+            raise BadInput("--meter auto for --metric macs, which are counted", repr(meter), "--meter auto")
+        return CountedPlatform()
     kind, _, detail = meter.partition(":")
     if kind not in [known.partition(":")[0] for known in METERS]:
         raise BadInput(f"a meter out of {', '.join(METERS)}", repr(meter), "--meter auto")

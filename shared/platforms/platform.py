@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from shared.energy import Profile
+from shared.energy import AmountUnit, Profile
 from shared.networks import Structure
 
 Widths = Sequence[int]
 Rows = NDArray[np.int64]
 Amounts = NDArray[np.float64]
+Source = Literal["measured", "simulated", "counted"]
 Effort = Literal["landing", "final"]  # how long a reading may take: many are needed to land, one in the end
 
 
@@ -50,9 +51,9 @@ class Platform(ABC):
     """Hardware with a meter, or a simulation of it.
 
     name: as `--device` calls it.
-    source: "measured", or "simulated" (a simulator, a replayed or played sensor).
+    source: "measured", "simulated" (a simulator, a replayed or played sensor), or "counted" (multiply-adds).
     meter, host: for a person: who reads, and which hardware; host is None where it is simulated.
-    unit: of all amounts, "J" or "s".
+    unit: of all amounts: "J", "s", or "MAC" (multiply-adds).
     calibration: hash or version of all that decides a reading beside the network.
     instead_of: why the real sensor does not answer where a simulation stands in for it, else "".
     readings_need_quiet: whether a reading takes time and needs the machine alone.
@@ -62,10 +63,10 @@ class Platform(ABC):
     """
 
     name: str
-    source: Literal["measured", "simulated"]
+    source: Source
     meter: str
     host: str | None
-    unit: Literal["J", "s"]
+    unit: AmountUnit
     calibration: str
     instead_of: str = ""
     readings_need_quiet: bool

@@ -138,7 +138,7 @@ def test_what_is_no_positive_number_is_refused_with_an_example(metric: str, text
 
 
 def test_budgets_of_an_unknown_metric_are_refused() -> None:
-    with pytest.raises(BadInput, match="--metric energy or latency, got 'power'"):
+    with pytest.raises(BadInput, match="--metric energy or latency or macs, got 'power'"):
         budget_text("power")
 
 
@@ -223,3 +223,15 @@ def test_where_nothing_can_be_reached_every_budget_is_refused_in_one_line() -> N
     nothing = reach(floor=0.03, top=0.019)
     with pytest.raises(BadInput, match="within the reachable range"):
         distinct(reachable([("0.5",)], nothing), nothing)
+
+
+@pytest.mark.parametrize(
+    ("text", "amount"),
+    [("1.2MMACs", 1.2e6), ("1.2 MMAC", 1.2e6), ("900kMACs", 9e5), ("0.5", 2e6), ("0.002GMAC", 2e6), ("7e5MACs", 7e5)],
+)
+def test_multiply_adds_in_the_units_that_tables_print_and_people_type(text: str, amount: float) -> None:
+    counts = Reach(floor=1e5, dense_reading=4e6, dense_estimate=4e6, unit="MAC")
+    (budget,) = distinct((budget_text("macs")(text),), counts)
+    assert budget.amount == pytest.approx(amount)
+    with pytest.raises(BadInput, match="try --metric macs, or --budgets"):
+        budget_text("energy")("3MMACs")

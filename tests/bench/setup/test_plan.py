@@ -17,6 +17,7 @@ from bench.setup.budgets import Budget
 from bench.setup.plan import Job, Plan
 from bench.setup.request import Request
 from bench.setup.setup import Setup
+from shared import platforms
 from shared.computing import Computing
 from shared.errors import BadInput
 
@@ -188,7 +189,7 @@ def outcomes(setup: Setup) -> Iterator[tuple[str, str]]:
     yield "energy model", key(fit=replace(setup.fit, model=model))
     yield "dense weights", key(weights=replace(setup.dense, fingerprint="others"))
     yield "data set", key(dataset=replace(setup.dataset, fingerprint="other images"))
-    yield "device", key(request=replace(setup.request, device="tx2"))
+    yield "device", key(platform=platforms.get("tx2"))
     yield "training device", key(computing=Computing(torch.device("cpu"), compiled=True))
     for name in ("code_fingerprint", "method_fingerprint"):
         with patch.object(plan, name, lambda *_: "edited"):

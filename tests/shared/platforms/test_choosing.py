@@ -168,7 +168,7 @@ def test_recordings_of_one_name_are_told_apart(tmp_path: Path) -> None:
     ("asked", "message"),
     [
         (("gtx",), "a device out of 1080ti, tx2, cpu, local, got 'gtx'"),
-        (("cpu", "power"), "--metric energy or latency, got 'power'"),
+        (("cpu", "power"), "--metric energy or latency or macs, got 'power'"),
         (("cpu", "latency", "stopwatch"), "a meter out of auto, nvml, .*, got 'stopwatch'"),
         (("cpu", "latency", "clock:0"), "--meter clock without more, got 'clock:0'"),
         (("cpu", "latency", "sim"), r"a simulated device for --meter sim \(1080ti, tx2\), got cpu"),
