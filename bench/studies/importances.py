@@ -93,6 +93,7 @@ def write(folder: Path, jobs: int, say: Callable[[str], None] = print) -> Path:
         for job in jobs_of_plan
         for method in VARIANTS.values()
     ]
+    trials.sort(key=lambda trial: trial.job.seed)  # so that a stopped study has whole seeds
     found = scores(trials, jobs, folder / f"records/{NAME}.json", say)
     variants = {method: name for name, method in VARIANTS.items()}
     cells: dict[tuple[Request, str, str], list[float]] = {}
