@@ -1,8 +1,8 @@
-"""The named protocols: `smoke` (seconds), `quick` (minutes), `standard` (hours) and `paper` (as published).
+"""The named protocols: `smoke` (seconds), `quick` (minutes), `standard`, `long` (hours) and `paper` (as published).
 
 Learning rates come from `python -m bench tune`, whose grids are printed in reports/learning-rate-<protocol>.md; for
-networks other than MobileNet in reports/learning-rate-<protocol>-<network>.md. `paper` takes the published rate, which
-was not tuned on this suite.
+networks other than MobileNet in reports/learning-rate-<protocol>-<network>.md. `long` takes those of `standard`.
+`paper` takes the published rate, which was not tuned on this suite.
 
 `paper` is section 4.1 of Yang, Zhu, Liu, "ECC" (CVPR 2019), whose words are quoted below. What the section leaves open
 is taken from the published code, github.com/hyang1990/energy_constrained_compression. It has one run per point, as the
@@ -71,6 +71,11 @@ STANDARD = Protocol(
     stages=4,
 )
 
+# Whether an order of methods holds when training is ten times as long.
+LONG = replace(
+    STANDARD, name="long", iterations=8_000, fine_tune_iterations=2_500, budgets=(0.3,), seeds=(0, 1, 2), ranks=False
+)
+
 PAPER = Protocol(
     name="paper",
     iterations=300_000,  # "about 300,000 for ImageNet"
@@ -112,7 +117,7 @@ FOR_NETWORK: dict[tuple[str, str], dict[str, Any]] = {
 
 PAPER_ENERGY_MODEL, ENERGY_MODEL = "bilinear", "bilinear+linear"
 
-_PROTOCOLS = {protocol.name: protocol for protocol in (SMOKE, QUICK, STANDARD, PAPER)}
+_PROTOCOLS = {protocol.name: protocol for protocol in (SMOKE, QUICK, STANDARD, LONG, PAPER)}
 
 
 def names() -> tuple[str, ...]:

@@ -20,7 +20,7 @@ class Request:
     device: Annotated[str, "The platform that is asked for joules; `python -m bench devices` lists them."] = "1080ti"
     network: Annotated[str, "`python -m bench networks` lists them."] = "mobilenet"
     dataset: Annotated[str, "`python -m bench datasets` lists them."] = "fashion-mnist"
-    protocol: Annotated[str, "smoke (seconds), quick (minutes), standard (hours) or paper (days)."] = "quick"
+    protocol: Annotated[str, "smoke (seconds), quick (minutes), standard, long (hours) or paper (days)."] = "quick"
     budgets: Annotated[
         str | None,
         "Fractions of dense, or joules or seconds per image: 0.35,0.3 or 24.7mJ or 3.2ms. Default: the protocol's.",

@@ -44,7 +44,8 @@ def test_erfnet_takes_the_rate_and_the_counts_of_quick() -> None:
 
 
 def test_every_protocol_is_tuned_or_says_whence_its_rate_is() -> None:
-    assert set(protocols.names()) == {*TUNED, "paper"}
+    assert set(protocols.names()) == {*TUNED, "long", "paper"}
+    assert protocols.get("long").learning_rate == protocols.get("standard").learning_rate
     assert "`paper` takes the published rate" in " ".join(str(protocols.__doc__).split())
 
 
@@ -110,5 +111,5 @@ def test_without_an_experiment_of_the_paper_the_protocol_s_fractions_hold(
 
 
 def test_an_unknown_protocol_is_one_line() -> None:
-    with pytest.raises(BadInput, match="smoke, quick, standard, paper, got 'nope'"):
+    with pytest.raises(BadInput, match="smoke, quick, standard, long, paper, got 'nope'"):
         protocols.get("nope")
