@@ -18,6 +18,7 @@ GROUP = "bench.methods"
 BUILT_IN = {
     "ecc": "methods.ecc:ECC",
     "ecc-paper": "methods.ecc:ECCPaper",
+    "ecc-invariant": "methods.ecc:ECCInvariant",
     "netadapt": "methods.netadapt:NetAdapt",
     "netadapt-original": "methods.netadapt:NetAdaptOriginal",
     "amc": "methods.amc:AMC",

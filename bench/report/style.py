@@ -25,7 +25,8 @@ CARD, EDGE, INK, FAINT = "#f8f9fb", "#d0d7de", "#24292f", "#4d555e"  # bench.mpl
 # (colour, marker) of every built-in method in the registry's order, then of third parties. Controls are drawn hollow
 # and dashed, the dense control as a level.
 PALETTE = (
-    *(("#0067a6", "o"), ("#2b8cbe", "h"), ("#d1560a", "s"), ("#b5651d", "D"), ("#007a56", "^"), (INK, "*")),
+    *(("#0067a6", "o"), ("#2b8cbe", "h"), ("#1b3a8c", "H"), ("#d1560a", "s"), ("#b5651d", "D"), ("#007a56", "^")),
+    (INK, "*"),
     *(("#82868c", "v"), ("#5a1846", "p"), ("#8a6d1b", "X"), ("#1f1f1f", "P")),
     *(("#b8447f", "<"), ("#6f4fd1", ">"), ("#a03033", "d"), ("#3d7a8a", "8")),
 )

@@ -13,9 +13,8 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
 
-import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -24,13 +23,14 @@ from bench.setup.plan import make
 from bench.setup.request import Request
 from bench.studies.trials import Trial, scores
 from methods.contract import Method
-from methods.ecc import ECC, UniformGradual
+from methods.ecc import ECC, ECCInvariant, UniformGradual
 from methods.ecc.metric import ChannelNorms
 from shared.cache import atomic_write
 from shared.host import usable_cores
 from shared.networks import Structure
 
 NAME = "importances"
+COLUMNS = ["network", "budget", "variant", "seed", "score"]
 COMMON = Request(methods="ecc", protocol="standard", seeds="101,102,103", meter="sim")
 REQUESTS = (
     replace(COMMON, network="mobilenet", device="1080ti", budgets="0.45,0.3"),
@@ -38,50 +38,44 @@ REQUESTS = (
 )
 
 
-def shares(sums: Tensor) -> Tensor:
-    """The sums (units, channels) as shares of what their unit has left."""
-    return sums / sums.sum(1, keepdim=True).clamp(min=torch.finfo(sums.dtype).tiny)
-
-
 @dataclass(frozen=True)
 class Fisher(ECC):
     """Σ w² v: the loss that removing the weights costs, by optimal brain damage with the empirical Fisher diagonal."""
 
-    divided: ClassVar[bool] = False
+    def importances(
+        self, model: nn.Module, structure: Structure, optimizer: torch.optim.Adam
+    ) -> Callable[[], Tensor]:
+        return ChannelNorms(model, structure, optimizer, fisher=True)
+
+
+@dataclass(frozen=True)
+class UnitShare(ECC):
+    """The importance of `ECC` or of `Fisher` as a share of what the unit has left, all layers that read it together."""
+
+    fisher: bool = False
 
     def importances(
         self, model: nn.Module, structure: Structure, optimizer: torch.optim.Adam
     ) -> Callable[[], Tensor]:
-        norms = ChannelNorms(model, structure, optimizer, fisher=True)
-        return (lambda: shares(norms())) if self.divided else norms
+        norms = ChannelNorms(model, structure, optimizer, fisher=self.fisher)
 
+        def shares() -> Tensor:
+            sums = norms()
+            return sums / sums.sum(1, keepdim=True)
 
-@dataclass(frozen=True)
-class FisherShare(Fisher):
-    """Σ w² v as a share of what its unit has left."""
-
-    divided: ClassVar[bool] = True
-
-
-@dataclass(frozen=True)
-class AdamShare(ECC):
-    """Σ w² √v as a share of what its unit has left."""
-
-    def importances(
-        self, model: nn.Module, structure: Structure, optimizer: torch.optim.Adam
-    ) -> Callable[[], Tensor]:
-        norms = ChannelNorms(model, structure, optimizer)
-        return lambda: shares(norms())
+        return shares
 
 
 VARIANTS: dict[str, Method] = {
     "Σ w² √v (ECC)": ECC(),
     "Σ w² v": Fisher(),
-    "Σ w² v, share": FisherShare(),
-    "Σ w² √v, share": AdamShare(),
+    "Σ w² v, share of the unit": UnitShare(fisher=True),
+    "Σ w² √v, share of the unit": UnitShare(),
+    "Σ w² √v, share of the layer": ECCInvariant(),
     "uniform-gradual": UniformGradual(),
 }
-CANDIDATES = list(VARIANTS)[1:4]
+# w² v does not depend on a layer's scale, w² √v grows with it: so do its shares of a unit that several layers read
+INVARIANT = ("Σ w² v", "Σ w² v, share of the unit", "Σ w² √v, share of the layer")
 
 
 def write(folder: Path, jobs: int, say: Callable[[str], None] = print) -> Path:
@@ -96,36 +90,38 @@ def write(folder: Path, jobs: int, say: Callable[[str], None] = print) -> Path:
     trials.sort(key=lambda trial: trial.job.seed)  # so that a stopped study has whole seeds
     found = scores(trials, jobs, folder / f"records/{NAME}.json", say)
     variants = {method: name for name, method in VARIANTS.items()}
-    cells: dict[tuple[Request, str, str], list[float]] = {}
-    for trial, score in zip(trials, found, strict=True):
-        assert trial.job.budget is not None
-        cell = trial.request, trial.job.budget.name, variants[trial.method]
-        cells.setdefault(cell, []).append(100 * score)
+    rows = [
+        (trial.request.network, trial.job.budget.name, variants[trial.method], trial.job.seed, score)
+        for trial, score in zip(trials, found, strict=True)
+        if trial.job.budget is not None
+    ]
     path = folder / f"{NAME}.md"
-    atomic_write(path, page(cells).encode())
+    atomic_write(path, page(pd.DataFrame(rows, columns=COLUMNS)).encode())
     return path
 
 
-def page(cells: dict[tuple[Request, str, str], list[float]]) -> str:
-    """The page. cells: (request, budget, variant) -> search scores in % over the seeds."""
-    rows = [
-        [f"{request.network}, {budget}", *(mean_std(cells[request, budget, variant]) for variant in VARIANTS)]
-        for request, budget in dict.fromkeys((request, budget) for request, budget, _ in cells)
-    ]
-    means = {name: np.mean([np.mean(cells[key]) for key in cells if key[2] == name]) for name in VARIANTS}
-    rows.append(["mean", *(f"{mean:.2f}" for mean in means.values())])
-    best = max(CANDIDATES, key=lambda name: means[name])
+def page(scores: pd.DataFrame) -> str:
+    """The page. scores: a row per run with COLUMNS; scores are 0..1."""
+    cells = scores.groupby(["network", "budget", "variant"], sort=False)["score"]
+    texts = cells.agg(lambda column: mean_std(100 * column)).unstack("variant")[list(VARIANTS)]
+    means = 100 * cells.mean().groupby("variant").mean()
+    rows = [[", ".join(place), *row] for place, row in zip(texts.index, texts.to_numpy().tolist(), strict=True)]
+    rows.append(["mean", *(f"{means[name]:.2f}" for name in VARIANTS)])
+    best = max(INVARIANT, key=lambda name: float(means[name]))
+    seeds = ", ".join(map(str, sorted(scores["seed"].unique())))
     lines = [
         "# The importance of `ecc-invariant`",
         "",
-        f"Search accuracy in % after fine-tuning, mean ± sample standard deviation over seeds {COMMON.seeds}, which no "
+        f"Search accuracy in % after fine-tuning, mean ± sample standard deviation over the seeds {seeds}, which no "
         f"page uses: protocol {COMMON.protocol}, fashion-mnist, simulated 1080ti, budgets as fractions of the dense "
-        "joules. Rows differ in a_i alone; v is Adam's second moment, corrected for its bias, and a share is of what "
-        "the unit has left. The first candidate is not invariant, the last column is the control.",
+        "joules. Columns differ in the importance alone; v is Adam's second moment, corrected for its bias. The last "
+        "column is the control.",
         "",
         table((["network, budget", *VARIANTS], rows)),
         "",
-        f"Chosen among the invariant ones by the mean: **{best}**.",
+        f"Invariant under the scaling that batch norm undoes are {', '.join(INVARIANT[:-1])} and {INVARIANT[-1]}; a "
+        "share of the unit is not where several layers read the unit, as in MobileNet. "
+        f"Chosen among them by the mean: **{best}**.",
         "",
         "`python -m bench.studies.importances reports` makes this page.",
         "",

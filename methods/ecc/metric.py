@@ -30,10 +30,17 @@ class ChannelNorms:
     optimizer: of `shared.training.make_optimizer`. A call needs a step before it. It works on the weights' device and
     copies one vector to the CPU, which is its only synchronisation.
     fisher: take v / (1 - beta_2^t) as B instead, a diagonal of the empirical Fisher information.
+    shares: divide the sums of each layer by what they come to together, before those of a unit's layers are added.
     """
 
     def __init__(
-        self, model: nn.Module, structure: Structure, optimizer: torch.optim.Adam, *, fisher: bool = False
+        self,
+        model: nn.Module,
+        structure: Structure,
+        optimizer: torch.optim.Adam,
+        *,
+        fisher: bool = False,
+        shares: bool = False,
     ) -> None:
         parameters = dict(model.named_parameters())
         parts = [
@@ -44,7 +51,7 @@ class ChannelNorms:
         chunked = parameters[parts[0][1].tensor].device.type == "cpu"
         parts.sort(key=lambda pair: not chunked or parameters[pair[1].tensor].numel() <= CHUNK_ENTRIES)
         self.shape = (len(structure.units), max(structure.upper_bounds))
-        self._optimizer, self._fisher = optimizer, fisher
+        self._optimizer, self._fisher, self._shares = optimizer, fisher, shares
         self._weights: list[Tensor] = [parameters[part.tensor] for _, part in parts]
         self._slices = [part for _, part in parts]
         self._large = sum(chunked and weight.numel() > CHUNK_ENTRIES for weight in self._weights)
@@ -65,6 +72,9 @@ class ChannelNorms:
         parts = list(zip(self._weights, moments, self._slices, strict=True))
         sums = [_sums_by_chunks(*part, floor) for part in parts[: self._large]]
         sums += _sums_together(parts[self._large :], floor)
+        if self._shares:
+            sums = list(torch._foreach_div(sums, [part.sum() for part in sums]))
+            correction = torch.ones_like(correction)
         numbers = torch.cat([*sums, correction.view(1)]).cpu().double()
         flat = torch.zeros(self.shape[0] * self.shape[1], dtype=torch.float64)
         return flat.index_add_(0, self._place, numbers[:-1] / numbers[-1]).view(self.shape)

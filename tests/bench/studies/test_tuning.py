@@ -28,7 +28,7 @@ SCORES = {
 
 
 @pytest.fixture
-def tune(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[str, list[Trial]]]:
+def tune(tmp_path: Path, in_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[str, list[Trial]]]:
     """Tunes with planted scores; returns the page and the trials that were run."""
     monkeypatch.setattr(trials, "ProcessPoolExecutor", lambda jobs, *_: ThreadPoolExecutor(jobs))
 

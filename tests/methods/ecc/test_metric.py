@@ -67,6 +67,17 @@ def test_large_tensors_in_chunks_equal_all_together(entries, layout, monkeypatch
     torch.testing.assert_close(*numbers, rtol=2e-5, atol=0.0)
 
 
+@pytest.mark.parametrize("entries", [1, 10**9])
+@pytest.mark.parametrize("fisher", [False, True])
+def test_shares_add_up_to_the_number_of_layers_that_read_a_unit(fisher, entries, monkeypatch):
+    monkeypatch.setattr(metric, "CHUNK_ENTRIES", entries)
+    model, optimizer = trained("mobilenet", OPTIMIZERS["adam"], steps=2)
+    table = structure(model)
+    found = ChannelNorms(model, table, optimizer, fisher=fisher, shares=True)()
+    readers = [sum(part.role in ("consumer", "depthwise") for part in unit.slices) for unit in table.units]
+    torch.testing.assert_close(found.sum(1), torch.tensor(readers, dtype=torch.float64), rtol=1e-5, atol=0)
+
+
 def test_follows_steps_and_a_restored_optimizer():
     model, optimizer = trained("mobilenet", OPTIMIZERS["adam"], steps=1)
     norms = ChannelNorms(model, structure(model), optimizer)
