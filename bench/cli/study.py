@@ -77,12 +77,14 @@ def dense(
 
 
 @app.command()
-@with_options("device", "network", "dataset", "protocol", "metric", "meter", "energy_model")
+@with_options("device", "network", "dataset", "protocol", "metric", "meter", "energy_model", "budgets")
 def profile(request: Request) -> None:
-    """Profile the platform, fit the energy model and show its errors."""
+    """Profile the platform, fit the energy model and show its errors; with --budgets also those near each budget."""
+    from bench.setup.budgets import distinct
+    from bench.setup.plan import budget_texts
     from bench.setup.setup import prepare
 
-    console = say.console()
+    console, texts = say.console(), budget_texts(request)
     setup = prepare(request, console.print)
     console.print(say.first_line(setup))
     console.print(
@@ -91,6 +93,13 @@ def profile(request: Request) -> None:
         f"skill {setup.fit.skill:.3f}, dense {100 * setup.fit.dense_relative_error:+.1f} %, "
         f"reachable {setup.reach}"
     )
+    for budget in distinct(texts or (), setup.reach):
+        near = setup.near(budget)
+        low, high = near.bias_interval
+        console.print(
+            f"near {budget.name}: factor {near.factor:.4f}, mean error {near.error:.2%}, bias {near.bias:+.2%} "
+            f"({low:+.2%} to {high:+.2%}), most optimistic {near.most_optimistic:+.2%}, {near.samples:,} networks"
+        )
 
 
 @app.command()

@@ -94,9 +94,9 @@ def make(request: Request, say: Say = lambda _: None, *, to_train: bool = False)
             )
     protocol = protocols.get(request.protocol, request.network)
     seeds = protocol.seeds if request.seeds is None else tuple(_listed(request.seeds, "seeds (integers >= 0)", _seed))
-    texts = None if request.budgets is None else _listed(request.budgets, "budgets", budget_text(request.metric))
+    texts = budget_texts(request)
     setup = prepare(request, say, to_train=to_train)
-    budgets = distinct(_default_budgets(setup) if texts is None else tuple(texts), setup.reach)
+    budgets = distinct(_default_budgets(setup) if texts is None else texts, setup.reach)
     for budget in budgets if any(method.compresses for method in methods.values()) else ():
         setup.reach_at(budget).check(budget.amount, budget.name, by=" of the energy model corrected near it")
     jobs = [
@@ -106,6 +106,13 @@ def make(request: Request, say: Say = lambda _: None, *, to_train: bool = False)
         for budget in (budgets if method.compresses else (None,))
     ]
     return Plan(setup, tuple(jobs))
+
+
+def budget_texts(request: Request) -> tuple[str, ...] | None:
+    """The budgets that a request names, each checked as text; None where it names none. Raises BadInput."""
+    if request.budgets is None:
+        return None
+    return tuple(_listed(request.budgets, "budgets", budget_text(request.metric)))
 
 
 def _default_budgets(setup: Setup) -> tuple[str, ...]:

@@ -546,3 +546,15 @@ def test_fit_writes_the_study_where_it_is_told(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(energy_study, "write", lambda folder, *, jobs, say: asked.append((folder, jobs)) or folder)
     study.fit(tmp_path, 3)
     assert asked == [(tmp_path, 3)]
+
+
+def test_profile_prints_the_errors_near_budgets(command: Command) -> None:
+    code, printed, error = command("profile", "--protocol", "smoke", "--budgets", "0.4,0.3")
+    assert code == 0, error
+    near = [line for line in printed.splitlines() if line.startswith("near ")]
+    assert [line.split(":")[0] for line in near] == ["near 0.4", "near 0.3"]
+    assert all("mean error" in line and "1,000 networks" in line for line in near)
+    code, printed, error = command("profile", "--protocol", "smoke", "--budgets", "0.4,much")
+    assert code == 2 and printed == "" and len(error.splitlines()) == 1
+    code, _, error = command("profile", "--protocol", "smoke", "--budgets", "0.01")
+    assert code == 2 and "reachable range" in error
