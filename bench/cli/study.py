@@ -100,6 +100,8 @@ def profile(request: Request) -> None:
             f"near {budget.name}: factor {near.factor:.4f}, mean error {near.error:.2%}, bias {near.bias:+.2%} "
             f"({low:+.2%} to {high:+.2%}), most optimistic {near.most_optimistic:+.2%}, {near.samples:,} networks"
         )
+        if not (reach := setup.reach_at(budget)).holds(budget.amount):
+            console.print(f"near {budget.name}: out of reach of the energy model corrected near it, {reach}")
 
 
 @app.command()

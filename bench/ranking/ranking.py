@@ -262,7 +262,7 @@ def _better(pairs: Sequence[Pair], tests: int) -> dict[str, int]:
 def _why_none(page: pd.DataFrame, every: dict[str, Entry], joules: Range | None, count: int) -> str:
     """Why the page has no ranks, else ""."""
     if not page["protocol.ranks"].all():
-        return f"protocol {page['protocol.name'].iloc[0]} is too short to rank"
+        return f"protocol {page['protocol.name'].iloc[0]} is not made to rank"
     if len(every) < 2:
         return f"a ranking needs two or more methods with budgets, got {len(every)}"
     if joules is None:

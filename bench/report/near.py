@@ -18,6 +18,7 @@ def section(page: pd.DataFrame) -> str | None:
     return fill(
         "near.md.jinja",
         kind=first(page).energy_fit.kind,
+        counted=first(page).platform.source == "counted",
         corrected=first(page).energy_fit.kind in CORRECTED,
         judged=_judged(bound),
         returned=returned if returned[1] else None,

@@ -12,6 +12,7 @@ from bench.record.model import Record, to_json
 from bench.report.frame import file_name, share
 from bench.report.tables import first, seeds
 from bench.report.text import ABSENT, Table, code, escape
+from bench.setup import protocols
 
 _NAMED_ABOVE = ("name", "budgets", "seeds", "ranks", "widths")  # entries that a page has elsewhere
 _LONGEST_NOTE = 160  # characters; a longer note stays in the record alone
@@ -23,9 +24,13 @@ def digest(record: Record) -> str:
 
 
 def commands(page: pd.DataFrame) -> list[str]:
-    """The distinct commands that made the page's runs."""
+    """The distinct commands that made the page's runs; they name an energy model that is not the protocol's own."""
+    own = protocols.energy_model(first(page).protocol.name)
+    kind = first(page).energy_fit.kind
+    option = "" if kind == own else f" --energy-model {kind}"
     of_runs = (record.environment.get("command") for record in page["record"])
-    return sorted({" ".join(str(command).split()) for command in of_runs if command})
+    lines = {" ".join(str(command).split()) for command in of_runs if command}
+    return sorted(line + option * ("--energy-model" not in line) for line in lines)
 
 
 def facts(page: pd.DataFrame) -> list[tuple[str, str]]:

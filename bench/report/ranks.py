@@ -118,7 +118,9 @@ def _needed(curves: dict[str, list[Curve]], titles: dict[str, str], unit: Unit) 
             needed = [curve.amount_for(level) for curve in of_seeds]
             reached = [amount for amount in needed if amount is not None]
             missed = len(needed) - len(reached)
-            cells.append(f"not reached ({missed} of {len(needed)})" if missed else unit(float(np.mean(reached))))
+            most = "≤ " if any(curve.accuracies[0] >= level for curve in of_seeds) else ""
+            mean = most + unit(float(np.mean(reached))) if reached else ""
+            cells.append(f"not reached ({missed} of {len(needed)})" if missed else mean)
         rows.append([titles[method], *cells])
     return ["Method", *(f"{percent(level, 0)} %" for level in levels)], rows
 

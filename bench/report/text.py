@@ -17,7 +17,8 @@ ABSENT = "–"
 # a platform's unit -> what budgets and readings are in
 AMOUNTS = {"J": "joules", "s": "seconds", "MAC": "multiply-adds"}
 SIGNIFICANT_DIGITS = 4
-_PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
+_LARGE = ((1e9, "G"), (1e6, "M"), (1e3, "k"))  # of multiply-adds, which are counted
+_PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 Table = tuple[list[str], list[list[str]]]  # column heads, and rows of as many cells; the first column names the rows
 
@@ -48,7 +49,8 @@ def unit_for(values: Iterable[float], base: str = "J") -> Unit:
     positive = [value for value in values if math.isfinite(value) and value > 0]
     if not positive:
         return Unit(f"m{base}", 1e-3, 3)
-    factor, prefix = next((pair for pair in _PREFIXES if max(positive) >= pair[0]), _PREFIXES[-1])
+    prefixes = (*(_LARGE if base == "MAC" else ()), *_PREFIXES)
+    factor, prefix = next((pair for pair in prefixes if max(positive) >= pair[0]), prefixes[-1])
     magnitude = math.floor(math.log10(min(positive) / factor))
     return Unit(prefix + base, factor, min(6, max(0, SIGNIFICANT_DIGITS - 1 - magnitude)))
 

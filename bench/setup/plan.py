@@ -97,8 +97,8 @@ def make(request: Request, say: Say = lambda _: None, *, to_train: bool = False)
     texts = budget_texts(request)
     setup = prepare(request, say, to_train=to_train)
     budgets = distinct(_default_budgets(setup) if texts is None else texts, setup.reach)
-    for budget in budgets if any(method.compresses for method in methods.values()) else ():
-        setup.reach_at(budget).check(budget.amount, budget.name, by=" of the energy model corrected near it")
+    if any(method.compresses for method in methods.values()):
+        budgets = _reached(budgets, setup, say if texts is None else None)
     jobs = [
         Job(name, budget, seed)
         for seed in seeds
@@ -106,6 +106,27 @@ def make(request: Request, say: Say = lambda _: None, *, to_train: bool = False)
         for budget in (budgets if method.compresses else (None,))
     ]
     return Plan(setup, tuple(jobs))
+
+
+def _reached(budgets: tuple[Budget, ...], setup: Setup, say: Say | None) -> tuple[Budget, ...]:
+    """The budgets that their own energy models can reach. Raises BadInput for another; with `say` it is left out.
+
+    The last one that is left raises, too.
+    """
+    kept, refused = [], None
+    for budget in budgets:
+        try:
+            setup.reach_at(budget).check(budget.amount, budget.name, by=" of the energy model corrected near it")
+        except BadInput as error:
+            if say is None:
+                raise
+            refused = error
+            say(f"budget {budget.name} is left out: {error}")
+        else:
+            kept.append(budget)
+    if refused is not None and not kept:
+        raise refused
+    return tuple(kept)
 
 
 def budget_texts(request: Request) -> tuple[str, ...] | None:

@@ -23,7 +23,7 @@ class Request:
     protocol: Annotated[str, "smoke (seconds), quick (minutes), standard, long (hours) or paper (days)."] = "quick"
     budgets: Annotated[
         str | None,
-        "Fractions of dense, or joules or seconds per image: 0.35,0.3 or 24.7mJ or 3.2ms. Default: the protocol's.",
+        "Fractions of dense, or an amount per image: 0.35,0.3 or 24.7mJ or 3.2ms. Default: the protocol's.",
     ] = None
     seeds: Annotated[str | None, "Comma-separated integers. Default: the protocol's."] = None
     data: Annotated[str | None, "Folder of a data set that is not embedded."] = None

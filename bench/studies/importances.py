@@ -19,9 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.report.text import mean_std, table
-from bench.setup.plan import make
 from bench.setup.request import Request
-from bench.studies.trials import Trial, scores
+from bench.studies.trials import planned, scores, trial
 from methods.contract import Method
 from methods.ecc import ECC, ECCInvariant, UniformGradual
 from methods.ecc.metric import ChannelNorms
@@ -80,20 +79,19 @@ INVARIANT = ("Σ w² v", "Σ w² v, share of the unit", "Σ w² √v, share of t
 
 def write(folder: Path, jobs: int, say: Callable[[str], None] = print) -> Path:
     """Run all variants in `jobs` processes and write the page into `folder`; returns its path."""
-    plans = [(request, make(request, to_train=True).jobs) for request in REQUESTS]
     trials = [
-        Trial(request, replace(job, method=method.name), method)
-        for request, jobs_of_plan in plans
-        for job in jobs_of_plan
+        trial(plan, replace(job, method=method.name), method)
+        for plan in map(planned, REQUESTS)
+        for job in plan.jobs
         for method in VARIANTS.values()
     ]
-    trials.sort(key=lambda trial: trial.job.seed)  # so that a stopped study has whole seeds
+    trials.sort(key=lambda one: one.job.seed)  # so that a stopped study has whole seeds
     found = scores(trials, jobs, folder / f"records/{NAME}.json", say)
     variants = {method: name for name, method in VARIANTS.items()}
     rows = [
-        (trial.request.network, trial.job.budget.name, variants[trial.method], trial.job.seed, score)
-        for trial, score in zip(trials, found, strict=True)
-        if trial.job.budget is not None
+        (one.request.network, one.job.budget.name, variants[one.method], one.job.seed, score)
+        for one, score in zip(trials, found, strict=True)
+        if one.job.budget is not None
     ]
     path = folder / f"{NAME}.md"
     atomic_write(path, page(pd.DataFrame(rows, columns=COLUMNS)).encode())
@@ -119,9 +117,9 @@ def page(scores: pd.DataFrame) -> str:
         "",
         table((["network, budget", *VARIANTS], rows)),
         "",
-        f"Invariant under the scaling that batch norm undoes are {', '.join(INVARIANT[:-1])} and {INVARIANT[-1]}; a "
-        "share of the unit is not where several layers read the unit, as in MobileNet. "
-        f"Chosen among them by the mean: **{best}**.",
+        f"Candidates are those that the scaling which batch norm undoes leaves alone: {'; '.join(INVARIANT)}. "
+        "Σ w² √v as a share of the unit is none: it changes where several layers read the unit, as in MobileNet. "
+        f"Chosen among the candidates by the mean: **{best}**.",
         "",
         "`python -m bench.studies.importances reports` makes this page.",
         "",

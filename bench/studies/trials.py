@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from bench.run import rules
@@ -20,10 +21,10 @@ from bench.run.processes import compute_on_one_thread
 from bench.run.stages import make_task
 from bench.run.teacher import live
 from bench.setup.fingerprints import code_fingerprint, method_fingerprint
-from bench.setup.plan import Job, Plan
+from bench.setup.plan import Job, Plan, make
 from bench.setup.request import Request
 from bench.setup.setup import reopen
-from methods.contract import Method, Task
+from methods.contract import Infeasible, Method, Task
 from shared.cache import atomic_write, content_key
 from shared.ledger import Ledger
 from shared.rng import forked
@@ -32,12 +33,16 @@ from shared.training import recalibrate_batch_norm, score
 
 @dataclass(frozen=True)
 class Trial:
-    """A method at a job of a request; the job's method is the name in figures. rate: None for the protocol's."""
+    """A method at a job of a plan; the job's method is its name in figures. rate: None for the protocol's.
+
+    shared: hash of the plan's dense weights, images and energy model at the job's budget.
+    """
 
     request: Request
     job: Job
     method: Method
-    rate: float | None = None
+    rate: float | None
+    shared: str
 
     @property
     def key(self) -> str:
@@ -48,22 +53,52 @@ class Trial:
             [type(self.method).__qualname__, vars(self.method)],
             method_fingerprint(self.method),
             self.rate,
+            self.shared,
             code_fingerprint(),
+            torch.__version__,
         )
 
+    @property
+    def name(self) -> str:
+        """For a person."""
+        return self.job.name + ("" if self.rate is None else f" at {self.rate:g}")
 
-def scores(trials: Sequence[Trial], jobs: int, file: Path, say: Callable[[str], None]) -> list[float]:
-    """The search score, 0..1, of every trial, in `jobs` processes; known ones are taken from `file`."""
-    known: dict[str, float] = json.loads(file.read_bytes()) if file.exists() else {}
+
+def trial(plan: Plan, job: Job, method: Method, rate: float | None = None) -> Trial:
+    """The trial of a method at a job of a plan whose setup has its dense weights."""
+    setup = plan.setup
+    model = setup.model(job.budget).to_dict()
+    return Trial(
+        setup.request, job, method, rate, content_key(setup.dense.fingerprint, setup.dataset.fingerprint, model)
+    )
+
+
+def planned(request: Request) -> Plan:
+    """The plan of a request, its setup with dense weights."""
+    plan = make(request, to_train=True)
+    return replace(plan, setup=plan.setup.with_dense_weights())
+
+
+def scores(trials: Sequence[Trial], jobs: int, file: Path, say: Callable[[str], None]) -> list[float | None]:
+    """The search score, 0..1, of every trial, in `jobs` processes; known ones are taken from `file`.
+
+    None where a method can't reach the budget or its training diverges. Another error ends the study at once; what is
+    known by then is kept.
+    """
+    known: dict[str, float | None] = json.loads(file.read_bytes()) if file.exists() else {}
     missing = [trial for trial in trials if trial.key not in known]
     say(f"{len(missing)} of {len(trials)} runs are to be done, on {jobs} processes")
     with ProcessPoolExecutor(jobs, get_context("spawn"), compute_on_one_thread) as pool:
         waiting = {pool.submit(_score, trial): trial for trial in missing}
-        for done in as_completed(waiting):
-            trial, known[waiting[done].key] = waiting[done], done.result()
-            atomic_write(file, json.dumps(known, indent=1, sort_keys=True).encode() + b"\n")
-            rate = "" if trial.rate is None else f" at {trial.rate:g}"
-            say(f"{trial.job.name}{rate}: {100 * known[trial.key]:.2f} % on search")
+        try:
+            for done in as_completed(waiting):
+                key, score = waiting[done].key, done.result()
+                known[key] = score
+                atomic_write(file, json.dumps(known, indent=1, sort_keys=True).encode() + b"\n")
+                say(f"{waiting[done].name}: " + ("a miss" if score is None else f"{100 * score:.2f} % on search"))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return [known[trial.key] for trial in trials]
 
 
@@ -82,10 +117,13 @@ def compressed(method: Method, task: Task) -> nn.Module:
     return small
 
 
-def _score(trial: Trial) -> float:
+def _score(trial: Trial) -> float | None:
     setup = reopen(trial.request)
     protocol = setup.protocol if trial.rate is None else replace(setup.protocol, learning_rate=trial.rate)
     task = make_task(trial.job, replace(setup, protocol=protocol), live(setup.dense.network))
-    small = compressed(trial.method, task)
+    try:
+        small = compressed(trial.method, task)
+    except (Infeasible, FloatingPointError):
+        return None
     fine_tune(small, task, Ledger(protocol.fine_tune_iterations))
     return score(small, setup.dataset.search)

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench.setup.plan import Plan, make
+from bench.setup.plan import Plan
 from bench.setup.request import Request
-from bench.studies.trials import Trial, at_tightest, scores
+from bench.studies.trials import at_tightest, planned, scores, trial
 from methods import registry
 from shared.cache import atomic_write
 
@@ -31,17 +31,18 @@ def tune(request: Request, *, jobs: int, folder: Path, console: Console) -> None
     """
     names = dict.fromkeys([*CONTROLS, *request.methods.split(",")])
     request = replace(request, methods=",".join(names))
-    plan = make(request, to_train=True)
+    plan = planned(request)
     chosen = [job for job in at_tightest(plan) if job.seed == plan.jobs[0].seed]
     network = "" if request.network == Request.network else f"-{request.network}"
     name = f"learning-rate-{request.protocol}{network}"
-    trials = [Trial(request, job, registry.get(job.method), rate) for rate in GRID for job in chosen]
+    trials = [trial(plan, job, registry.get(job.method), rate) for rate in GRID for job in chosen]
 
     def say(line: str) -> None:
         console.print(line, highlight=False)
 
     found = scores(trials, jobs, folder / f"records/{name}.json", say)
-    grid = {(trial.job.method, trial.rate or 0.0): score for trial, score in zip(trials, found, strict=True)}
+    # a miss counts as the worst score
+    grid = {(one.job.method, one.rate or 0.0): score or 0.0 for one, score in zip(trials, found, strict=True)}
     text = page(plan, [job.method for job in chosen], grid)
     atomic_write(folder / f"{name}.md", text.encode())
     say(text)
@@ -71,6 +72,8 @@ def page(plan: Plan, methods: Sequence[str], grid: dict[tuple[str, float], float
         shares = [*(grid[method, rate] for method in CONTROLS), means[rate], *(grid[other, rate] for other in others)]
         mark = " (best)" if rate == best else ""
         lines.append(f"| {rate:g}{mark} | " + " | ".join(f"{100 * share:.2f}" for share in shares) + " |")
+    if 0.0 in grid.values():
+        lines += ["", "A score of 0.00 is a miss: the budget was out of reach, or training diverged."]
     edge = " It lies on the edge of the grid: widen the grid." if best in (rates[0], rates[-1]) else ""
     lines += ["", f"Chosen: {best:g}.{edge}"]
     for other in others:

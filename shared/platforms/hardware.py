@@ -105,7 +105,7 @@ class Hardware(Platform):
         key = content_key("local profile", self.block, *self._identity(subject.structure), batch, rows.tolist())
         series = Series("local profile", key, rows, min(len(rows), MOST_LOCAL), FEWEST_LOCAL, factor_error)
         known = self._gathered(subject, series, batch, may_read)
-        return self._profile(series, known, standard, len(known.shares) // 2)
+        return self._profile(series, known, standard, min(series.most, len(known.shares)) // 2)
 
     def _identity(self, structure: Structure) -> tuple[str, ...]:
         """What decides the readings of a profile beside its rows."""

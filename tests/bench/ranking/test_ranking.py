@@ -108,7 +108,7 @@ def test_no_spread_is_shown_and_not_tested() -> None:
         (page({"ecc": noisy(0, 1, "a"), "uniform-gradual": noisy(0, 1, "b")}), "ranks need 5 seeds .* got 1"),
         (page({"ecc": noisy(0, 3, "a"), "uniform-gradual": noisy(0, 3, "b")}), "ranks need 5 seeds .* got 3"),
         (page({"ecc": noisy(0, 7, "a"), "uniform-gradual": noisy(0, 4, "b")}), "ranks need 5 seeds .* got 4"),
-        (page({"ecc": noisy(0, 6, "a"), "amc": noisy(0, 6, "b")}, ranks=False), "protocol quick is too short to rank"),
+        (page({"ecc": noisy(0, 6, "a"), "amc": noisy(0, 6, "b")}, ranks=False), "protocol quick is not made to rank"),
         (page({"ecc": noisy(0, 6, "a")}), "two or more methods with budgets, got 1"),
         (
             pd.concat([page({"ecc": noisy(0, 6, "a")}), page({"amc": noisy(0, 6, "b")}, [1, 2, 3, 4, 5])]),
@@ -152,7 +152,7 @@ def test_committed_pages_say_why_they_do_not_rank() -> None:
     """One seed each: no rank, and no figure of a comparison."""
     table = bench.rank(bench.load_records(ROOT / "reports/records"))
     assert table["page"].nunique() >= 5 and table["rank"].isna().all()
-    assert table["reason"].str.contains("too short to rank").all()
+    assert table["reason"].str.contains("not made to rank").all()
     assert table[["low", "high", "difference", "p", "improvement"]].isna().all(axis=None)
     assert table["mean"].dropna().between(0, 1).all()
 

@@ -134,3 +134,9 @@ def test_a_table_is_aligned_as_text_and_as_markdown() -> None:
 def test_a_table_refuses_a_ragged_row() -> None:
     with pytest.raises(ValueError, match="expected 2 cells in a row, got 1"):
         table((["a", "b"], [["1"]]))
+
+
+def test_multiply_adds_have_large_units() -> None:
+    assert unit_for([4.1e6, 9e5], "MAC").named(1_646_500) == "1.6465 MMAC"
+    assert unit_for([2e9], "MAC").symbol == "GMAC" and unit_for([500.0, 2e3], "MAC").symbol == "kMAC"
+    assert unit_for([2e3], "J").symbol == "J"

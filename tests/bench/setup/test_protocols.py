@@ -45,7 +45,14 @@ def test_erfnet_takes_the_rate_and_the_counts_of_quick() -> None:
 
 def test_every_protocol_is_tuned_or_says_whence_its_rate_is() -> None:
     assert set(protocols.names()) == {*TUNED, "long", "paper"}
-    assert protocols.get("long").learning_rate == protocols.get("standard").learning_rate
+    for network in networks.names():
+        long, standard = (protocols.get(name, network) for name in ("long", "standard"))
+        assert (long.iterations, long.fine_tune_iterations) == (
+            10 * standard.iterations,
+            10 * standard.fine_tune_iterations,
+        )
+        assert (long.learning_rate, long.batch_size) == (standard.learning_rate, standard.batch_size)
+        assert set(long.budgets) < set(standard.budgets) and not long.ranks
     assert "`paper` takes the published rate" in " ".join(str(protocols.__doc__).split())
 
 
@@ -111,5 +118,5 @@ def test_without_an_experiment_of_the_paper_the_protocol_s_fractions_hold(
 
 
 def test_an_unknown_protocol_is_one_line() -> None:
-    with pytest.raises(BadInput, match="smoke, quick, standard, long, paper, got 'nope'"):
+    with pytest.raises(BadInput, match="smoke, quick, standard, paper, long, got 'nope'"):
         protocols.get("nope")

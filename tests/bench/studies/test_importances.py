@@ -36,7 +36,7 @@ def test_the_best_invariant_one_is_chosen_whatever_the_others_score() -> None:
         for seed, shift in ((101, 0.005), (102, -0.005))
     ]
     page = importances.page(pd.DataFrame(rows, columns=importances.COLUMNS))
-    assert f"Chosen among them by the mean: **{INVARIANT[1]}**." in page
+    assert f"Chosen among the candidates by the mean: **{INVARIANT[1]}**." in page
     line = next(line for line in page.splitlines() if line.startswith("| mobilenet, 0.45"))
     assert [cell.strip() for cell in line.split("|")[2:4]] == ["95.00 ± 0.71", "88.00 ± 0.71"]
     assert "over the seeds 101, 102," in page

@@ -16,6 +16,7 @@ from bench.setup.request import Request
 from bench.studies import trials, tuning
 from bench.studies.importances import VARIANTS
 from bench.studies.trials import Trial
+from methods.contract import Infeasible
 from methods.ecc import ECC
 
 ASKED = Request(protocol="smoke", methods="ecc", meter="sim")
@@ -90,10 +91,11 @@ def test_a_stopped_study_keeps_what_it_has(
 
 
 def test_the_key_of_a_trial_covers_all_that_decides_its_score() -> None:
-    base = Trial(ASKED, Job("ecc", Budget(0.5, 1.0), 0), ECC(), 1e-3)
+    base = Trial(ASKED, Job("ecc", Budget(0.5, 1.0), 0), ECC(), 1e-3, "shared")
     others = [
         replace(base, rate=2e-3),
         replace(base, rate=None),
+        replace(base, shared="other weights"),
         replace(base, method=ECC(rho_1=1.0)),
         replace(base, job=replace(base.job, seed=1)),
         replace(base, job=replace(base.job, budget=Budget(0.4, 0.8))),
@@ -103,3 +105,33 @@ def test_the_key_of_a_trial_covers_all_that_decides_its_score() -> None:
     keys = [trial.key for trial in [base, *others]]
     assert len(set(keys)) == len(keys)
     assert base.key == replace(base, request=replace(ASKED, methods="uniform,amc", seeds="4")).key
+
+
+def test_a_trial_s_key_covers_weights_images_and_the_model_of_its_budget(in_cache: Path) -> None:
+    plan = trials.planned(ASKED)
+    job, setup = plan.jobs[0], plan.setup
+    others = [
+        replace(setup, weights=replace(setup.dense, fingerprint="others")),
+        replace(setup, dataset=replace(setup.dataset, fingerprint="others")),
+        replace(setup, fit=replace(setup.fit, model=replace(setup.fit.model, intercept=2 * setup.fit.model.intercept))),
+    ]
+    keys = [trials.trial(replace(plan, setup=one), job, ECC()).key for one in (setup, *others)]
+    assert len(set(keys)) == 4
+
+
+def test_a_miss_is_kept_as_one_and_counts_as_the_worst(tune: Callable[..., tuple[str, list[Trial]]]) -> None:
+    page, _ = tune(SCORES | {"ecc": (0.5, 0.6, 0.7, 0.8, None)})  # type: ignore[dict-item]
+    assert "Of its own ecc would take 0.004" in page and "| 0.008 | 60.00 | 70.00 | 65.00 | 0.00 |" in page
+    assert "A score of 0.00 is a miss" in page
+    again, done = tune()
+    assert again == page and not done
+
+
+def test_a_trial_out_of_reach_is_a_miss(in_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = trials.planned(ASKED)
+
+    def unable(*_: object) -> None:
+        raise Infeasible("no")
+
+    monkeypatch.setattr(trials, "compressed", unable)
+    assert trials._score(trials.trial(plan, plan.jobs[0], ECC())) is None
