@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TRACE_POINTS = 120
+FAR = 5  # times the median loss: points with a larger one are left out of view
 _WIDTH_IN = 9.4
 # lines of controls, which are hollow and dashed, and of compared methods
 _CONTROL: dict[str, Any] = {"mfc": "white", "mew": 1.3, "ms": 6, "lw": 1.2, "ls": (0, (4, 2)), "zorder": 3}
@@ -111,6 +112,7 @@ def accuracy(page: pd.DataFrame, unit: Unit, data: pd.DataFrame) -> Figure:
             level, dash = data.loc[of_dense, when].mean(), (0, (5, 2, 1, 2))
             axes.axhline(level, color=INK, lw=1.1, ls=dash, zorder=2, label="Dense, same iterations")
         axes.margins(x=0.1, y=0.08)
+        _leave_out_low(axes, data[~of_dense], when, 100 * first(page).dense_accuracy)
         _budget_lines(axes, {fraction: amount / unit.size for fraction, amount in budgets(page).items()})
     lines = [line for line in axes_of["after"].get_lines() if not str(line.get_label()).startswith("_")]
     columns = legend_columns([str(line.get_label()) for line in lines])
@@ -168,6 +170,18 @@ def _method_line(axes: Axes, line: pd.DataFrame, when: str, style: tuple[str, st
         bars: dict[str, Any] = {"fmt": "none", "ecolor": colour, "elinewidth": 1, "capsize": 2}
         axes.errorbar(line["reading"], line[when], yerr=line[f"{when} error"], zorder=look["zorder"], **bars)
     axes.plot(line["reading"], line[when], label=line["title"].iloc[0], color=colour, marker=marker, **look)
+
+
+def _leave_out_low(axes: Axes, data: pd.DataFrame, when: str, dense_percent: float) -> None:
+    """End the axis above points that lie far below the others, and name their methods there."""
+    lowest = dense_percent - FAR * (dense_percent - data[when].median())
+    low = data[data[when] < lowest]
+    if low.empty:
+        return
+    axes.set_ylim(bottom=lowest)
+    text = "below the plot: " + ", ".join(low["title"].unique())
+    place: dict[str, Any] = {"xycoords": "axes fraction", "xytext": (6, 6), "textcoords": "offset points"}
+    axes.annotate(text, (0, 0), fontsize=7.5, color=FAINT, **place)
 
 
 def _budget_lines(axes: Axes, amounts: dict[str, float]) -> None:

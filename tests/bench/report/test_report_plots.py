@@ -20,8 +20,18 @@ import pytest
 
 from bench.record.model import Record
 from bench.report import checked
-from bench.report.plots import TRACE_POINTS, courses, differences, draw, legend_columns, points, unit_widths
-from bench.report.style import BUDGETS, CARD, FAINT, INK, PALETTE, creator_and_data, method_style, same_plot
+from bench.report.plots import TRACE_POINTS, accuracy, courses, differences, draw, legend_columns, points, unit_widths
+from bench.report.style import (
+    BUDGETS,
+    CARD,
+    FAINT,
+    INK,
+    PALETTE,
+    creator_and_data,
+    house_style,
+    method_style,
+    same_plot,
+)
 from bench.report.tables import page_unit
 from methods.registry import BUILT_IN
 
@@ -108,6 +118,18 @@ def test_plots_carry_the_records_numbers(drawn: dict[str, bytes], quick_runs: li
         assert point["after error"] == pytest.approx(100 * math.sqrt(p * (1 - p) / 10_000))
         assert point["before"] == pytest.approx(100 * run.measures.accuracy_before)
         assert point["control"] == (run.method in ("dense", "uniform"))
+
+
+def test_points_far_below_the_others_are_named_instead_of_flattening_them(make_record: Make) -> None:
+    runs = [make_record(method, fraction) for method in ("ecc", "amc", "uniform") for fraction in (0.35, 0.25)]
+    page = checked(runs)
+    with house_style():
+        (plain, _) = accuracy(page, page_unit(page), points(page, page_unit(page))).axes
+        page = checked([*runs, make_record("magnitude", 0.35, after=0.1), make_record("magnitude", 0.25)])
+        (after, _) = accuracy(page, page_unit(page), points(page, page_unit(page))).axes
+    assert not [text for text in plain.texts if "below" in text.get_text()]
+    assert "below the plot: magnitude" in [text.get_text() for text in after.texts]
+    assert 50 < after.get_ylim()[0] < 89
 
 
 def test_differences_are_those_of_the_ranking(make_record: Make) -> None:
