@@ -37,14 +37,17 @@ EPSILON = 1e-9  # any positive number: the paper's 1e-3 also sets the speed of s
 
 
 class WidthIterate(NamedTuple):
-    """The iterate that a step of s starts from. Vectors are (units,), energies in the budget's unit."""
+    """The iterate that a step of s starts from. Vectors are (units,).
+
+    Energies are shares of the budget. In the budget's own unit, such as multiply-adds, they may be so large that the
+    sums of (9) lose y.
+    """
 
     s: Tensor  # widths
     upper_bounds: Tensor
     y: Tensor  # dual variable of phi <= s
-    slope: Tensor  # dE/ds, energy per channel
-    excess_energy: float  # E(s) - budget
-    budget: float
+    slope: Tensor  # dE/ds, shares of the budget per channel
+    excess: float  # (E(s) - budget) / budget
 
 
 @dataclass(frozen=True)
@@ -151,23 +154,23 @@ class ECC(Method):
         shifts = torch.cat([torch.zeros(1, len(s)), torch.eye(len(s))])  # s itself, then one channel less of each unit
         y, z = channel_price(ranked, bound=s, step_size=alpha), 0.0
         while float((energies := task.energy(s - shifts))[0]) > target_energy:
-            slope = energies[0] - energies[1:]  # dE/ds: E is linear in every single width
-            excess = float(energies[0]) - task.budget
-            chosen, z = self.choose(WidthIterate(s, bounds, y, slope, excess, task.budget))
+            slope = (energies[0] - energies[1:]) / task.budget  # dE/ds: E is linear in every single width
+            excess = float(energies[0]) / task.budget - 1
+            chosen, z = self.choose(WidthIterate(s, bounds, y, slope, excess))
             s = s - chosen.double()
             y = channel_price(ranked, bound=s, step_size=alpha)
-        return s, y, z
+        return s, y, z / task.budget
 
     def choose(self, at: WidthIterate) -> tuple[Tensor, float]:
-        """The direction of (10): the units that lose their next channel, bool (units,), and z."""
-        movable = (at.s > 1) & (at.slope > MARGIN * at.budget)
+        """The direction of (10): the units that lose their next channel, bool (units,), and z per budget."""
+        movable = (at.s > 1) & (at.slope > MARGIN)
         # Departure from (10): a channel whose removal would leave budget unused stays if the removal of another would
         # not; if all would, the one that saves least goes. So s ends close to the budget without adding channels back.
-        fitting = movable & (at.slope <= at.excess_energy + LANDING_TOLERANCE * at.budget)
+        fitting = movable & (at.slope <= at.excess + LANDING_TOLERANCE)
         if not bool(fitting.any()):
             fitting = movable & (at.slope == at.slope[movable].min())
         rho = {"rho_1": self.rho_1, "rho_2": self.rho_2}
-        gradient = width_gradient(torch.zeros_like(at.s), at.y, at.slope, at.excess_energy, **rho)  # (9), phi = s
+        gradient = width_gradient(torch.zeros_like(at.s), at.y, at.slope, at.excess, **rho)  # (9), phi = s
         # Departure from (12): z is the least that 3.3.3 allows and has no ascent of its own. So it is the present price
         # of a joule, and the gradient is positive only for the unit whose next channel is the cheapest per joule.
         z = project_z(0.0, gradient, at.slope, fitting, EPSILON)

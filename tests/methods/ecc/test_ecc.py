@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from methods.contract import Infeasible
-from methods.ecc import ECC, ECCPaper, UniformGradual
+from methods.ecc import ECC, ECCInvariant, ECCPaper, UniformGradual
 from methods.ecc.ecc import target_energy
 from shared.networks import active_channels, active_widths, compact
 from shared.widths.uniform import uniform_widths
 
-ALL = [ECC, ECCPaper, UniformGradual]
+ALL = [ECC, ECCInvariant, ECCPaper, UniformGradual]
 
 
 def in_unit(task, energy):
@@ -190,3 +190,13 @@ def test_schedule_starts_at_dense_and_lands_before_eight_tenths(limit, dense, fr
         assert at(landing) == pytest.approx(budget, rel=2e-9)
         assert landing < 20 or at(landing - 1) > at(landing)
     assert at(min(int(0.05 * limit), 100)) >= dense * (1 - 1e-12) or limit < 20
+
+
+@pytest.mark.parametrize("method", [ECC, ECCInvariant, UniformGradual])
+def test_large_numbers_choose_as_small_ones_do(method, tiny_task):
+    """Multiply-adds are a billion times as many as joules; sums with the duals must not drown these."""
+    first, *others = (
+        active_widths(method().run(in_unit(tiny_task(network="mobilenet", budget_fraction=0.4), size)).network)
+        for size in (1.0, 1e-6, 1e9)
+    )
+    assert all(other == first for other in others)
