@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from methods.contract import Infeasible, Method, Outcome, Properties, Task
 from methods.ecc.metric import ChannelNorms
 from methods.ecc.prox import channel_price, descending, keep_channels
-from methods.ecc.steps import project_z, width_gradient
 from methods.ecc.trace import Trace
 from shared.checkpoints import State
 from shared.networks import Structure, active_channels, zero_channels
@@ -37,17 +36,14 @@ EPSILON = 1e-9  # any positive number: the paper's 1e-3 also sets the speed of s
 
 
 class WidthIterate(NamedTuple):
-    """The iterate that a step of s starts from. Vectors are (units,).
-
-    Energies are shares of the budget. In the budget's own unit, such as multiply-adds, they may be so large that the
-    sums of (9) lose y.
-    """
+    """The iterate that a step of s starts from. Vectors are (units,), energies in the budget's unit."""
 
     s: Tensor  # widths
     upper_bounds: Tensor
     y: Tensor  # dual variable of phi <= s
-    slope: Tensor  # dE/ds, shares of the budget per channel
-    excess: float  # (E(s) - budget) / budget
+    slope: Tensor  # dE/ds, energy per channel
+    excess_energy: float  # E(s) - budget
+    budget: float
 
 
 @dataclass(frozen=True)
@@ -154,27 +150,27 @@ class ECC(Method):
         shifts = torch.cat([torch.zeros(1, len(s)), torch.eye(len(s))])  # s itself, then one channel less of each unit
         y, z = channel_price(ranked, bound=s, step_size=alpha), 0.0
         while float((energies := task.energy(s - shifts))[0]) > target_energy:
-            slope = (energies[0] - energies[1:]) / task.budget  # dE/ds: E is linear in every single width
-            excess = float(energies[0]) / task.budget - 1
-            chosen, z = self.choose(WidthIterate(s, bounds, y, slope, excess))
+            slope = energies[0] - energies[1:]  # dE/ds: E is linear in every single width
+            excess = float(energies[0]) - task.budget
+            chosen, z = self.choose(WidthIterate(s, bounds, y, slope, excess, task.budget))
             s = s - chosen.double()
             y = channel_price(ranked, bound=s, step_size=alpha)
-        return s, y, z / task.budget
+        return s, y, z
 
     def choose(self, at: WidthIterate) -> tuple[Tensor, float]:
-        """The direction of (10): the units that lose their next channel, bool (units,), and z per budget."""
-        movable = (at.s > 1) & (at.slope > MARGIN)
+        """The direction of (10): the units that lose their next channel, bool (units,), and z."""
+        movable = (at.s > 1) & (at.slope > MARGIN * at.budget)
         # Departure from (10): a channel whose removal would leave budget unused stays if the removal of another would
         # not; if all would, the one that saves least goes. So s ends close to the budget without adding channels back.
-        fitting = movable & (at.slope <= at.excess + LANDING_TOLERANCE)
+        fitting = movable & (at.slope <= at.excess_energy + LANDING_TOLERANCE * at.budget)
         if not bool(fitting.any()):
             fitting = movable & (at.slope == at.slope[movable].min())
-        rho = {"rho_1": self.rho_1, "rho_2": self.rho_2}
-        gradient = width_gradient(torch.zeros_like(at.s), at.y, at.slope, at.excess, **rho)  # (9), phi = s
-        # Departure from (12): z is the least that 3.3.3 allows and has no ascent of its own. So it is the present price
-        # of a joule, and the gradient is positive only for the unit whose next channel is the cheapest per joule.
-        z = project_z(0.0, gradient, at.slope, fitting, EPSILON)
-        cheapest = torch.where(fitting, gradient + z * at.slope, -torch.inf).argmax()
+        # (9) at phi = s is (rho_2 (E(s) - budget) + z) dE/ds - y. Departure from (12): z has no ascent of its own; that
+        # sum in brackets is the least at which 3.3.3 lets some unit move: the present price of a joule. So the gradient
+        # is positive only for the unit whose next channel is the cheapest per joule, whatever rho_2 and the unit of E.
+        price = torch.where(fitting, (EPSILON + at.y) / at.slope, torch.inf)
+        cheapest = price.argmin()
+        z = max(float(price[cheapest]) - self.rho_2 * at.excess_energy, 0.0)
         return torch.arange(len(at.s)) == cheapest, z
 
 
