@@ -194,7 +194,7 @@ def test_schedule_starts_at_dense_and_lands_before_eight_tenths(limit, dense, fr
 
 @pytest.mark.parametrize("method", [ECC, ECCInvariant, UniformGradual])
 def test_large_numbers_choose_as_small_ones_do(method, tiny_task):
-    """Multiply-adds are a billion times as many as joules; sums with the duals must not drown these."""
+    """Multiply-adds are a billion times as many as joules; penalties on the excess must not outweigh the prices."""
     first, *others = (
         active_widths(method().run(in_unit(tiny_task(network="mobilenet", budget_fraction=0.4), size)).network)
         for size in (1.0, 1e-6, 1e9)
