@@ -21,7 +21,7 @@ from shared.networks.operations import Operation, priced
 from shared.platforms import parameters
 from shared.platforms.kernels import Array
 from shared.platforms.noise import row_normals
-from shared.platforms.platform import Effort, Platform, PlatformReading, Rows, Subject, Widths
+from shared.platforms.platform import ExactPlatform, Rows, Subject
 from shared.platforms.simulator import Simulation, simulate
 
 LARGEST_BATCH = 65_536
@@ -29,7 +29,7 @@ STILL_FALLING = 0.9  # what a doubled batch must at most multiply a figure by to
 DENSE_TRIALS = 10  # readings behind the dense joules, to which budgets and the dense error refer
 
 
-class SimulatedPlatform(Platform):
+class SimulatedPlatform(ExactPlatform):
     """A chip that exists as a data file. Its joules are simulated: calibrated to six published dense figures, no more.
 
     unit: of what `measure` and `true` say, "J" or "s". instead_of: why the hardware that is here does not answer.
@@ -40,9 +40,6 @@ class SimulatedPlatform(Platform):
     source: Literal["simulated"] = "simulated"
     meter = "simulator"
     host = None
-    readings_need_quiet = False
-    channel_group = 1
-    at_once = 64  # which costs hardly more than one
 
     def __init__(self, path: Path, unit: Literal["J", "s"] = "J", instead_of: str = "") -> None:
         self.name, self.unit, self.instead_of = path.stem, unit, instead_of
@@ -102,24 +99,9 @@ class SimulatedPlatform(Platform):
             key=content_key("local profile", self.calibration, subject.structure.fingerprint, batch, rows.tolist()),
         )
 
-    def read_beside(
-        self,
-        subject: Subject,
-        rows: Sequence[Widths],
-        batch: int,
-        *,
-        reference: Widths,
-        standard: float,
-        effort: Effort = "final",
-    ) -> list[PlatformReading]:
-        """The noise-free amounts: a simulation knows them, so its readings have no width."""
-        positions = subject.structure.positions([list(row) for row in rows]).numpy()
-        amounts = self.true(subject.structure.operations, positions, batch).tolist()
-        return [PlatformReading(amount, (amount, amount)) for amount in amounts]
-
-    def reading_s(self, rows: int, effort: Effort = "final") -> float:
-        """Nothing to speak of."""
-        return 0.0
+    def amounts(self, subject: Subject, rows: Rows, batch: int) -> Array:
+        """The noise-free amounts, which a simulation knows."""
+        return self.true(subject.structure.operations, subject.structure.positions(rows).numpy(), batch)
 
     def inference_batch(self, operations: Sequence[Operation], position_bounds: Sequence[int]) -> int:
         """The smallest power of two from which on doubling the batch lowers the all-ones share by less than a tenth.
