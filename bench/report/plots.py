@@ -3,39 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from itertools import pairwise
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from bench.ranking.inference import t_interval
 from bench.ranking.ranking import REFERENCE, ranking
-from bench.record.model import Record
-from bench.report.style import FAINT, INK, budget_style, house_style, method_style, new_figure, svg
-from bench.report.tables import binomial_error, budgets, cut, dense, first, reading_head, seeds, workload
-from bench.report.text import Unit, plural
+from bench.report.style import FAINT, INK, budget_legend, budget_style, house_style, method_style, page_figure, svg
+from bench.report.tables import binomial_error, budgets, cut, dense, first, reading_head
+from bench.report.text import Unit
+from bench.report.traces import courses, trace
 from methods.registry import BUILT_IN
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-TRACE_POINTS = 120
 FAR = 5  # times the median loss: points with a larger one are left out of view
-_WIDTH_IN = 9.4
 # lines of controls, which are hollow and dashed, and of compared methods
 _CONTROL: dict[str, Any] = {"mfc": "white", "mew": 1.3, "ms": 6, "lw": 1.2, "ls": (0, (4, 2)), "zorder": 3}
 _COMPARED: dict[str, Any] = {"mec": "white", "mew": 0.8, "ms": 7.5, "lw": 1.8, "zorder": 4}
-# title -> columns of a trace, the first drawn solid, the second dashed: Ê, widths φ, bounds s, duals y and z, loss
-_TRACE_PANELS = {
-    "Ê": ("energy",),
-    "φ and s (dashed), share": ("phi", "s"),
-    "dual y, mean over units": ("y",),
-    "dual z": ("z",),
-    "loss": ("loss",),
-}
 
 
 def draw(page: pd.DataFrame, unit: Unit) -> dict[str, bytes]:
@@ -62,17 +49,6 @@ def _rounded(data: pd.DataFrame) -> pd.DataFrame:
     return data.assign(**data.select_dtypes("float").map(lambda value: float(f"{value:.12g}")))
 
 
-def _figure(page: pd.DataFrame, height_in: float) -> Figure:
-    """An empty figure with a caption: workload, platform and source, protocol, seeds."""
-    record, number = first(page), len(seeds(page))
-    parts = [workload(page), f"{record.platform.name}, {record.platform.source}", f"protocol {record.protocol.name}"]
-    parts.append(f"{number} {plural('seed', number)}")
-    figure = new_figure(_WIDTH_IN, height_in)
-    caption = "  ·  ".join(parts if page["protocol.ranks"].all() else [*parts, "ranks nothing"])
-    figure.suptitle(caption, fontsize=8.5, color=FAINT, x=0.012, ha="left")
-    return figure
-
-
 def points(page: pd.DataFrame, unit: Unit) -> pd.DataFrame:
     """Reading in `unit` and accuracy in % of every method and budget: means over the seeds within the budget.
 
@@ -95,7 +71,7 @@ def points(page: pd.DataFrame, unit: Unit) -> pd.DataFrame:
 
 def accuracy(page: pd.DataFrame, unit: Unit, data: pd.DataFrame) -> Figure:
     """Accuracy before and after fine-tuning against the reading per image, a line per method."""
-    figure = _figure(page, 4.5)
+    figure = page_figure(page, 4.5)
     others = [method for method in data["method"].unique() if method not in BUILT_IN]
     of_dense = data["budget"] == "dense"
     axes_of = dict(zip(("after", "before"), figure.subplots(1, 2), strict=True))
@@ -134,7 +110,7 @@ def differences(page: pd.DataFrame) -> pd.DataFrame:
 
 def forest(page: pd.DataFrame, unit: Unit, data: pd.DataFrame) -> Figure:
     """A forest plot: a row per method with its paired difference to the reference and the interval."""
-    figure = _figure(page, 0.95 + 0.28 * len(data))
+    figure = page_figure(page, 0.95 + 0.28 * len(data))
     axes = figure.subplots()
     others = [method for method in data["method"] if method not in BUILT_IN]
     axes.axvline(0, color=FAINT, lw=0.9, ls=(0, (1, 3)), zorder=1)
@@ -208,7 +184,7 @@ def widths(page: pd.DataFrame, unit: Unit, data: pd.DataFrame) -> Figure:
     panels = list(data.groupby("method", sort=False))
     rows = math.ceil(len(panels) / 3)
     columns = math.ceil(len(panels) / rows)
-    figure = _figure(page, 0.95 + 1.75 * rows)
+    figure = page_figure(page, 0.95 + 1.75 * rows)
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     fractions, legend = list(budgets(page)), dict[str, Any]()
     for axes, (_, panel) in zip(grid.flat, panels, strict=False):
@@ -228,75 +204,5 @@ def widths(page: pd.DataFrame, unit: Unit, data: pd.DataFrame) -> Figure:
         axes.set_xlabel("unit, in execution order")
     for axes in grid[:, 0]:
         axes.set_ylabel("width / dense width")
-    _budget_legend(figure, {fraction: legend[fraction] for fraction in fractions if fraction in legend})
-    return figure
-
-
-def _budget_legend(figure: Figure, lines: dict[str, Any]) -> None:
-    labels = [f"budget {fraction}" for fraction in lines]
-    figure.legend(list(lines.values()), labels, loc="outside lower center", ncols=6)
-
-
-def courses(page: pd.DataFrame, method: str, unit: Unit) -> pd.DataFrame:
-    """The course of one run of `method` per budget, the first seed with a trace; empty without any."""
-    parts = []
-    for fraction, runs in page[page["method"] == method].groupby("budget", sort=False):
-        drawable = [course for run in runs["record"] if not (course := _course(run, unit)).empty]
-        parts += [course.assign(budget=fraction) for course in drawable[:1]]
-    return pd.concat(parts) if parts else pd.DataFrame()
-
-
-def _course(run: Record, unit: Unit) -> pd.DataFrame:
-    """Some 120 points of a trace: vectors as means over units, φ and s as shares of the dense widths.
-
-    Empty for a trace that can't be drawn.
-    """
-    trace = run.trace
-    length = len(trace.get("iteration", []))  # without it the rows are something else, such as AMC's episodes
-    names = [name for panel in _TRACE_PANELS.values() for name in panel if trace.get(name)]
-    if "energy" not in names or any(len(trace[name]) != length for name in names):
-        return pd.DataFrame()
-    rows = sorted({0, *range(length - 1, -1, -max(1, length // TRACE_POINTS))})
-    bounds = run.measures.upper_bounds if run.measures else ()
-    scales: dict[str, Sequence[float]] = {"energy": [unit.size], "phi": bounds, "s": bounds}
-    course = pd.DataFrame({"iteration": [trace["iteration"][row] for row in rows]})
-    for name in names:
-        course[name] = [_mean(trace[name][row], scales.get(name)) for row in rows]
-    if "loss" in names:  # noisy from batch to batch: the mean since the point before
-        course["loss"] = [_mean(trace["loss"][last + 1 : row + 1]) for last, row in pairwise([-1, *rows])]
-    course = course.dropna(axis=1, how="all")
-    return course if "energy" in course else pd.DataFrame()
-
-
-def _mean(value: Any, scale: Sequence[float] | None = None) -> float:
-    """The mean of a number or a list of numbers, each over its `scale`.
-
-    NaN for a value that is no finite number, for an empty list, and for one of another length than `scale`.
-    """
-    values = value if isinstance(value, list) else [value]
-    scales = [1.0] * len(values) if scale is None else scale
-    finite = all(isinstance(number, int | float) and math.isfinite(number) for number in values)
-    if not values or not finite or len(values) != len(scales):
-        return math.nan
-    return fmean(number / size for number, size in zip(values, scales, strict=True))
-
-
-def trace(page: pd.DataFrame, unit: Unit, data: pd.DataFrame) -> Figure:
-    """A panel per group of a trace's columns, a colour per budget."""
-    panels = {title: names for title, names in _TRACE_PANELS.items() if set(names) & set(data)}
-    figure = _figure(page, 2.6)
-    amounts, legend = budgets(page), dict[str, Any]()
-    for axes, (title, names) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        axes.set_title(f"Ê, {unit.symbol} per image" if title == "Ê" else title, fontsize=8.5)
-        for fraction, course in data.groupby("budget", sort=False):
-            colour, _ = budget_style(list(amounts).index(fraction))
-            for name, dash in zip(names, ("-", (0, (3, 2))), strict=False):
-                if name in course and course[name].notna().any():
-                    (line,) = axes.plot(course["iteration"], course[name], color=colour, lw=1.3, ls=dash)
-                    legend.setdefault(fraction, line)
-            if title == "Ê":
-                axes.axhline(amounts[fraction] / unit.size, color=colour, lw=0.9, ls=(0, (1, 2)))
-        axes.set_xlabel("training iteration")
-        axes.xaxis.get_major_locator().set_params(nbins=3)
-    _budget_legend(figure, legend)
+    budget_legend(figure, {fraction: legend[fraction] for fraction in fractions if fraction in legend})
     return figure

@@ -15,12 +15,16 @@ from xml.etree import ElementTree
 
 import pandas as pd
 
+from bench.report.tables import first, seeds, workload
+from bench.report.text import plural
 from methods.registry import BUILT_IN
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CARD, EDGE, INK, FAINT = "#f8f9fb", "#d0d7de", "#24292f", "#4d555e"  # bench.mplstyle repeats the last two
+
+WIDTH_IN = 9.4  # of a page's plots
 
 # (colour, marker) of every built-in method in the registry's order, then of third parties. Controls are drawn hollow
 # and dashed, the dense control as a level.
@@ -102,3 +106,20 @@ def same_plot(committed: bytes, fresh: bytes) -> bool:
     except ValueError:
         return False
     return creator != fresh_creator and data == fresh_data
+
+
+def page_figure(page: pd.DataFrame, height_in: float) -> Figure:
+    """An empty figure with a caption: workload, platform and source, protocol, seeds."""
+    record, number = first(page), len(seeds(page))
+    parts = [workload(page), f"{record.platform.name}, {record.platform.source}", f"protocol {record.protocol.name}"]
+    parts.append(f"{number} {plural('seed', number)}")
+    figure = new_figure(WIDTH_IN, height_in)
+    caption = "  ·  ".join(parts if page["protocol.ranks"].all() else [*parts, "ranks nothing"])
+    figure.suptitle(caption, fontsize=8.5, color=FAINT, x=0.012, ha="left")
+    return figure
+
+
+def budget_legend(figure: Figure, lines: dict[str, Any]) -> None:
+    """A legend of budgets below a figure: label -> line."""
+    labels = [f"budget {fraction}" for fraction in lines]
+    figure.legend(list(lines.values()), labels, loc="outside lower center", ncols=6)

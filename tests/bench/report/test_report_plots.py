@@ -20,7 +20,7 @@ import pytest
 
 from bench.record.model import Record
 from bench.report import checked
-from bench.report.plots import TRACE_POINTS, accuracy, courses, differences, draw, legend_columns, points, unit_widths
+from bench.report.plots import accuracy, differences, draw, legend_columns, points, unit_widths
 from bench.report.style import (
     BUDGETS,
     CARD,
@@ -33,6 +33,7 @@ from bench.report.style import (
     same_plot,
 )
 from bench.report.tables import page_unit
+from bench.report.traces import TRACE_POINTS, courses
 from methods.registry import BUILT_IN
 
 Make = Callable[..., Record]
