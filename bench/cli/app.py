@@ -100,6 +100,7 @@ def report_(
     """Regenerate reports from records."""
     from bench import report
     from bench.studies import energy_models as energy_study
+    from bench.studies import eyeriss
     from shared.errors import BadInput
 
     console = say.console()
@@ -108,7 +109,7 @@ def report_(
         raise BadInput("--check with --format markdown", repr(form), "--check alone")
     published = to or Path("reports")
     if check:
-        problems = [*report.check(published), *energy_study.check(published)]
+        problems = [*report.check(published), *energy_study.check(published), *eyeriss.check(published)]
         for problem in problems:
             console.print(problem, soft_wrap=True)
         if problems:

@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from shared.data import Dataset
 
 
-AMOUNTS = {"J": "joules", "s": "seconds", "MAC": "multiply-adds"}
-
-
 def console() -> Console:
     """The console that a command prints to: as wide as the terminal, or 200 columns where it is redirected."""
     from rich.console import Console
@@ -41,6 +38,8 @@ def check_files(dataset: Dataset, console: Console) -> None:
 
 def first_line(setup: Setup) -> str:
     """The first line of a run: which platform answers, and how."""
+    from bench.report.text import AMOUNTS
+
     platform, batch = setup.platform, setup.inference_batch
     shape = "×".join(map(str, setup.dataset.input_shape))
     instead = f" (instead of its sensor: {platform.instead_of})" if platform.instead_of else ""

@@ -7,13 +7,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bench.cli import console as say
 from bench.cli.options import CORES, Jobs, check_writable, with_options
 from bench.setup.request import Request
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bench.setup.setup import Setup
 
 app = typer.Typer()
 
@@ -77,16 +82,37 @@ def dense(
 
 
 @app.command()
-@with_options("device", "network", "dataset", "protocol", "metric", "meter", "energy_model", "budgets")
-def profile(request: Request) -> None:
+@with_options(
+    "device",
+    "network",
+    "dataset",
+    "protocol",
+    "metric",
+    "meter",
+    "energy_model",
+    "budgets",
+    "bits",
+    "inference_batch",
+)
+def profile(
+    request: Request,
+    layers: Annotated[bool, typer.Option("--layers", help="Show where the dense network's amount goes.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder of the figure with --layers.")] = Path("runs"),
+) -> None:
     """Profile the platform, fit the energy model and show its errors; with --budgets also those near each budget."""
     from bench.setup.budgets import distinct
     from bench.setup.plan import budget_texts
-    from bench.setup.setup import prepare
+    from bench.setup.setup import platform, prepare
+    from shared.errors import BadInput
+    from shared.platforms import ExactPlatform
 
     console, texts = say.console(), budget_texts(request)
+    if layers and not isinstance(asked := platform(request), ExactPlatform):
+        raise BadInput("a simulated or counted platform for --layers", f"a {asked.source} one", "--meter sim")
     setup = prepare(request, console.print)
     console.print(say.first_line(setup))
+    if layers:
+        _show_layers(setup, out, console)
     console.print(
         f"{setup.fit.kind} model, {len(setup.profile.amounts):,} readings: "
         f"{100 * setup.fit.relative_error:.2f} % held-out error, "
@@ -102,6 +128,30 @@ def profile(request: Request) -> None:
         )
         if not (reach := setup.reach_at(budget)).holds(budget.amount):
             console.print(f"near {budget.name}: out of reach of the energy model corrected near it, {reach}")
+
+
+def _show_layers(setup: Setup, out: Path, console: Console) -> None:
+    """Print where the dense network's amount goes, and draw it."""
+    import numpy as np
+
+    from bench.report import layers
+    from bench.report.text import table
+    from bench.setup.names import slug
+    from shared.cache import atomic_write
+    from shared.platforms import ExactPlatform
+
+    platform, request = setup.platform, setup.request
+    assert isinstance(platform, ExactPlatform)
+    check_writable("--out", out)
+    dense = np.array([setup.structure.upper_bounds])
+    amounts = layers.frame(platform.breakdown(setup.subject, dense, setup.inference_batch))
+    console.print(table(layers.layers_table(amounts, platform.unit)), soft_wrap=True)
+    path = out / f"{slug(request.network, request.dataset, platform.name, request.metric)}-layers.svg"
+    title = (
+        f"{request.network} on {request.dataset}  ·  {platform.name}, {platform.source}, batch {setup.inference_batch}"
+    )
+    atomic_write(path, layers.plot(amounts, platform.unit, title))
+    console.print(f"figure: {path}", soft_wrap=True)
 
 
 @app.command()
@@ -160,6 +210,15 @@ def fit(
     with say.computing("studying energy models"):
         page = energy_study.write(to, jobs=jobs, say=console.print)
     console.print(f"report: {page}", soft_wrap=True)
+
+
+@app.command()
+def eyeriss(to: Annotated[Path, typer.Option(help="Folder of the page.")] = Path("runs")) -> None:
+    """Say where the papers' networks spend their joules on the chip Eyeriss, beside what its authors say."""
+    from bench.studies import eyeriss as study
+
+    check_writable("--to", to)
+    say.console().print(f"report: {study.write(to)}", soft_wrap=True)
 
 
 @app.command(name="new-method")

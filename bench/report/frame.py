@@ -71,7 +71,7 @@ def page_name(record: Record) -> str:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise BadInput(f"a {kind} whose name is letters, digits and ._+-", repr(name), "another name")
     network, dataset, device, protocol, _ = map(str, names)
-    parts = unusual(platform.unit, record.energy_fit.kind, protocol)
+    parts = unusual(platform.unit, record.energy_fit.kind, record.protocol, network)
     return slug(network, dataset, device, platform.source, *parts, protocol)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -76,19 +76,17 @@ def page_text(page: pd.DataFrame, plots: Iterable[str] = (), records_folder: str
     )
 
 
-def index_text(runs: pd.DataFrame, *, paper: str, learning_rates: Sequence[str], energy_models: str | None) -> str:
+def index_text(runs: pd.DataFrame, *, paper: str, learning_rates: Sequence[str], studies: Mapping[str, str]) -> str:
     """The index of committed pages, simulated and measured ones apart.
 
-    paper: file of the page about the ECC paper. learning_rates: files of the pages about learning rates. energy_models:
-    file of the page about energy models, None without one.
+    paper: file of the page about the ECC paper. learning_rates: files of the pages about learning rates. studies: files
+    of other studies' pages, each with its question.
     """
     groups = {
         f"{source.capitalize()} {AMOUNTS[unit]}": by_head([_index_row(page) for _, page in pages.groupby("page")])
         for (source, unit), pages in runs.groupby(["platform.source", "platform.unit"])
     }
-    return fill(
-        "index.md.jinja", groups=groups, paper=paper, learning_rates=learning_rates, energy_models=energy_models
-    )
+    return fill("index.md.jinja", groups=groups, paper=paper, learning_rates=learning_rates, studies=studies)
 
 
 def _index_row(page: pd.DataFrame) -> dict[str, str]:

@@ -17,7 +17,12 @@ from shared.cache import atomic_write
 from shared.errors import BadInput
 
 RECORDS, INDEX = "records", "README.md"
-ENERGY_MODELS = "energy-models.md"  # page of `python -m bench fit`, which has data of its own
+STUDIES = {  # pages that are not made of records, and what they answer
+    "energy-models.md": "What the energy models are worth, beside what the ECC paper says of them",
+    "eyeriss.md": "Where joules go on the chip Eyeriss, beside what its authors say",
+    "early-landing.md": "What landing before fine-tuning is worth",
+    "importances.md": "How the importance of `ecc-invariant` was chosen",
+}
 
 
 def publish(records_with_files: Sequence[tuple[Record, Path]], reports_dir: Path) -> list[Path]:
@@ -69,8 +74,8 @@ def committed(reports_dir: Path) -> pd.DataFrame:
 def _overviews(runs: pd.DataFrame, reports_dir: Path) -> dict[str, bytes]:
     """File name -> content of the pages about all runs: the paper's page and the index."""
     grids = sorted(path.name for path in reports_dir.glob("learning-rate-*.md"))  # pages of `python -m bench tune`
-    study = ENERGY_MODELS if (reports_dir / ENERGY_MODELS).is_file() else None
-    index = index_text(runs, paper=paper.NAME, learning_rates=grids, energy_models=study)
+    studies = {name: question for name, question in STUDIES.items() if (reports_dir / name).is_file()}
+    index = index_text(runs, paper=paper.NAME, learning_rates=grids, studies=studies)
     return {paper.NAME: paper.page_text(runs, reports_dir).encode(), INDEX: index.encode()}
 
 

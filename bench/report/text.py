@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 ABSENT = "–"
 # a platform's unit -> what budgets and readings are in
-AMOUNTS = {"J": "joules", "s": "seconds", "MAC": "multiply-adds"}
+AMOUNTS = {"J": "joules", "s": "seconds", "MAC": "multiply-adds", "B": "bytes"}
 SIGNIFICANT_DIGITS = 4
-_LARGE = ((1e9, "G"), (1e6, "M"), (1e3, "k"))  # of multiply-adds, which are counted
+_LARGE = ((1e9, "G"), (1e6, "M"), (1e3, "k"))  # of multiply-adds and bytes, which are counted
 _PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 Table = tuple[list[str], list[list[str]]]  # column heads, and rows of as many cells; the first column names the rows
@@ -43,13 +43,13 @@ class Unit:
 def unit_for(values: Iterable[float], base: str = "J") -> Unit:
     """The unit in which the largest of `values` is at least 1, with the smallest at four significant digits.
 
-    base: the unit of the values, "J", "s" or "MAC". Values that are not positive and finite have no part in the choice.
-    Without a positive one the unit is a thousandth of the base.
+    base: the unit of the values, "J", "s", "MAC" or "B". Values that are not positive and finite have no part in the
+    choice. Without a positive one the unit is a thousandth of the base.
     """
     positive = [value for value in values if math.isfinite(value) and value > 0]
     if not positive:
         return Unit(f"m{base}", 1e-3, 3)
-    prefixes = (*(_LARGE if base == "MAC" else ()), *_PREFIXES)
+    prefixes = (*(_LARGE if base in ("MAC", "B") else ()), *_PREFIXES)
     factor, prefix = next((pair for pair in prefixes if max(positive) >= pair[0]), prefixes[-1])
     magnitude = math.floor(math.log10(min(positive) / factor))
     return Unit(prefix + base, factor, min(6, max(0, SIGNIFICANT_DIGITS - 1 - magnitude)))

@@ -17,11 +17,13 @@ _LARGE = {"G": 1e9, "M": 1e6, "k": 1e3, "": 1.0}
 JOULES = {f"{prefix}J": factor for prefix, factor in _PREFIXES.items()}
 SECONDS = {f"{prefix}s": factor for prefix, factor in _PREFIXES.items()}
 MACS = {f"{prefix}{unit}": factor for unit in ("MACs", "MAC") for prefix, factor in _LARGE.items()}
-_SUFFIXES = {"energy": JOULES, "latency": SECONDS, "macs": MACS}
+BYTES = {f"{prefix}B": factor for prefix, factor in _LARGE.items()}
+_SUFFIXES = {"energy": JOULES, "latency": SECONDS, "macs": MACS, "size": BYTES}
 _EXAMPLES = {
     "energy": "--budgets 0.35,0.3 or --budgets 24.7mJ",
     "latency": "--budgets 0.7,0.5 or --budgets 3.2ms",
     "macs": "--budgets 0.5,0.3 or --budgets 1.2MMACs",
+    "size": "--budgets 0.5,0.3 or --budgets 120kB",
 }
 
 
@@ -74,7 +76,7 @@ class Reach:
     def amount(self, text: str) -> float:
         """The budget that `text` stands for: "0.35" is a fraction of the dense reading, "0.4mJ" an amount."""
         number, suffix = _split(text)
-        return float(number) * (JOULES | SECONDS | MACS).get(suffix, self.dense_reading)
+        return float(number) * (JOULES | SECONDS | MACS | BYTES).get(suffix, self.dense_reading)
 
     def __str__(self) -> str:
         """The range for a person, rounded inwards so that its ends can be asked for."""
@@ -133,7 +135,7 @@ def _shown(suffixes: dict[str, float]) -> list[str]:
 
 def _split(text: str) -> tuple[str, str]:
     """The number in a budget's text, and its unit, "" where it has none: "24.7mJ" is ("24.7", "mJ")."""
-    suffix = next((unit for unit in (*MACS, *JOULES, *SECONDS) if text.endswith(unit)), "")
+    suffix = next((unit for unit in (*MACS, *JOULES, *SECONDS, *BYTES) if text.endswith(unit)), "")
     return text.removesuffix(suffix).strip(), suffix
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from bench.setup import protocols
+from shared.protocol import Protocol
 
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")  # valid as a file name on every system
 
@@ -14,7 +15,15 @@ def slug(*parts: str) -> str:
     return "-".join(re.sub(r"[^A-Za-z0-9._+]+", "-", part).strip("-") for part in parts if part)
 
 
-def unusual(unit: str, energy_model: str, protocol: str) -> tuple[str, str]:
-    """Parts of a name for the metric and the energy model; "" for joules, and for the protocol's own model."""
-    usual = energy_model == protocols.energy_model(protocol)
-    return {"s": "latency", "MAC": "macs"}.get(unit, ""), "" if usual else energy_model
+def unusual(unit: str, energy_model: str, protocol: Protocol, network: str) -> tuple[str, str, str]:
+    """Parts of a name for the metric, the inference batch that was asked for, and the energy model.
+
+    Each is "" for what a protocol has by itself: joules, no batch, its own model.
+    """
+    own_batch = protocols.get(protocol.name, network).inference_batch if protocol.name in protocols.names() else None
+    batch, own_model = protocol.inference_batch, protocols.energy_model(protocol.name)
+    return (
+        {"s": "latency", "MAC": "macs", "B": "size"}.get(unit, ""),
+        "" if batch in (None, own_batch) else f"batch{batch}",
+        "" if energy_model == own_model else energy_model,
+    )

@@ -54,7 +54,7 @@ class Plan:
             request.dataset,
             setup.platform.name,
             setup.platform.source,
-            *unusual(setup.unit, setup.fit.kind, setup.protocol.name),
+            *unusual(setup.unit, setup.fit.kind, setup.protocol, request.network),
             setup.protocol.name,
         )
 

@@ -27,7 +27,10 @@ class Request:
     ] = None
     seeds: Annotated[str | None, "Comma-separated integers. Default: the protocol's."] = None
     data: Annotated[str | None, "Folder of a data set that is not embedded."] = None
-    metric: Annotated[str, "What budgets are in: energy (joules), latency (seconds), macs (multiply-adds)."] = "energy"
+    metric: Annotated[
+        str,
+        "What budgets are in: energy (joules), latency (seconds), macs (multiply-adds), size (bytes of parameters).",
+    ] = "energy"
     meter: Annotated[
         str,
         "How the platform answers: auto (its sensor where it is here, else the simulator), nvml, ina3221:RAIL, rapl, "
@@ -36,6 +39,11 @@ class Request:
     energy_model: Annotated[
         str | None,
         "bilinear+linear, corrected near each budget, or bilinear, the paper's. Default: the protocol's.",
+    ] = None
+    bits: Annotated[int | None, "Bits of numbers, for --device eyeriss (default 16) and --metric size (32)."] = None
+    inference_batch: Annotated[
+        int | None,
+        "Images per inference; on eyeriss they share a fetch of the weights. Default: the platform's choice.",
     ] = None
     compute: Annotated[str, "Where training runs: cpu or cuda:N."] = "cpu"
     compile: Annotated[bool, "Training through torch.compile: slow to start, for long trainings."] = False

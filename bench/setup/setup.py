@@ -141,7 +141,11 @@ def prepare(request: Request, say: Say = lambda _: None, *, to_train: bool = Fal
     kind = request.energy_model or protocols.energy_model(request.protocol)
     if kind not in KINDS:
         raise BadInput(f"an energy model out of {', '.join(KINDS)}", repr(kind), "bilinear, the paper's")
-    platform = platforms.choose(request.device, request.metric, request.meter)
+    if request.inference_batch is not None:
+        if request.inference_batch < 1:
+            raise BadInput("--inference-batch of 1 or more images", request.inference_batch, "--inference-batch 1")
+        protocol = replace(protocol, inference_batch=request.inference_batch)
+    platform = platforms.choose(request.device, request.metric, request.meter, request.bits)
     platform.say = say
     work = workload.get(request.network, request.dataset)
     checked_cache_dir()
@@ -157,9 +161,7 @@ def prepare(request: Request, say: Say = lambda _: None, *, to_train: bool = Fal
         may_read=may_read,
     )
     fit = energy.fit(profile, work.structure, kind)
-    return Setup(
-        request, work, protocol, dataset, platform, work.structure, profile, fit, place, may_read=may_read
-    )
+    return Setup(request, work, protocol, dataset, platform, work.structure, profile, fit, place, may_read=may_read)
 
 
 def reopen(request: Request) -> Setup:

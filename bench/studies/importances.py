@@ -41,9 +41,7 @@ REQUESTS = (
 class Fisher(ECC):
     """Σ w² v: the loss that removing the weights costs, by optimal brain damage with the empirical Fisher diagonal."""
 
-    def importances(
-        self, model: nn.Module, structure: Structure, optimizer: torch.optim.Adam
-    ) -> Callable[[], Tensor]:
+    def importances(self, model: nn.Module, structure: Structure, optimizer: torch.optim.Adam) -> Callable[[], Tensor]:
         return ChannelNorms(model, structure, optimizer, fisher=True)
 
 
@@ -53,9 +51,7 @@ class UnitShare(ECC):
 
     fisher: bool = False
 
-    def importances(
-        self, model: nn.Module, structure: Structure, optimizer: torch.optim.Adam
-    ) -> Callable[[], Tensor]:
+    def importances(self, model: nn.Module, structure: Structure, optimizer: torch.optim.Adam) -> Callable[[], Tensor]:
         norms = ChannelNorms(model, structure, optimizer, fisher=self.fisher)
 
         def shares() -> Tensor:

@@ -17,7 +17,7 @@ from shared.energy.terms import terms
 from shared.networks import Structure
 from shared.rng import numpy_generator
 
-AmountUnit = Literal["J", "s", "MAC"]  # joules, seconds, multiply-adds
+AmountUnit = Literal["J", "s", "MAC", "B"]  # joules, seconds, multiply-adds, bytes
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,8 @@ from shared.meters.nvml.meter import NvmlMeter
 from shared.meters.rapl import DOMAINS
 from shared.platforms import simulated
 from shared.platforms.board import BoardPlatform
-from shared.platforms.counted import CountedPlatform
+from shared.platforms.counted import MacsPlatform, SizePlatform
+from shared.platforms.eyeriss import EyerissPlatform
 from shared.platforms.measured import MeasuredPlatform
 from shared.platforms.platform import Platform
 from shared.torch_builds import missing_code
@@ -27,8 +28,9 @@ from shared.torch_builds import missing_code
 HERE = {"cpu": "the processor of this machine", "local": "the GPU of this machine"}
 MODELS = {"1080ti": "GTX 1080 Ti", "tx2": "Jetson TX2"}  # as the driver and the board's device tree name them
 UNITS: dict[str, Literal["J", "s"]] = {"energy": "J", "latency": "s"}
-MACS = "macs"
-METRICS = (*UNITS, MACS)
+MACS, SIZE = "macs", "size"
+METRICS = (*UNITS, MACS, SIZE)
+EYERISS = EyerissPlatform.name
 METERS = ("auto", "nvml", "ina3221:RAIL", "rapl", "rapl:dram", "clock", "sim", "replay:FILE", "board:RAIL@PLACE")
 MODULE = "VDD_IN"  # the rail of the whole module, on a TX2 as on smaller Orins
 OWN_RUNNER = ("tx2",)  # boards whose Python is too old for this suite
@@ -36,24 +38,28 @@ OWN_RUNNER = ("tx2",)  # boards whose Python is too old for this suite
 
 def devices() -> tuple[str, ...]:
     """All devices: the simulated ones, which may be here as well, then those of this machine."""
-    return (*simulated.names(), *HERE)
+    return (*simulated.names(), EYERISS, *HERE)
 
 
-def choose(device: str, metric: str = "energy", meter: str = "auto", *, root: Path = Path("/")) -> Platform:
+def choose(
+    device: str, metric: str = "energy", meter: str = "auto", bits: int | None = None, *, root: Path = Path("/")
+) -> Platform:
     """The platform that is asked.
 
     `meter` auto takes the real sensor where this machine is that very model and a trial read succeeds, else the
-    simulation, which then knows why. root: of the file system. Raises BadInput for unknown names, for a device that is
-    not here, for a sensor that was asked for and fails, and for a meter that does not tell the metric.
+    simulation, which then knows why. bits: of numbers, on eyeriss and for sizes. root: of the file system. Raises
+    BadInput for unknown names, for a device that is not here, for a sensor that was asked for and fails, for a meter
+    that does not tell the metric, and for bits where they decide nothing.
     """
     if device not in devices():
         raise BadInput(f"a device out of {', '.join(devices())}", repr(device), "python -m bench devices")
     if metric not in METRICS:
         raise BadInput(f"--metric {' or '.join(METRICS)}", repr(metric), "--metric energy")
-    if metric == MACS:
-        if meter not in ("auto", "sim"):
-            raise BadInput("--meter auto for --metric macs, which are counted", repr(meter), "--meter auto")
-        return CountedPlatform()
+    if bits is not None and metric != SIZE and (device, metric) != (EYERISS, "energy"):
+        got = f"--device {device} --metric {metric}"
+        raise BadInput(f"--bits with --device {EYERISS} or --metric {SIZE}", got, "the same without --bits")
+    if metric in (MACS, SIZE) or device == EYERISS:
+        return _computed(device, metric, meter, bits)
     kind, _, detail = meter.partition(":")
     if kind not in [known.partition(":")[0] for known in METERS]:
         raise BadInput(f"a meter out of {', '.join(METERS)}", repr(meter), "--meter auto")
@@ -74,6 +80,20 @@ def choose(device: str, metric: str = "energy", meter: str = "auto", *, root: Pa
         model = MODELS.get(device, f"device that {device} simulates")
         raise BadInput(f"a {model} in this machine for --meter {kind}", "none", "--meter sim, or --device local")
     return simulated.get(device, UNITS[metric])
+
+
+def _computed(device: str, metric: str, meter: str, bits: int | None) -> Platform:
+    """A platform without a sensor: a count, or the chip that exists as formulas alone."""
+    if meter not in ("auto", "sim"):
+        what = f"--metric {metric}" if metric in (MACS, SIZE) else f"--device {device}"
+        raise BadInput(f"--meter auto for {what}, which is computed", repr(meter), "--meter auto")
+    if metric == MACS:
+        return MacsPlatform()
+    if metric == SIZE:
+        return SizePlatform(bits)
+    if metric != "energy":
+        raise BadInput(f"--metric energy for --device {device}", metric, "--device 1080ti for a simulated latency")
+    return EyerissPlatform(bits)
 
 
 def _on_its_own(device: str, metric: str, detail: str) -> BoardPlatform:

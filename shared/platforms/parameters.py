@@ -43,7 +43,9 @@ class Parameters:
     reading_noise: float  # relative standard deviation of one reading
 
 
-class _Entry(BaseModel, extra="forbid"):
+class Entry(BaseModel, extra="forbid"):
+    """One constant of a data file."""
+
     value: float
     unit: str
     kind: Literal["published", "specification", "fitted", "assumed"]
@@ -53,21 +55,29 @@ class _Entry(BaseModel, extra="forbid"):
 _SHARES = ("busy_floor", "gemm_efficiency", "pointwise_efficiency", "dram_efficiency", "gemv_efficiency")
 
 
-def load(path: Path) -> tuple[Parameters, dict[str, _Entry]]:
-    """Read and check one platform file; returns the values and, by name, each value's unit, kind and source.
+def read(path: Path, names: set[str]) -> dict[str, Entry]:
+    """The constants of a platform file, which has to have exactly those in `names`.
 
-    Raises BadInput, naming file and entry, for unreadable TOML, missing, unknown or negative entries, shares above 1.
+    Raises BadInput, naming file and entry, for unreadable TOML and for missing or unknown entries.
     """
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
-        entries = {name: _Entry.model_validate(table) for name, table in tables.items()}
+        entries = {name: Entry.model_validate(table) for name, table in tables.items()}
     except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
         first_line = str(error).splitlines()[0]
         raise BadInput(f"a platform file at {path}", first_line, "the layout of the other files beside it") from error
-    names = {field.name for field in fields(Parameters)}
     if entries.keys() != names:
         wrong = sorted(entries.keys() ^ names)
         raise BadInput(f"exactly the entries of Parameters in {path.name}", wrong, "adding or removing these entries")
+    return entries
+
+
+def load(path: Path) -> tuple[Parameters, dict[str, Entry]]:
+    """Read and check one platform file; returns the values and, by name, each value's unit, kind and source.
+
+    Raises BadInput as `read` does, and for negative entries and shares above 1.
+    """
+    entries = read(path, {field.name for field in fields(Parameters)})
     for name, entry in entries.items():
         limit = 1.0 if name in _SHARES else 0.1 if name == "reading_noise" else float("inf")
         if not 0 <= entry.value <= limit or (name in _SHARES and entry.value == 0):

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from shared.cache import content_key
 from shared.energy import AmountUnit, Profile
+from shared.energy.profiles import uniform_rows
 from shared.networks import Structure
 
 Widths = Sequence[int]
@@ -51,9 +53,9 @@ class Platform(ABC):
     """Hardware with a meter, or a simulation of it.
 
     name: as `--device` calls it.
-    source: "measured", "simulated" (a simulator, a replayed or played sensor), or "counted" (multiply-adds).
+    source: "measured", "simulated" (a simulator, a replayed or played sensor), or "counted" (multiply-adds, bytes).
     meter, host: for a person: who reads, and which hardware; host is None where it is simulated.
-    unit: of all amounts: "J", "s", or "MAC" (multiply-adds).
+    unit: of all amounts: "J", "s", or "MAC" (multiply-adds) or "B" (bytes).
     calibration: hash or version of all that decides a reading beside the network.
     instead_of: why the real sensor does not answer where a simulation stands in for it, else "".
     readings_need_quiet: whether a reading takes time and needs the machine alone.
@@ -119,15 +121,59 @@ class Platform(ABC):
         """Seconds that `read_beside` takes at most for so many rows."""
 
 
+@dataclass(frozen=True)
+class Breakdown:
+    """Where the amounts of n width vectors come from: amounts (n, layers, causes) per image, in the platform's unit."""
+
+    layers: tuple[str, ...]
+    causes: tuple[str, ...]
+    amounts: NDArray[np.float64]
+
+
 class ExactPlatform(Platform):
-    """A platform that knows its amounts: readings have no noise, no drift, and take no time."""
+    """A platform that knows its amounts: readings have no noise, no drift, and take no time.
+
+    usual_batch: images per inference where nobody asks for another number.
+    """
 
     readings_need_quiet, channel_group = False, 1
     at_once = 64  # which costs hardly more than one
+    usual_batch = 1
 
     @abstractmethod
+    def breakdown(self, subject: Subject, rows: Rows, batch: int) -> Breakdown:
+        """The amounts of the network at each of `rows`, (n, units), by layer and cause."""
+
     def amounts(self, subject: Subject, rows: Rows, batch: int) -> Amounts:
         """The amounts (n,) of the network at each of `rows`, (n, units), per image."""
+        return self.breakdown(subject, rows, batch).amounts.sum((1, 2))
+
+    def profile(
+        self, subject: Subject, *, samples: int, test_samples: int, batch: int | None = None, may_read: bool = True
+    ) -> Profile:
+        """The amounts of `samples` uniform width vectors."""
+        batch = batch or self.usual_batch
+        dense = self.amounts(subject, np.array([subject.structure.upper_bounds]), batch)
+        rows = uniform_rows(subject.structure, samples, 0)
+        return self._profile(subject, rows, float(dense[0]), test_samples, batch)
+
+    def local_profile(
+        self, subject: Subject, rows: Rows, estimates: Amounts, *, batch: int, standard: float, may_read: bool = True
+    ) -> Profile:
+        """The amounts of all `rows`."""
+        return self._profile(subject, rows, standard, len(rows) - len(rows) // 2, batch)
+
+    def _profile(self, subject: Subject, rows: Rows, dense: float, test_samples: int, batch: int) -> Profile:
+        key = content_key("exact", self.name, self.calibration, subject.structure.fingerprint, batch, rows.tolist())
+        return Profile(
+            rows.astype(np.int32),
+            self.amounts(subject, rows, batch),
+            dense,
+            test_samples=test_samples,
+            batch=batch,
+            unit=self.unit,
+            key=key,
+        )
 
     def read_beside(
         self,

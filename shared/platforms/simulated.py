@@ -21,8 +21,8 @@ from shared.networks.operations import Operation, priced
 from shared.platforms import parameters
 from shared.platforms.kernels import Array
 from shared.platforms.noise import row_normals
-from shared.platforms.platform import ExactPlatform, Rows, Subject
-from shared.platforms.simulator import Simulation, simulate
+from shared.platforms.platform import Breakdown, ExactPlatform, Rows, Subject
+from shared.platforms.simulator import CAUSES, Simulation, by_operation, simulate
 
 LARGEST_BATCH = 65_536
 STILL_FALLING = 0.9  # what a doubled batch must at most multiply a figure by to count as lowering it
@@ -102,6 +102,15 @@ class SimulatedPlatform(ExactPlatform):
     def amounts(self, subject: Subject, rows: Rows, batch: int) -> Array:
         """The noise-free amounts, which a simulation knows."""
         return self.true(subject.structure.operations, subject.structure.positions(rows).numpy(), batch)
+
+    def breakdown(self, subject: Subject, rows: Rows, batch: int) -> Breakdown:
+        """Joules by operation and cause, or seconds by operation, per image and without noise."""
+        operations, positions = subject.structure.operations, subject.structure.positions(rows).numpy()
+        joules, seconds = by_operation(operations, _checked_positions(positions), batch, self.parameters)
+        names = tuple(operation.name for operation in operations)
+        if self.unit == "s":
+            return Breakdown(names, ("time",), seconds[:, :, None])
+        return Breakdown(names, CAUSES, joules)
 
     def inference_batch(self, operations: Sequence[Operation], position_bounds: Sequence[int]) -> int:
         """The smallest power of two from which on doubling the batch lowers the all-ones share by less than a tenth.

@@ -558,3 +558,43 @@ def test_profile_prints_the_errors_near_budgets(command: Command) -> None:
     assert code == 2 and printed == "" and len(error.splitlines()) == 1
     code, _, error = command("profile", "--protocol", "smoke", "--budgets", "0.01")
     assert code == 2 and "reachable range" in error
+
+
+def test_profile_shows_where_the_joules_go(command: Command, tmp_path: Path) -> None:
+    asked = ("profile", "--protocol", "smoke", "--device", "eyeriss", "--layers", "--out", str(tmp_path))
+    code, printed, error = command(*asked)
+    assert (code, error) == (0, "")
+    rows = [line.split("|")[1:-1] for line in printed.splitlines() if line.startswith("| ")]
+    shares = {row[0].strip(): float(row[2]) for row in rows[2:]}
+    assert shares.pop("all layers") == 100.0 and sum(shares.values()) == pytest.approx(100, abs=1.5)
+    (figure,) = tmp_path.glob("*.svg")
+    assert figure.name == "mobilenet-fashion-mnist-eyeriss-energy-layers.svg" and f"figure: {figure}" in printed
+    code, _, error = command("profile", "--protocol", "smoke", "--device", "cpu", "--metric", "latency", "--layers")
+    assert code == 2 and "expected a simulated or counted platform for --layers, got a measured one" in error
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (("--device", "eyeriss", "--bits", "3.5"), "Invalid value for '--bits'"),
+        (("--device", "eyeriss", "--bits", "0"), "expected --bits from 1 to 16 for eyeriss, got 0"),
+        (("--device", "eyeriss", "--inference-batch", "0"), "expected --inference-batch of 1 or more images, got 0"),
+        (
+            ("--bits", "8"),
+            "expected --bits with --device eyeriss or --metric size, got --device 1080ti --metric energy",
+        ),
+        (("--device", "eyeriss", "--budgets", "0.001"), "expected a budget within the reachable range"),
+        (("--metric", "size", "--budgets", "3mJ"), "expected a budget for --metric size as a fraction or in B, kB"),
+    ],
+)
+def test_bits_and_images_that_cannot_be_are_refused(command: Command, asked: tuple[str, ...], message: str) -> None:
+    code, printed, error = command("plan", "--protocol", "smoke", *asked)
+    assert code == 2 and printed == "" and error.count("\n") == 1 and message in error
+
+
+def test_bits_and_an_inference_batch_name_a_page_of_their_own(command: Command, tmp_path: Path) -> None:
+    asked = ("run", "--protocol", "smoke", "--methods", "uniform", "--device", "eyeriss", "--bits", "8")
+    code, printed, _ = command(*asked, "--inference-batch", "1", "--out", str(tmp_path))
+    assert code == 0 and "mobilenet-fashion-mnist-eyeriss-8bit-simulated-batch1-smoke.md" in printed
+    page = (tmp_path / "mobilenet-fashion-mnist-eyeriss-8bit-simulated-batch1-smoke.md").read_text()
+    assert "--bits 8 --inference-batch 1" in page

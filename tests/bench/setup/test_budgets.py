@@ -138,7 +138,7 @@ def test_what_is_no_positive_number_is_refused_with_an_example(metric: str, text
 
 
 def test_budgets_of_an_unknown_metric_are_refused() -> None:
-    with pytest.raises(BadInput, match="--metric energy or latency or macs, got 'power'"):
+    with pytest.raises(BadInput, match="--metric energy or latency or macs or size, got 'power'"):
         budget_text("power")
 
 

@@ -15,7 +15,7 @@ from shared.platforms import MeasuredPlatform, SimulatedPlatform, choose, choosi
 
 
 def test_all_devices() -> None:
-    assert platforms.devices() == ("1080ti", "tx2", "cpu", "local")
+    assert platforms.devices() == ("1080ti", "tx2", "eyeriss", "cpu", "local")
 
 
 @pytest.mark.parametrize("meter", ["auto", "sim"])
@@ -167,8 +167,8 @@ def test_recordings_of_one_name_are_told_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        (("gtx",), "a device out of 1080ti, tx2, cpu, local, got 'gtx'"),
-        (("cpu", "power"), "--metric energy or latency or macs, got 'power'"),
+        (("gtx",), "a device out of 1080ti, tx2, eyeriss, cpu, local, got 'gtx'"),
+        (("cpu", "power"), "--metric energy or latency or macs or size, got 'power'"),
         (("cpu", "latency", "stopwatch"), "a meter out of auto, nvml, .*, got 'stopwatch'"),
         (("cpu", "latency", "clock:0"), "--meter clock without more, got 'clock:0'"),
         (("cpu", "latency", "sim"), r"a simulated device for --meter sim \(1080ti, tx2\), got cpu"),
