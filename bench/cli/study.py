@@ -102,12 +102,12 @@ def profile(
     """Profile the platform, fit the energy model and show its errors; with --budgets also those near each budget."""
     from bench.setup.budgets import distinct
     from bench.setup.plan import budget_texts
-    from bench.setup.setup import platform, prepare
+    from bench.setup.setup import asked_platform, prepare
     from shared.errors import BadInput
     from shared.platforms import ExactPlatform
 
     console, texts = say.console(), budget_texts(request)
-    if layers and not isinstance(asked := platform(request), ExactPlatform):
+    if layers and not isinstance(asked := asked_platform(request), ExactPlatform):
         raise BadInput("a simulated or counted platform for --layers", f"a {asked.source} one", "--meter sim")
     setup = prepare(request, console.print)
     console.print(say.first_line(setup))

@@ -145,7 +145,7 @@ def prepare(request: Request, say: Say = lambda _: None, *, to_train: bool = Fal
         if request.inference_batch < 1:
             raise BadInput("--inference-batch of 1 or more images", request.inference_batch, "--inference-batch 1")
         protocol = replace(protocol, inference_batch=request.inference_batch)
-    platform = platforms.choose(request.device, request.metric, request.meter, request.bits)
+    platform = asked_platform(request)
     platform.say = say
     work = workload.get(request.network, request.dataset)
     checked_cache_dir()
@@ -162,6 +162,11 @@ def prepare(request: Request, say: Say = lambda _: None, *, to_train: bool = Fal
     )
     fit = energy.fit(profile, work.structure, kind)
     return Setup(request, work, protocol, dataset, platform, work.structure, profile, fit, place, may_read=may_read)
+
+
+def asked_platform(request: Request) -> Platform:
+    """The platform that a request asks. Raises BadInput as `shared.platforms.choose` does."""
+    return platforms.choose(request.device, request.metric, request.meter, request.bits)
 
 
 def reopen(request: Request) -> Setup:
