@@ -104,6 +104,13 @@ class Task:
         """
         return uniform_widths(self.structure, lambda rows: self.energy(rows[..., 1:-1]), self.budget)
 
+    def check_reachable(self) -> None:
+        """Raises Infeasible when one channel per unit is above the budget."""
+        least = float(self.energy(torch.ones(len(self.structure.units))))
+        if least > self.budget:
+            got = f"{self.budget:.6g} {self.energy_model.unit}"
+            raise Infeasible(f"expected a budget of at least {least:.6g} (one channel per unit), got {got}; try more")
+
     @property
     def dense_energy(self) -> float:
         """E0 = Ê(dense), where the schedules of NetAdapt and AMC start. Counts no query."""
@@ -167,6 +174,10 @@ class Method(ABC):
 
         Raises Infeasible when the budget can't be reached.
         """
+
+    def refuses(self, structure: Structure) -> str | None:
+        """Why the method can't compress a network of this structure; None where it can."""
+        return None
 
     def search_samples(self, protocol: Protocol, structure: Structure) -> int:
         """Upper bound of a run's search samples, for the estimate of its cost; 0 unless the method overrides it."""

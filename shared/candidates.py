@@ -18,7 +18,8 @@ class Candidates:
     """Prunes `model` to given widths in one shot and reconstructs the weights of the consumers; no fine-tuning.
 
     batches: (images, labels) for the Gram matrices of the unpruned network. draw: generator of the output pixels that
-    they are collected at. `skipped` names the layers that are not reconstructed.
+    they are collected at. importance: (units, largest upper bound), by which channels are kept; by default the L1 norm
+    of their consumer weights. `skipped` names the layers that are not reconstructed.
 
     `at(widths)` returns a smaller network for evaluation: always the same module, whose tensors each call replaces.
     `cut(widths)` returns a new module with the same weights, for training. Both compute what `model` computes with the
@@ -31,9 +32,10 @@ class Candidates:
         structure: Structure,
         batches: Iterable[tuple[Tensor, Tensor]],
         draw: torch.Generator,
+        importance: Tensor | None = None,
     ) -> None:
         self.structure, self._model = structure, model
-        self._reconstruction = Reconstruction(model, structure, batches, draw)
+        self._reconstruction = Reconstruction(model, structure, batches, draw, importance)
         self.skipped = self._reconstruction.skipped
         self._tensors = {name: tensor.detach() for name, tensor in model.state_dict(keep_vars=True).items()}
         self._channels_last = {name for name, tensor in self._tensors.items() if is_channels_last(tensor)}

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from shared.networks import Structure, Unit
 from shared.networks.pruning import channel_entries
@@ -78,10 +79,11 @@ class Reconstruction:
     """Chooses the channels that a unit keeps at a width, and solves for the weights of the unit's consumers.
 
     model: the unpruned network. It is put into evaluation mode and run once over `batches` of (images, labels).
-    draw: generator of the output pixels. Channels rank by the L1 norm of their consumer weights.
+    draw: generator of the output pixels. Channels rank by `importance`, (units, largest upper bound), by default the L1
+    norm of their consumer weights.
 
-    `skipped` names the consumers that keep their weights: those with more than `maximum_columns` columns, and
-    transposed convolutions.
+    `skipped` names the consumers that keep their weights: those with more than MAXIMUM_COLUMNS columns, and transposed
+    convolutions.
     """
 
     def __init__(
@@ -90,19 +92,23 @@ class Reconstruction:
         structure: Structure,
         batches: Iterable[tuple[Tensor, Tensor]],
         draw: torch.Generator,
+        importance: Tensor | None = None,
         *,
         positions: int = POSITIONS_PER_BATCH,
-        maximum_columns: int = MAXIMUM_COLUMNS,
     ) -> None:
         parameters = dict(model.named_parameters())
-        self._orders = [_by_importance(unit, parameters) for unit in structure.units]
+        norms = consumer_norms(model, structure) if importance is None else importance
+        self._orders = [
+            row[: unit.upper_bound].sort(descending=True, stable=True).indices
+            for unit, row in zip(structure.units, norms, strict=True)
+        ]
         self._solvers: dict[str, _Solver] = {}
         consumers = {part.tensor: unit for unit in structure.units for part in unit.slices if part.role == "consumer"}
         layers = {name: model.get_submodule(name.removesuffix(".weight")) for name in consumers}
         fitted = {
             name: layer
             for name, layer in layers.items()
-            if isinstance(layer, nn.Conv2d | nn.Linear) and layer.weight[0].numel() <= maximum_columns
+            if isinstance(layer, nn.Conv2d | nn.Linear) and layer.weight[0].numel() <= MAXIMUM_COLUMNS
         }
         self.skipped = tuple(name.removesuffix(".weight") for name in layers if name not in fitted)
         grams = _grams(model, fitted, batches, positions, draw)
@@ -131,14 +137,19 @@ class Reconstruction:
         return solved[:, channel_entries(self._orders[unit][:width].argsort(), per_channel)]
 
 
-def _by_importance(unit: Unit, parameters: dict[str, nn.Parameter]) -> Tensor:
-    """Channel indices of a unit by falling L1 norm of their consumer weights: int64 (channels,)."""
-    norms = [
-        parameters[part.tensor].detach().abs().transpose(0, part.dim).reshape(unit.upper_bound, -1).sum(1)
-        for part in unit.slices
-        if part.role == "consumer"
-    ]
-    return torch.stack(norms).sum(0).sort(descending=True, stable=True).indices
+def consumer_norms(model: nn.Module, structure: Structure) -> Tensor:
+    """L1 norm of each channel's consumer weights: (units, largest upper bound), zero-padded."""
+    parameters = dict(model.named_parameters())
+
+    def norms(unit: Unit) -> Tensor:
+        of_layers = [
+            parameters[part.tensor].detach().abs().transpose(0, part.dim).reshape(unit.upper_bound, -1).sum(1)
+            for part in unit.slices
+            if part.role == "consumer"
+        ]
+        return torch.stack(of_layers).sum(0)
+
+    return pad_sequence([norms(unit) for unit in structure.units], batch_first=True)
 
 
 @torch.no_grad()

@@ -9,7 +9,17 @@ import pandas as pd
 
 from bench.ranking.inference import t_interval
 from bench.ranking.ranking import REFERENCE, ranking
-from bench.report.style import FAINT, INK, budget_legend, budget_style, house_style, method_style, page_figure, svg
+from bench.report.style import (
+    FAINT,
+    INK,
+    Marker,
+    budget_legend,
+    budget_style,
+    house_style,
+    method_style,
+    page_figure,
+    svg,
+)
 from bench.report.tables import binomial_error, budgets, cut, dense, first, reading_head
 from bench.report.text import Unit
 from bench.report.traces import courses, trace
@@ -139,7 +149,7 @@ def legend_columns(labels: list[str], most: int = 5, characters: int = 125) -> i
     return 1
 
 
-def _method_line(axes: Axes, line: pd.DataFrame, when: str, style: tuple[str, str]) -> None:
+def _method_line(axes: Axes, line: pd.DataFrame, when: str, style: tuple[str, Marker]) -> None:
     colour, marker = style
     look = {"mec": colour} | (_CONTROL if line["control"].any() else _COMPARED)
     if line[f"{when} error"].any():

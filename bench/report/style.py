@@ -26,10 +26,13 @@ CARD, EDGE, INK, FAINT = "#f8f9fb", "#d0d7de", "#24292f", "#4d555e"  # bench.mpl
 
 WIDTH_IN = 9.4  # of a page's plots
 
+Marker = str | tuple[int, int, int]  # as matplotlib names one: a letter, or a star of so many points
 # (colour, marker) of every built-in method in the registry's order, then of third parties. Controls are drawn hollow
 # and dashed, the dense control as a level.
-PALETTE = (
+PALETTE: tuple[tuple[str, Marker], ...] = (
     *(("#0067a6", "o"), ("#2b8cbe", "h"), ("#1b3a8c", "H"), ("#d1560a", "s"), ("#b5651d", "D"), ("#007a56", "^")),
+    *(("#8c2d6b", (4, 1, 0)), ("#3f7f3a", (6, 1, 0)), ("#7d8f1f", (3, 1, 0)), ("#55691a", (3, 1, 180))),
+    ("#5b4a9e", (4, 1, 45)),
     (INK, "*"),
     *(("#82868c", "v"), ("#5a1846", "p"), ("#8a6d1b", "X"), ("#1f1f1f", "P")),
     *(("#b8447f", "<"), ("#6f4fd1", ">"), ("#a03033", "d"), ("#3d7a8a", "8")),
@@ -38,7 +41,7 @@ PALETTE = (
 BUDGETS = (("#4b1d7a", "o"), ("#16808c", "s"), ("#b07400", "^"), ("#c2477f", "D"), ("#2f5f2f", "v"), ("#5f6fd0", "P"))
 
 
-def method_style(method: str, others: Sequence[str]) -> tuple[str, str]:
+def method_style(method: str, others: Sequence[str]) -> tuple[str, Marker]:
     """(colour, marker) of a method; `others` are the page's methods that are not built in, in order."""
     known = [*BUILT_IN, *others]
     return PALETTE[known.index(method) % len(PALETTE)]

@@ -96,6 +96,9 @@ def make(request: Request, say: Say = lambda _: None, *, to_train: bool = False)
     seeds = protocol.seeds if request.seeds is None else tuple(_listed(request.seeds, "seeds (integers >= 0)", _seed))
     texts = budget_texts(request)
     setup = prepare(request, say, to_train=to_train)
+    for name, method in methods.items():
+        if reason := method.refuses(setup.structure):
+            raise BadInput(f"a network that {name} can compress", f"{request.network}: {reason}", "another method")
     budgets = distinct(_default_budgets(setup) if texts is None else texts, setup.reach)
     if any(method.compresses for method in methods.values()):
         budgets = _reached(budgets, setup, say if texts is None else None)

@@ -131,9 +131,7 @@ class ECC(Method):
         }
         return Outcome(model, notes, trace.columns())
 
-    def importances(
-        self, model: nn.Module, structure: Structure, optimizer: torch.optim.Adam
-    ) -> Callable[[], Tensor]:
+    def importances(self, model: nn.Module, structure: Structure, optimizer: torch.optim.Adam) -> Callable[[], Tensor]:
         """What gives the a_i of Algorithm 2 after each step of training: float64 (units, largest upper bound)."""
         return ChannelNorms(model, structure, optimizer)
 

@@ -32,8 +32,6 @@ class ECCInvariant(ECC):
     title: ClassVar[str] = "ECC, invariant"
     paper: ClassVar[str] = f"{PAPER}; importances that do not depend on scale are this suite's"
 
-    def importances(
-        self, model: nn.Module, structure: Structure, optimizer: torch.optim.Adam
-    ) -> Callable[[], Tensor]:
+    def importances(self, model: nn.Module, structure: Structure, optimizer: torch.optim.Adam) -> Callable[[], Tensor]:
         """The shares, float64 (units, largest upper bound); dead channels and padding have none."""
         return ChannelNorms(model, structure, optimizer, shares=True)

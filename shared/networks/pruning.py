@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from shared.networks import trace
-from shared.networks.units import Slice, Structure
+from shared.networks.units import Role, Slice, Structure
+
+ROLES: tuple[Role, ...] = get_args(Role)
 
 
 def active_channels(model: nn.Module, structure: Structure | None = None) -> Tensor:
@@ -56,13 +58,18 @@ def importance(model: nn.Module, structure: Structure, metric: Mapping[str, Tens
 
 @torch.no_grad()
 def zero_channels(
-    model: nn.Module, structure: Structure, dead: Tensor, optimizer: torch.optim.Optimizer | None = None
+    model: nn.Module,
+    structure: Structure,
+    dead: Tensor,
+    optimizer: torch.optim.Optimizer | None = None,
+    roles: Collection[Role] = ROLES,
 ) -> None:
     """Zero all parameter slices of the dead channels, and the same entries of the optimizer's state, in place.
 
     dead: bool (units, largest upper bound). A dead channel's activations and gradients are then exactly zero, in
     training and in evaluation mode. So it stays dead through any steps of Adam or SGD with weight decay, without a
     mask. Running statistics are left alone: a batch norm whose weight and bias are zero doesn't use them.
+    roles: of the slices that are zeroed; where some are left, a channel may grow back.
     """
     dead = dead.cpu()  # the only synchronisation with a GPU, and only for a mask that is on it
     touched = [(unit, row) for unit, row in zip(structure.units, dead, strict=True) if bool(row.any())]
@@ -71,7 +78,7 @@ def zero_channels(
     for unit, row in touched:  # few channels die at a time: index those instead of masking all
         channels = row[: unit.upper_bound].nonzero().flatten()
         for part in unit.slices:
-            if (parameter := parameters.get(part.tensor)) is not None:
+            if part.role in roles and (parameter := parameters.get(part.tensor)) is not None:
                 parts.append((parameter, part.dim))
                 entries.append(channel_entries(channels, part.repeat))
     if not parts:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from shared import reconstruction
 from shared.networks import structure
 from shared.reconstruction import Reconstruction, calibration_batches, input_rows
 
@@ -157,12 +158,14 @@ def test_padding_that_is_not_a_number_of_zeros_is_refused(options: dict[str, Any
         input_rows(nn.Conv2d(6, 5, 3, **options), torch.zeros(1, 6, 8, 8), 5, torch.Generator())
 
 
-def test_wide_consumers_keep_their_weights_and_are_named() -> None:
+def test_wide_consumers_keep_their_weights_and_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     model = network("3x3")
     table = structure(model)
     name, _ = consumer_of(model)
-    at_limit = Reconstruction(model, table, batches(1), torch.Generator(), maximum_columns=54)
-    beyond = Reconstruction(model, table, batches(1), torch.Generator(), maximum_columns=53)
+    monkeypatch.setattr(reconstruction, "MAXIMUM_COLUMNS", 54)
+    at_limit = Reconstruction(model, table, batches(1), torch.Generator())
+    monkeypatch.setattr(reconstruction, "MAXIMUM_COLUMNS", 53)
+    beyond = Reconstruction(model, table, batches(1), torch.Generator())
     assert at_limit.skipped == () and beyond.skipped == (name,)
     assert beyond.weight(f"{name}.weight", 0, 3) is None
     assert torch.equal(beyond.kept_channels(0, 3), at_limit.kept_channels(0, 3))

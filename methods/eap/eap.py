@@ -1,0 +1,243 @@
+"""EAP: layers are pruned in the order of their energy, each so that its readers' outputs stay near what they were.
+
+Yang, Chen, Sze, "Designing Energy-Efficient Convolutional Neural Networks using Energy-Aware Pruning", CVPR 2017 (arXiv
+1611.05128). The paper prunes single weights until accuracy falls, then trains, again and again. Here the items are
+channels, and each sweep over the network ends at an energy: Ê falls from dense to the budget by the same factor in each
+sweep. With channels it is close to He, Zhang, Sun, "Channel Pruning for Accelerating Very Deep Neural Networks" (ICCV
+2017), but for the order, the joint impact, and that one tolerance sets all widths.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from methods.contract import Method, Outcome, Properties, Task
+from methods.eap.support import Reader, Readers, refitted
+from shared.candidates import at_widths
+from shared.checkpoints import State
+from shared.networks import Structure, Unit, compact, structure, zero_channels
+from shared.networks.pruning import channel_entries
+from shared.protocol import Protocol
+from shared.reconstruction import MAXIMUM_COLUMNS, POSITIONS_PER_BATCH, input_rows
+from shared.training import Trainer
+
+SWEEPS = 5
+IMAGES = 512  # whose patches are the rows of the least squares
+RIDGE = 1e-4
+HALVINGS = 40  # of the tolerance
+LARGEST, SMALLEST = 1.0, 1e-9  # tolerances
+
+
+class Sampled(NamedTuple):
+    """A layer that reads a unit, with what its outputs are to be."""
+
+    name: str  # of its weight
+    layer: nn.Conv2d | nn.Linear
+    target: Tensor  # (rows, outputs): its outputs without the bias before the sweep
+
+
+class EAP(Method):
+    """In each sweep one tolerance gives all widths; layers are then cut from the most to the least joules, and trained.
+
+    A unit's width is the least at which the layers that read it keep their outputs within the tolerance, by the network
+    as it is before the sweep. The tolerance is bisected until Ê meets the sweep's energy. Then, unit by unit, the
+    largest channels stay, others come back by their joint impact on the output, and least squares fits the weights that
+    read them, on inputs from the network as it is cut so far.
+    """
+
+    name: ClassVar[str] = "eap"
+    title: ClassVar[str] = "EAP"
+    paper: ClassVar[str] = (
+        "Yang, Chen, Sze: Designing Energy-Efficient Convolutional Neural Networks using Energy-Aware Pruning. "
+        "CVPR 2017; for channels, to a budget"
+    )
+    properties: ClassVar[Properties | None] = Properties(
+        direct_metric=True, targets_energy=True, optimization_based=False, platform_free=False
+    )
+
+    def run(self, task: Task) -> Outcome:
+        """Sweep and train. Raises Infeasible when one channel per unit is above the budget."""
+        task.check_reachable()
+        model = task.copy_of_dense()
+        sweeps: list[dict[str, Any]] = []
+        if checkpoint := task.saved("sweeps"):  # the run was stopped in the training after the last of these
+            sweeps = checkpoint["sweeps"]
+            model = at_widths(task.network, task.structure, sweeps[-1]["widths"])
+            trainer = task.trainer(model)
+            trainer.restore(checkpoint["trainer"])
+            _train(task, trainer, sweeps)
+        for sweep in range(len(sweeps), SWEEPS):
+            energy = task.dense_energy * (task.budget / task.dense_energy) ** ((sweep + 1) / SWEEPS)
+            model, facts = swept(task, model, energy, sweep)
+            sweeps.append(facts)
+            _train(task, task.trainer(model), sweeps)
+        notes = {
+            "widths": sweeps[-1]["widths"],
+            "tolerances": [facts["tolerance"] for facts in sweeps],
+            "first_units": [facts["order"][0] for facts in sweeps],
+            "not_sampled": sweeps[-1]["not_sampled"],
+        }
+        return Outcome(model, notes)
+
+    def search_samples(self, protocol: Protocol, structure: Structure) -> int:
+        """The sampled images, once per sweep and once per unit of a sweep."""
+        images = _batches(protocol) * protocol.batch_size
+        return SWEEPS * (1 + len(structure.units)) * images
+
+
+def swept(task: Task, model: nn.Module, energy: float, sweep: int) -> tuple[nn.Module, dict[str, Any]]:
+    """The network after a sweep that ends at Ê <= energy, cut, and facts about the sweep."""
+    table = structure(model)
+    readers, sampled = _before(task, model, table, sweep)
+    tolerance, widths = _widths(task, readers, energy)
+    order = _by_energy(task, table)
+    for unit in order:
+        kept = _cut(task, model, table.units[unit], sampled[unit], widths[unit], sweep)
+        dead = torch.zeros(len(table.units), max(table.upper_bounds), dtype=torch.bool)
+        dead[unit, : len(kept)] = ~kept
+        zero_channels(model, table, dead)
+    facts = {
+        "widths": widths,
+        "tolerance": tolerance,
+        "order": [table.units[unit].name for unit in order],
+        "not_sampled": sorted(_not_sampled(model, table)),
+    }
+    return compact(model, table), facts
+
+
+def _batches(protocol: Protocol) -> int:
+    return math.ceil(IMAGES / protocol.batch_size)
+
+
+def _train(task: Task, trainer: Trainer, sweeps: list[dict[str, Any]]) -> None:
+    """Train to the end of the last sweep's share of the iterations."""
+
+    def state() -> State:
+        return {"sweeps": sweeps, "trainer": trainer.state()}
+
+    end = task.ledger.limit if len(sweeps) == SWEEPS else task.ledger.limit // SWEEPS * len(sweeps)
+    task.save("sweeps", state)
+    while task.ledger.training_iterations < end:
+        trainer.step()
+        task.save("sweeps", state)
+
+
+def _layers(model: nn.Module, unit: Unit) -> Iterator[tuple[str, nn.Conv2d | nn.Linear]]:
+    """The layers that read the unit and whose inputs are sampled, each after the name of its weight."""
+    for part in unit.slices:
+        layer = model.get_submodule(part.tensor.rpartition(".")[0])
+        if part.role != "consumer" or not isinstance(layer, nn.Conv2d | nn.Linear):
+            continue
+        if layer.weight[0].numel() <= MAXIMUM_COLUMNS:
+            yield part.tensor, layer
+
+
+def _not_sampled(model: nn.Module, table: Structure) -> set[str]:
+    consumers = {part.tensor for unit in table.units for part in unit.slices if part.role == "consumer"}
+    return consumers - {name for unit in table.units for name, _ in _layers(model, unit)}
+
+
+@torch.no_grad()
+def _rows(task: Task, model: nn.Module, layers: dict[str, nn.Module], sweep: int) -> dict[str, Tensor]:
+    """The layers' input rows, (rows, columns) each, at pixels that depend on the layer and the sweep alone."""
+    found: dict[str, list[Tensor]] = {name: [] for name in layers}
+    draws = {name: task.generator(f"pixels of {name}", sweep) for name in layers}
+
+    def hook(name: str, layer: Any) -> torch.utils.hooks.RemovableHandle:
+        def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            found[name].append(input_rows(layer, inputs[0], POSITIONS_PER_BATCH, draws[name]))
+
+        return layer.register_forward_pre_hook(keep)
+
+    handles = [hook(name, layer) for name, layer in layers.items()]
+    try:
+        model.eval()
+        for images, _ in task.calibration_batches(_batches(task.protocol)):
+            model(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: torch.cat(rows).double() for name, rows in found.items()}
+
+
+def _before(task: Task, model: nn.Module, table: Structure, sweep: int) -> tuple[list[Readers], list[list[Sampled]]]:
+    """For every unit what its channels contribute to its readers, and these layers with their outputs."""
+    layers = {name: layer for unit in table.units for name, layer in _layers(model, unit)}
+    rows = _rows(task, model, dict(layers), sweep)
+    contributions, sampled = [], []
+    for unit in table.units:
+        of_unit, layers_of_unit = [], []
+        for name, layer in _layers(model, unit):
+            weight = layer.weight.detach().flatten(1).double()
+            output = rows[name] @ weight.T
+            gram = rows[name].T @ rows[name]
+            of_unit.append(_reader(gram, gram @ weight.T, weight, output, unit))
+            layers_of_unit.append(Sampled(name, layer, output.float()))
+        of_unit += [_by_magnitude(model, unit, name) for name in _consumers(unit) if name not in layers]
+        contributions.append(Readers(of_unit))
+        sampled.append(layers_of_unit)
+    return contributions, sampled
+
+
+def _consumers(unit: Unit) -> list[str]:
+    return [part.tensor for part in unit.slices if part.role == "consumer"]
+
+
+def _reader(gram: Tensor, cross: Tensor, weight: Tensor, output: Tensor, unit: Unit) -> Reader:
+    total = max(float(output.square().sum()), torch.finfo(torch.float64).tiny)
+    return Reader.of(gram.cpu(), cross.cpu(), weight.cpu(), total, unit.upper_bound)
+
+
+def _by_magnitude(model: nn.Module, unit: Unit, name: str) -> Reader:
+    (part,) = (part for part in unit.slices if part.tensor == name and part.role == "consumer")
+    weight = dict(model.named_parameters())[name].detach().double().cpu()
+    return Reader.by_magnitude(weight.movedim(part.dim, 0).reshape(unit.upper_bound, -1).square().sum(1))
+
+
+def _widths(task: Task, readers: list[Readers], energy: float) -> tuple[float, list[int]]:
+    """The smallest tolerance, by bisection of its logarithm, whose widths have Ê <= energy; and these widths."""
+
+    def widths(tolerance: float) -> list[int]:
+        return [unit.least_width(tolerance) for unit in readers]
+
+    low, high = math.log(SMALLEST), math.log(LARGEST)
+    if float(task.energy(torch.tensor(widths(math.exp(high))))) > energy:
+        return math.inf, [1] * len(readers)
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        within = float(task.energy(torch.tensor(widths(math.exp(middle))))) <= energy
+        low, high = (low, middle) if within else (middle, high)
+    return math.exp(high), widths(math.exp(high))
+
+
+def _by_energy(task: Task, table: Structure) -> list[int]:
+    """The units from the most to the least joules, by what Ê would fall without their channels."""
+    widths = torch.tensor(table.upper_bounds)
+    slope = task.energy_model.gradient(task.structure.positions(widths))[1:-1]
+    return (slope * widths).argsort(descending=True, stable=True).tolist()
+
+
+def _cut(task: Task, model: nn.Module, unit: Unit, sampled: list[Sampled], width: int, sweep: int) -> Tensor:
+    """Choose the unit's channels, mask (channels,), and fit the weights that read them."""
+    rows = _rows(task, model, {name: layer for name, layer, _ in sampled}, sweep)
+    of_unit, problems = [], []
+    for name, layer, target in sampled:
+        weight, wanted = layer.weight.detach().flatten(1).double(), target.double()
+        gram, cross = rows[name].T @ rows[name], rows[name].T @ wanted
+        of_unit.append(_reader(gram, cross, weight, wanted, unit))
+        problems.append((layer, weight, gram, cross))
+    names = {name for name, _, _ in sampled}
+    of_unit += [_by_magnitude(model, unit, name) for name in _consumers(unit) if name not in names]
+    kept = Readers(of_unit).support(width)
+    for layer, weight, gram, cross in problems:
+        repeat = weight.shape[1] // unit.upper_bound
+        columns = torch.zeros(weight.shape[1], dtype=torch.bool, device=weight.device)
+        columns[channel_entries(kept.nonzero().flatten(), repeat).to(weight.device)] = True
+        with torch.no_grad():
+            layer.weight.copy_(refitted(gram, cross, weight, columns, RIDGE).view(layer.weight.shape))
+    return kept

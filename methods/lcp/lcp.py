@@ -1,0 +1,173 @@
+"""LcP and LeGR: one ranking of all filters, whose scale per layer an evolution searches.
+
+Chin, Zhang, Marculescu, "Layer-compensated Pruning for Resource-constrained Convolutional Neural Networks", arXiv
+1810.00518; Chin, Ding, Zhang, Marculescu, "Towards Efficient Model Compression via Learned Global Ranking", CVPR 2020,
+with the search of its published code, github.com/cmu-enyac/LeGR. Both prune to multiply-adds or parameters; here it is
+to energy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from methods.contract import Method, Outcome, Properties, Task, spend_remaining
+from shared.candidates import Candidates
+from shared.networks import Structure
+from shared.protocol import Protocol
+from shared.reconstruction import calibration_batches
+from shared.widths.ranked import lowest_scores
+
+# The published search: 400 candidates, a population of 64, tournaments of 16, a mutation of a tenth of the layers whose
+# size falls to a fifth. Fewer candidates keep these ratios.
+POPULATION_SHARE, TOURNAMENT_SHARE, MUTATED_SHARE, LAST_STEP = 64 / 400, 16 / 64, 0.1, 0.2
+LEAST_SHARE = 0.1  # of its channels that every unit keeps
+
+
+class Layer(NamedTuple):
+    """A layer that makes channels of a unit: the squared norm of each of its filters."""
+
+    unit: int
+    norms: Tensor
+
+
+@dataclass(frozen=True)
+class LcP(Method):
+    """Searches one number per layer, which is added to the squared norms of its filters before all are ranked.
+
+    A candidate's channels go from the lowest score on until Ê meets the budget. It is judged on search images after
+    AMC's reconstruction, without training. Where an addition ties layers, their scores are summed. The best candidate
+    trains for all iterations.
+    """
+
+    name: ClassVar[str] = "lcp"
+    title: ClassVar[str] = "LcP"
+    paper: ClassVar[str] = (
+        "Chin, Zhang, Marculescu: Layer-compensated Pruning for Resource-constrained Convolutional Neural Networks. "
+        "arXiv 1810.00518; to energy"
+    )
+    properties: ClassVar[Properties | None] = Properties(
+        direct_metric=True, targets_energy=False, optimization_based=False, platform_free=True
+    )
+
+    def run(self, task: Task) -> Outcome:
+        """Search, cut and train. Raises Infeasible when a tenth of every dense width is above the budget."""
+        layers = layers_of(task.network, task.structure)
+        least = [max(1, int(LEAST_SHARE * bound)) for bound in task.structure.upper_bounds]
+        identity = torch.zeros(2, len(layers))
+        self.widths(task, layers, identity, least)  # raises Infeasible before anything is spent
+        candidates = Candidates(
+            task.copy_of_dense(),
+            task.structure,
+            task.calibration_batches(calibration_batches(task.protocol.batch_size)),
+            task.generator("reconstruction"),
+            by_unit(layers, torch.zeros(2, len(layers)), task.structure),
+        )
+        count = task.protocol.episodes
+        population = min(count, max(2, round(POPULATION_SHARE * count)))
+        checkpoint = task.saved("candidates")
+        judged: list[tuple[float, Tensor]] = checkpoint["judged"] if checkpoint else []
+        for index in range(len(judged), count):
+            draw = task.generator("candidate", index)
+            if index < population - 1:
+                latents = self._random(layers, draw)
+            elif index == population - 1:
+                latents = identity
+            else:
+                step = 1 - (1 - LAST_STEP) * index / count
+                latents = self.mutated(_winner(judged[-population:], draw), layers, step, draw)
+            widths = self.widths(task, layers, latents, least)
+            judged.append((task.search_accuracy(candidates.at(widths)), latents))
+            task.save("candidates", lambda: {"judged": judged})
+        accuracy, best = max(judged, key=lambda entry: entry[0])  # the first among equals
+        widths = self.widths(task, layers, best, least)
+        model = candidates.cut(widths)
+        spend_remaining(task, task.trainer(model))
+        notes = {
+            "candidates": count,
+            "widths": list(widths),
+            "identity_accuracy": judged[population - 1][0],
+            "best_accuracy": accuracy,
+            "latents": best.tolist(),
+            "reconstruction_skipped": list(candidates.skipped),
+        }
+        return Outcome(model, notes, {"accuracy": [score for score, _ in judged]})
+
+    def search_samples(self, protocol: Protocol, structure: Structure) -> int:
+        """Search images of all candidates, and the calibration's images."""
+        calibration = calibration_batches(protocol.batch_size) * protocol.batch_size
+        return protocol.episodes * protocol.search_images + calibration
+
+    def widths(self, task: Task, layers: list[Layer], latents: Tensor, least: list[int]) -> tuple[int, ...]:
+        """The widths that the ranking with these latents leaves within the budget."""
+        scores, bounds = by_unit(layers, latents, task.structure), task.structure.upper_bounds
+        dead = lowest_scores(scores, bounds, lambda widths: float(task.energy(widths)), task.budget, least)
+        return tuple((torch.tensor(bounds) - dead.sum(1)).tolist())
+
+    def _random(self, layers: list[Layer], draw: torch.Generator) -> Tensor:
+        return self.mutated(torch.zeros(2, len(layers)), layers, 1.0, draw, share=1.0)
+
+    def mutated(
+        self, parent: Tensor, layers: list[Layer], step: float, draw: torch.Generator, share: float = MUTATED_SHARE
+    ) -> Tensor:
+        """The parent with normal changes in a share of the layers."""
+        chosen = torch.randperm(len(layers), generator=draw)[: max(1, round(share * len(layers)))]
+        changes = step * self.spread(layers) * torch.randn(2, len(layers), generator=draw)
+        child = parent.clone()
+        child[:, chosen] += changes[:, chosen]
+        return child
+
+    def spread(self, layers: list[Layer]) -> Tensor:
+        """Standard deviations of the changes, (2, layers): none of the factors, that of all norms of the constants.
+
+        The paper's range is not known. A constant has to lift a layer over another one whose norms are larger.
+        """
+        return torch.stack(
+            [torch.zeros(len(layers)), torch.cat([layer.norms for layer in layers]).std().expand(len(layers))]
+        )
+
+
+@dataclass(frozen=True)
+class LeGR(LcP):
+    """LcP whose norms also have a learned factor per layer."""
+
+    name: ClassVar[str] = "legr"
+    title: ClassVar[str] = "LeGR"
+    paper: ClassVar[str] = (
+        "Chin, Ding, Zhang, Marculescu: Towards Efficient Model Compression via Learned Global Ranking. CVPR 2020; "
+        "to energy"
+    )
+
+    def spread(self, layers: list[Layer]) -> Tensor:
+        """As in the published code: 1 for a factor's logarithm, that of the layer's norms for its constant."""
+        return torch.stack([torch.ones(len(layers)), torch.stack([layer.norms.std(correction=0) for layer in layers])])
+
+
+def layers_of(network: nn.Module, structure: Structure) -> list[Layer]:
+    """The layers that make a unit's channels, with the squared norms of their filters, on the CPU."""
+    parameters = dict(network.named_parameters())
+    return [
+        Layer(unit.index, parameters[part.tensor].detach().movedim(part.dim, 0).flatten(1).square().sum(1).cpu())
+        for unit in structure.units
+        for part in unit.slices
+        if part.role == "producer"
+    ]
+
+
+def by_unit(layers: list[Layer], latents: Tensor, structure: Structure) -> Tensor:
+    """Scores (units, largest upper bound): exp(latents[0]) * norm + latents[1], summed over a unit's layers."""
+    rows = [torch.zeros(unit.upper_bound) for unit in structure.units]
+    for layer, factor, constant in zip(layers, latents[0].exp(), latents[1], strict=True):
+        rows[layer.unit] = rows[layer.unit] + factor * layer.norms + constant
+    return pad_sequence(rows, batch_first=True)
+
+
+def _winner(population: list[tuple[float, Tensor]], draw: torch.Generator) -> Tensor:
+    """The best of a tournament; the population is the last candidates, so each birth replaces the oldest."""
+    size = max(2, round(TOURNAMENT_SHARE * len(population)))
+    places = torch.randperm(len(population), generator=draw)[:size].tolist()
+    return max((population[place] for place in places), key=lambda entry: entry[0])[1]

@@ -1,0 +1,70 @@
+"""Network slimming: the proximal step, one threshold for all units, and networks without batch norm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from methods.contract import Infeasible, Task
+from methods.slimming.slimming import SHRINKING_SHARE, Slimming, _scales, _scores, shrink
+from shared.networks import active_widths, structure
+
+
+@given(st.floats(-3, 3), st.floats(0, 2))
+def test_a_scale_minimises_distance_plus_penalty(value: float, amount: float) -> None:
+    scale = torch.tensor([value], dtype=torch.float64)
+    shrink(scale, amount)
+    near = torch.linspace(-3, 3, 6001, dtype=torch.float64)
+    cost = 0.5 * (near - value) ** 2 + amount * near.abs()
+    assert float(scale) == pytest.approx(float(near[cost.argmin()]), abs=2e-3)
+
+
+def test_scores_are_the_least_scales_of_a_channels_batch_norms(tiny_task: Any) -> None:
+    task: Task = tiny_task()
+    network = task.copy_of_dense()
+    norms = dict(network.named_modules())
+    stem, depthwise, pointwise = (norms[f"{name}_norm"].weight for name in ("stem", "depthwise", "pointwise"))
+    scores = _scores(_scales(network, task.structure), task.structure)
+    assert torch.equal(scores[0, :12], torch.minimum(stem.abs(), depthwise.abs()))
+    assert torch.equal(scores[1, :20], pointwise.abs())
+    assert bool(torch.isinf(scores[2, :16]).all()) and bool(torch.isinf(scores[3, :24]).all())
+
+
+def test_scales_shrink_by_their_mean_while_it_trains_and_the_lowest_go(
+    tiny_task: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task: Task = tiny_task(budget_fraction=0.5, network="mobilenet", iterations=40)
+    amounts: list[float] = []
+    monkeypatch.setattr("methods.slimming.slimming.shrink", lambda scale, amount: amounts.append(amount))
+    outcome = Slimming().run(task)
+    scales = [scale for of_unit in _scales(task.network, task.structure) for scale in of_unit]
+    mean = torch.cat([scale.detach().abs() for scale in scales]).mean()
+    steps = int(SHRINKING_SHARE * 40)
+    assert len(amounts) == steps * len(scales) and sum(amounts) / len(scales) == pytest.approx(float(mean), rel=1e-5)
+    widths = active_widths(outcome.network)
+    assert list(widths) == outcome.notes["widths"]
+    assert 0.45 < float(task.energy_model(task.structure.positions(widths))) <= 0.5
+
+
+def test_one_threshold_parts_what_stays_from_what_goes(tiny_task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    task: Task = tiny_task(budget_fraction=0.6, network="mobilenet", iterations=0)
+    outcome = Slimming().run(task)
+    scores = _scores(_scales(task.network, task.structure), task.structure)
+    for row, width, bound in zip(scores, outcome.notes["widths"], task.structure.upper_bounds, strict=True):
+        below = int((row[:bound] <= outcome.notes["threshold"]).sum())
+        assert bound - width == min(below, bound - 1)
+
+
+def test_networks_without_batch_norm_are_refused(tiny_task: Any) -> None:
+    plain = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
+    plain.input_shape = (1, 8, 8)  # type: ignore[assignment]
+    reason = Slimming().refuses(structure(plain))
+    assert reason is not None and "no unit of the network has one" in reason
+    assert Slimming().refuses(tiny_task().structure) is None
+    with pytest.raises(Infeasible, match="least widths"):  # half of the toy network's units have none and stay
+        Slimming().run(tiny_task(budget_fraction=0.3))

@@ -1,0 +1,112 @@
+"""WSP: the projection against an exact knapsack, its feasibility, its schedule, and what may grow back."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from methods.contract import Infeasible, Task
+from methods.wsp import wsp
+from methods.wsp.wsp import EVERY, WSP
+from shared.energy import BilinearModel
+from shared.networks import active_widths, importance, zero_channels
+
+
+def separable(task: Task) -> Task:
+    """The task with an energy that is a sum over units: then the projection is a plain knapsack."""
+    bounds = task.structure.position_bounds
+    units = range(1, len(bounds) - 1)
+    shares = torch.tensor([0.15, 0.4, 0.1, 0.25], dtype=torch.float64)
+    model = BilinearModel(
+        torch.tensor(0.1, dtype=torch.float64), shares, tuple((0, unit) for unit in units), tuple(map(float, bounds))
+    )
+    return replace(task, energy_model=model)
+
+
+def value_and_cost(dead: torch.Tensor, norms: torch.Tensor, task: Task) -> tuple[float, float]:
+    widths = torch.tensor(task.structure.upper_bounds) - dead.sum(1)
+    return float(norms[~dead].sum()), float(task.energy_model(task.structure.positions(widths)))
+
+
+def best_value(norms: torch.Tensor, task: Task, target: float) -> float:
+    """Exact: all widths, since of a unit's channels the largest are kept; at least one of every unit."""
+    sums = [
+        row[:bound].sort(descending=True).values.cumsum(0)
+        for row, bound in zip(norms, task.structure.upper_bounds, strict=True)
+    ]
+    choices = torch.tensor(list(itertools.product(*(range(1, bound + 1) for bound in task.structure.upper_bounds))))
+    within = task.energy_model(task.structure.positions(choices)) <= target
+    values = sum(of_unit[choices[:, unit] - 1] for unit, of_unit in enumerate(sums))
+    assert isinstance(values, torch.Tensor)
+    return float(values[within].max())
+
+
+@pytest.mark.parametrize("target", [0.9, 0.7, 0.5, 0.35])
+@pytest.mark.parametrize("prices", ["separable", "products"])
+def test_the_greedy_projection_is_close_to_the_exact_knapsack(tiny_task: Any, target: float, prices: str) -> None:
+    task: Task = tiny_task() if prices == "products" else separable(tiny_task())
+    network = task.copy_of_dense()
+    norms = importance(network, task.structure)
+    dead = wsp._projection(network, task, target)
+    value, cost = value_and_cost(dead, norms, task)
+    exact = best_value(norms, task, target)
+    assert cost <= target and value <= exact * (1 + 1e-6)
+    # a knapsack's greedy solution loses at most the item that did not fit, where prices don't change
+    assert value >= 0.97 * exact if prices == "separable" else value >= 0.9 * exact
+
+
+def test_targets_decay_exponentially_to_the_budget_and_stay_there(tiny_task: Any) -> None:
+    task: Task = tiny_task(budget_fraction=0.25, iterations=50)
+    targets = []
+    for count in range(51):
+        task.ledger.training_iterations = count
+        targets.append(wsp._target(task))
+    assert targets[0] == pytest.approx(1.0) and targets[20] == pytest.approx(0.5) and targets[40:] == [task.budget] * 11
+    ratios = [after / before for before, after in itertools.pairwise(targets[:41])]
+    assert ratios == pytest.approx([ratios[0]] * 40)
+
+
+def test_every_projection_is_feasible_and_comes_every_tenth_iteration(
+    tiny_task: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task: Task = tiny_task(budget_fraction=0.4, iterations=45)
+    seen: list[tuple[int, float, float]] = []
+    project = wsp._projection
+
+    def watched(network: torch.nn.Module, task: Task, target: float) -> torch.Tensor:
+        dead = project(network, task, target)
+        widths = torch.tensor(task.structure.upper_bounds) - dead.sum(1)
+        estimate = float(task.energy_model(task.structure.positions(widths)))
+        seen.append((task.ledger.training_iterations, target, estimate))
+        return dead
+
+    monkeypatch.setattr(wsp, "_projection", watched)
+    outcome = WSP().run(task)
+    assert [count for count, _, _ in seen] == [10, 20, 30, 40, 45] and EVERY == 10
+    assert all(estimate <= target for _, target, estimate in seen)
+    assert list(active_widths(outcome.network)) == outcome.notes["widths"]
+    assert 0.3 < seen[-1][2] <= 0.4
+
+
+def test_a_channel_may_grow_back(tiny_task: Any) -> None:
+    task: Task = tiny_task(iterations=20)
+    network = task.copy_of_dense()
+    trainer = task.trainer(network)
+    dead = torch.zeros(len(task.structure.units), max(task.structure.upper_bounds), dtype=torch.bool)
+    dead[2, :3] = True
+    wsp._zero_readers(network, task, dead)
+    assert active_widths(network)[2] == task.structure.upper_bounds[2] - 3
+    trainer.step()
+    assert active_widths(network)[2] == task.structure.upper_bounds[2]
+    zero_channels(network, task.structure, dead, trainer.optimizer)
+    trainer.step()
+    assert active_widths(network)[2] == task.structure.upper_bounds[2] - 3
+
+
+def test_a_budget_below_one_channel_per_unit(tiny_task: Any) -> None:
+    with pytest.raises(Infeasible, match="one channel per unit"):
+        WSP().run(tiny_task(budget_fraction=0.05))
