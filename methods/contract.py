@@ -10,7 +10,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 from typing import Protocol as TypingProtocol
 
 import torch
@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from shared.checkpoints import Checkpoints, State
 from shared.computing import ON_CPU, Computing
 from shared.data import Batches, Images
+from shared.energy import ZeroSavings
 from shared.errors import Infeasible
 from shared.ledger import Ledger
-from shared.networks import Structure
+from shared.networks import Structure, active_channels, structure
 from shared.protocol import Protocol
 from shared.rng import generator
 from shared.training import Feed, Teacher, Trainer, score
@@ -50,6 +51,9 @@ class EnergyModel(TypingProtocol):
 
     def gradient(self, positions: Tensor) -> Tensor:
         """The estimate's derivative with respect to each position, same shape as `positions`."""
+
+
+Granularity = Literal["channels", "weights"]
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,7 @@ class Task:
     teacher: Teacher  # logits of the dense network, for distillation
     checkpoints: Checkpoints = field(default_factory=Checkpoints)  # behind `save` and `saved`
     computing: Computing = ON_CPU  # device and precision of training
+    zeros: ZeroSavings | None = None  # what single zero weights save; None where the platform does not skip them
 
     def copy_of_dense(self) -> nn.Module:
         """A copy of the dense network, which the method may change."""
@@ -103,6 +108,12 @@ class Task:
         Raises Infeasible when one channel per unit is above the budget.
         """
         return uniform_widths(self.structure, lambda rows: self.energy(rows[..., 1:-1]), self.budget)
+
+    def energy_with_zeros(self, network: nn.Module) -> float:
+        """Ê of a network with its zeros: that of its active widths, less what zeros among its weights save."""
+        table = structure(network)
+        estimate = float(self.energy(active_channels(network, table).sum(1)))
+        return estimate - (0.0 if self.zeros is None else self.zeros.of(network, table))
 
     def check_reachable(self) -> None:
         """Raises Infeasible when one channel per unit is above the budget."""
@@ -167,6 +178,7 @@ class Method(ABC):
     paper: ClassVar[str]  # citation, or the purpose of a control
     compresses: ClassVar[bool] = True  # False: the budget does not bind (the dense control)
     properties: ClassVar[Properties | None] = None  # None for controls
+    granularity: ClassVar[Granularity] = "channels"  # what it removes; weights only where zeros save energy
 
     @abstractmethod
     def run(self, task: Task) -> Outcome:

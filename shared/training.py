@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -67,6 +67,15 @@ def restore_training(model: nn.Module, optimizer: torch.optim.Optimizer, state: 
             like = parameter if saved.shape == parameter.shape else saved
             entry = torch.empty_like(like, device=parameter.device)
             optimizer.state[parameter][key] = entry.copy_(saved)
+
+
+def keep_zeros(model: nn.Module, names: Iterable[str]) -> None:
+    """Make the zeros of these parameters stay zero in training: they get no gradient, and weight decay leaves them."""
+    parameters = dict(model.named_parameters())
+    for name in names:
+        mask = parameters[name].detach() != 0
+        if not bool(mask.all()):
+            parameters[name].register_hook(lambda gradient, mask=mask: gradient * mask)
 
 
 class Feed(NamedTuple):

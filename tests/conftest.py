@@ -69,6 +69,20 @@ def chain_energy(structure: Any) -> Any:
     )
 
 
+def zero_savings(structure: Any) -> Any:
+    """Zeros of all weights save 0.4 J by products not made and 0.2 J by fetches, each weight alike."""
+    from shared.energy import ZeroSavings
+
+    dense = torch.tensor(structure.position_bounds)
+    entries = {
+        f"{operation.module}.weight": int(operation.parameters(dense) - operation.bias * operation.outputs.at(dense))
+        for operation in structure.operations
+        if operation.kind in ("conv", "depthwise", "linear")
+    }
+    total = sum(entries.values())
+    return ZeroSavings(dict.fromkeys(entries, 0.4 / total), dict.fromkeys(entries, 0.2 / total), entries, 4 / 3)
+
+
 @pytest.fixture(scope="session")
 def dense_networks() -> Callable[[str], nn.Module]:
     """Name -> a dense network trained for some steps, made once per session; copy before changing."""
@@ -100,10 +114,10 @@ def dense_networks() -> Callable[[str], nn.Module]:
 
 @pytest.fixture(scope="session")
 def tiny_task(dense_networks: Callable[[str], nn.Module]) -> Callable[..., Any]:
-    """Factory of small tasks: tiny_task(budget_fraction, iterations, seed, network, **fields of Protocol) -> Task.
+    """Factory of small tasks: tiny_task(budget_fraction, iterations, seed, network, zeros, **fields of Protocol).
 
     `network` is "toy" (four units) or a name of shared.networks ("mobilenet"). The budget is a fraction of Ê(dense),
-    which is 1 J.
+    which is 1 J. With `zeros` weights that are zero save up to 0.6 J of it.
     """
     from methods.contract import Task
     from shared.data import BatchStream, Split
@@ -130,7 +144,12 @@ def tiny_task(dense_networks: Callable[[str], nn.Module]) -> Callable[..., Any]:
     )
 
     def make(
-        budget_fraction: float = 0.5, iterations: int = 40, seed: int = 0, network: str = "toy", **overrides: Any
+        budget_fraction: float = 0.5,
+        iterations: int = 40,
+        seed: int = 0,
+        network: str = "toy",
+        zeros: bool = False,
+        **overrides: Any,
     ) -> Task:
         protocol = replace(plain, iterations=iterations, budgets=(budget_fraction,), seeds=(seed,), **overrides)
         dense = dense_networks(network)
@@ -153,6 +172,7 @@ def tiny_task(dense_networks: Callable[[str], nn.Module]) -> Callable[..., Any]:
             train=BatchStream(train, seed, protocol.batch_size, shift=1),
             search=search,
             teacher=teacher,
+            zeros=zero_savings(table) if zeros else None,
         )
 
     return make

@@ -22,7 +22,7 @@ from bench.run.rules import Miss
 from bench.run.stages import make_task
 from bench.run.teacher import live
 from bench.setup import dense
-from bench.setup.budgets import Budget
+from bench.setup.budgets import Budget, Reach
 from bench.setup.plan import Job
 from bench.setup.request import Request
 from bench.setup.setup import Setup, prepare
@@ -31,10 +31,10 @@ from methods.contract import Infeasible, Method, Outcome, Properties, Task
 from shared.checkpoints import Checkpoints
 from shared.data import Split
 from shared.ledger import BudgetExhausted, Ledger
-from shared.platforms import SimulatedPlatform
+from shared.platforms import EyerissPlatform, SimulatedPlatform
 from shared.rng import forked
 
-FRACTION = 0.5  # budget as a share of the dense reading, which any pruning can reach
+FRACTION = 0.5  # budget as a share of the dense reading, which any pruning of channels can reach
 HARDLY = 1.02  # budget near the floor, as a multiple of Ê with one channel per unit
 STOPS = (0.4, 0.8)  # shares of the iterations after which the process is killed
 
@@ -65,6 +65,21 @@ class _Stand:
     setup: Setup
     method: Method
 
+    @property
+    def weights(self) -> bool:
+        """Whether the method removes weights and no channels."""
+        return self.method.granularity == "weights"
+
+    @property
+    def reach(self) -> Reach:
+        """The budgets that the method can be asked for."""
+        return self.setup.reach_of_weights if self.weights else self.setup.reach
+
+    @property
+    def budget(self) -> float:
+        """One that any pruning can reach."""
+        return (self.reach.floor + self.reach.top) / 2 if self.weights else FRACTION * self.reach.dense_reading
+
     def run(self, budget: float, checkpoints: Checkpoints | None = None, kill_at: float | None = None) -> _Run:
         """Run the method with the harness's checks; raises Miss, Infeasible, or what the method raises.
 
@@ -72,7 +87,7 @@ class _Stand:
         """
         job = Job("conformance", Budget(budget / self.setup.reach.dense_reading, budget), seed=0)
         task = make_task(job, self.setup, live(self.setup.dense.network))
-        task = replace(task, checkpoints=checkpoints or Checkpoints())
+        task = replace(task, checkpoints=checkpoints or Checkpoints(), zeros=self.setup.zeros if self.weights else None)
 
         def kill(ledger: Ledger) -> None:
             if kill_at is not None and ledger.training_iterations == int(kill_at * ledger.limit):
@@ -124,6 +139,7 @@ def _sealed(setup: Setup) -> Iterator[None]:
     with (
         mock.patch.object(Split, "take", guarded),
         mock.patch.object(SimulatedPlatform, "simulate", refuse),
+        mock.patch.object(EyerissPlatform, "breakdown", refuse),
     ):
         yield
 
@@ -136,8 +152,9 @@ def check(name: str) -> Iterator[Finding]:
     torch.set_num_threads(1)  # as in every run
     method = registry.get(name)
     yield Finding("declares itself", _undeclared(name, method), _DECLARING)
-    stand = _Stand(prepare(Request(protocol="smoke", meter="sim")).with_dense_weights(), method)
-    budget = FRACTION * stand.setup.reach.dense_reading
+    device = "eyeriss" if method.granularity == "weights" else Request.device
+    stand = _Stand(prepare(Request(protocol="smoke", meter="sim", device=device)).with_dense_weights(), method)
+    budget = stand.budget
     try:
         first = stand.run(budget)
     except Exception as error:
@@ -206,7 +223,7 @@ def _tells(stand: _Stand, first: _Run, budget: float) -> str | None:
     if not stand.method.compresses:
         return None
     try:
-        run = stand.run(HARDLY * stand.setup.reach.floor)
+        run = stand.run(HARDLY * stand.reach.floor)
         rules.check_rules(run.task, stand.setup.dense, run.outcome)
     except Infeasible as error:
         return None if str(error) else "raised Infeasible without a reason"

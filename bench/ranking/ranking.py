@@ -121,8 +121,11 @@ def common(entries: Iterable[Entry]) -> Range | None:
 
 
 def entries(page: pd.DataFrame) -> dict[str, Entry]:
-    """Method -> its runs, in the page's order; without methods that have no budget."""
-    bound = page[page["budget.amount"].notna()]
+    """Method -> its runs, in the page's order; without methods that have no budget, or remove single weights.
+
+    The latter have budgets of their own, since they leave the feature maps.
+    """
+    bound = page[page["budget.amount"].notna() & (page["granularity"] == "channels")]
     result = {}
     for method, runs in bound.groupby("method", sort=False):
         full = set(runs["budget"])

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from methods.contract import Granularity
 from shared.energy.profiles import AmountUnit
 from shared.errors import BadInput
 from shared.protocol import Protocol
@@ -67,6 +68,7 @@ class Landing(_Frozen):
     before: Reading
     after: Reading  # the reading that landed it; the same as `before` where no channel was removed
     removed_channels: Count
+    removed_weights: Count = 0  # by methods that remove weights
     search_accuracy_before: Share
     search_accuracy_after: Share
 
@@ -82,8 +84,8 @@ class Measures(_Frozen):
     flags: tuple[str, ...]
     reference: Amount | None
     detail: dict[str, Any] | None
-    parameters: Count
-    macs: Count  # per image
+    parameters: Count  # without zeros where the method removes weights
+    macs: Count  # per image, without those of zero weights likewise
     accuracy_before: Share  # after landing and batch-norm recalibration, before fine-tuning
     accuracy_after: Share
 
@@ -143,6 +145,7 @@ class Record(_Frozen):
     platform: Platform
     protocol: Protocol
     seed: Count
+    granularity: Granularity = "channels"  # what the method removes
     budget: Budget | None  # None for the dense control
     status: Literal["ok", "miss"]
     reason: str | None
@@ -209,5 +212,9 @@ def _refuse(constant: str) -> None:
 
 
 def to_json(record: Record) -> bytes:
-    """Canonical, readable JSON of a record."""
-    return (json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+    """Canonical, readable JSON of a record.
+
+    A record from a file gives that file again: fields that are younger than it stay away.
+    """
+    document = record.model_dump(mode="json", exclude_unset=True) | {"schema_version": SCHEMA}
+    return (json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()

@@ -84,6 +84,8 @@ def _table(runs: pd.DataFrame, unit: Unit, *, hardware: bool) -> Table:
             "search after, %": mean_std(100 * group["landing.search_accuracy_after"]),
             "landed at, %": off_budget(group["landed"]),
         }
+        if (runs["landing.removed_weights"] > 0).any():
+            row["weights removed"] = span(group["landing.removed_weights"])
         if hardware:
             row["final to budget, %"] = f"{off_budget(group['final'])} {above_mark(group['final'])}".strip()
             row["half width, %"] = mean_std(100 * group["half_width"])

@@ -42,9 +42,11 @@ def summary_table(records: Iterable[Record]) -> str:
     """The main table of every page with its caption and notes, as text that is Markdown too."""
     parts = []
     for _, page in checked(records).groupby("page"):
-        notes = Notes()
-        body = markdown(main_table(page, page_unit(page), notes))
-        parts.append("\n".join([caption(page), "", body, *(["", *notes.lines()] if notes.texts else [])]))
+        notes, unit = Notes(), page_unit(page)
+        bodies = [markdown(main_table(part, unit, notes)) for part in tables.parts(page).values()]
+        parts.append(
+            "\n".join([caption(page), "", "\n\n".join(bodies), *(["", *notes.lines()] if notes.texts else [])])
+        )
     return "\n\n".join(parts)
 
 

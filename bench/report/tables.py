@@ -49,6 +49,17 @@ def dense(page: pd.DataFrame) -> float | None:
     return amounts[0] if amounts else None
 
 
+def parts(page: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """ "channels" and "weights" -> the runs of a table of their own: of methods that remove the one, or the other.
+
+    Beside the latter stand all runs at the same budgets. A part without runs that a budget binds is left out.
+    """
+    bound, weights = page["budget.amount"].notna(), page["granularity"] == "weights"
+    beside = page["budget"].isin(page.loc[weights, "budget"]) | ~bound
+    found = {"channels": page[~weights], "weights": page[beside] if weights.any() else page[weights]}
+    return {name: runs for name, runs in found.items() if runs["budget.amount"].notna().any() or not bound.any()}
+
+
 def workload(page: pd.DataFrame) -> str:
     """The network and its data set."""
     return f"{first(page).network['name']} on {first(page).dataset}"

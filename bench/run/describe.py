@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bench.record import model as records
 from bench.run.stages import Run
+from bench.run.zeros import Zeros
 from bench.setup.fingerprints import code_fingerprint, method_fingerprint
 from bench.setup.setup import Setup
 from methods import registry
@@ -37,6 +38,7 @@ def describe(run: Run) -> tuple[records.Record, dict[str, Tensor] | None]:
         platform=_platform(setup),
         protocol=setup.protocol,
         seed=run.job.seed,
+        granularity=method.granularity,
         budget=_budget(run),
         status="miss" if scores is None else "ok",
         reason=compressed.get("reason") or landed.get("reason"),
@@ -106,14 +108,15 @@ def _measures(run: Run, fine_tuned: State, scores: State) -> records.Measures:
     read = run.read("read")
     assert read is not None, "the score comes after the reading"
     reading: dict[str, Any] = json.loads(read["reading"])
+    zeros = Zeros(**read.get("zeros", Zeros(0.0, 0, 0)._asdict()))
     return records.Measures(
         widths=widths,
         upper_bounds=setup.structure.upper_bounds,
-        estimate=setup.estimate(widths, run.job.budget),
+        estimate=setup.estimate(widths, run.job.budget) - zeros.joules,
         reading=reading.pop("amount"),
         **reading,
-        parameters=int(setup.structure.parameters(widths)),
-        macs=int(setup.structure.macs(widths)),
+        parameters=int(setup.structure.parameters(widths)) - zeros.weights,
+        macs=int(setup.structure.macs(widths)) - zeros.multiply_adds,
         accuracy_before=scores["accuracy_before"],
         accuracy_after=scores["accuracy_after"],
     )

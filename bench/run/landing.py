@@ -47,13 +47,13 @@ def land(small: nn.Module, budget: float, setup: Setup) -> Landed:
     """
     table = structure(small)
     widths = table.upper_bounds
-    (before,) = _read(setup, [widths])
+    (before,) = read_at(setup, [widths])
     if before.interval[1] <= budget:
         return Landed(widths, before, before, 1)
     path = removal_path(importance(small, table), widths, setup)
     next(path)  # the path starts at `widths`, which have been read
     search = _bisection if setup.platform.readings_need_quiet else _sweep
-    end = search(path, lambda rows: _read(setup, rows), budget, setup.platform.at_once)
+    end = search(path, lambda rows: read_at(setup, rows), budget, setup.platform.at_once)
     if end.widths is None or end.reading is None:
         least = before if end.reading is None else end.reading
         raise CannotLand(
@@ -141,7 +141,8 @@ def _bisection(path: Iterator[Widths], read: Read, budget: float, at_once: int) 
     return _End(rows[within], last, count)
 
 
-def _read(setup: Setup, rows: Sequence[Widths]) -> list[PlatformReading]:
+def read_at(setup: Setup, rows: Sequence[Widths]) -> list[PlatformReading]:
+    """Readings of the network at each of `rows`, as landing takes them."""
     return setup.platform.read_beside(
         setup.subject,
         rows,

@@ -141,6 +141,8 @@ def keeps_the_budget(task: Task, dense: DenseWeights, outcome: Outcome) -> None:
     if min(widths) < 1:
         raise Miss(f"removed all channels of unit {widths.index(0) + 1} of {len(widths)}")
     estimate = float(task.energy_model(task.structure.positions(torch.tensor(widths))))
+    if task.zeros is not None:
+        estimate -= task.zeros.of(outcome.network, structure(outcome.network))
     if estimate > task.budget * (1 + BUDGET_TOLERANCE):
         unit = task.energy_model.unit
         raise Miss(f"estimated {estimate:.6g} {unit} per image, above the budget of {task.budget:.6g} {unit}")

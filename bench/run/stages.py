@@ -23,7 +23,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bench.run import landing, rules, trouble
+from bench.run import landing, rules, trouble, zeros
 from bench.run.fine_tuning import fine_tune
 from bench.run.teacher import teacher
 from bench.run.timing import unit_costs
@@ -33,11 +33,12 @@ from bench.setup.setup import Setup
 from methods import registry
 from methods.contract import Outcome, Task
 from shared.checkpoints import Checkpoints, State
+from shared.energy import ZeroSavings
 from shared.ledger import Ledger
 from shared.networks import structure
 from shared.platforms import PlatformReading
 from shared.rng import forked
-from shared.training import Feed, Teacher, recalibrate_batch_norm, score
+from shared.training import Feed, Teacher, keep_zeros, recalibrate_batch_norm, score
 
 Report = Callable[[str, float], None]  # (stage, share of it that is done)
 STAGES = ("compress", "land", "tune", "read", "score")
@@ -65,7 +66,13 @@ class Run:
 
     def task(self) -> Task:
         """The task that the method sees."""
-        return make_task(self.job, self.setup, self.teacher, self.report)
+        task = make_task(self.job, self.setup, self.teacher, self.report)
+        return replace(task, zeros=self.zeros)
+
+    @property
+    def zeros(self) -> ZeroSavings | None:
+        """What zero weights save, for a method that removes weights."""
+        return zeros.of_method(self.job.method, self.setup)
 
     def states(self, stage: str) -> Checkpoints:
         """The states from which a stopped stage goes on."""
@@ -170,23 +177,32 @@ def land(run: Run) -> None:
     images = min(setup.protocol.search_images, len(setup.dataset.search))
     accuracy = score(small, setup.dataset.search, images)
     widths = structure(small).upper_bounds
+    estimate = setup.estimate(widths, job.budget)
+    removed_weights = 0
     try:
-        landed = landing.land(small, job.budget.amount, setup)
+        if run.zeros is None:
+            landed = landing.land(small, job.budget.amount, setup)
+        else:
+            estimate -= zeros.found(small, run.zeros).joules
+            before, after, removed_weights = zeros.land(small, job.budget.amount, setup)
+            landed = landing.Landed(widths, before, after, 1)
     except landing.CannotLand as error:
         run.write("land", {"reason": str(error)})
         return
     document: dict[str, Any] = {
         "widths": widths,
-        "estimate": setup.estimate(widths, job.budget),
+        "estimate": estimate,
         "before": asdict(landed.before),
         "after": asdict(landed.after),
         "removed_channels": sum(widths) - sum(landed.widths),
+        "removed_weights": removed_weights,
         "search_accuracy_before": accuracy,
         "search_accuracy_after": accuracy,
     }
     if landed.widths != widths:
         landing.cut_to(small, landed.widths)
         small = rules.cut(small, stream)
+    if landed.widths != widths or removed_weights:
         recalibrate_batch_norm(small, stream, count)
         document["search_accuracy_after"] = score(small, setup.dataset.search, images)
     run.write("land", {"landing": json.dumps(document), "readings": landed.readings} | _of_network(small))
@@ -195,6 +211,8 @@ def land(run: Run) -> None:
 def tune(run: Run) -> None:
     """Fine-tune the landed network, with the same number of iterations after every method."""
     small = run.network(_state(run, "land"))
+    if run.zeros is not None:
+        keep_zeros(small, run.zeros.entries)
     ledger = _ledger("tune", run.setup.protocol.fine_tune_iterations, run.report)
     seconds = fine_tune(small, run.task(), ledger, run.states("tune"))
     run.write("tune", {"seconds": seconds} | _of_network(small), ledger)
@@ -212,7 +230,14 @@ def read(runs: Sequence[Run]) -> None:
         standard=setup.profile.dense_reading,
     )
     for run, reading in zip(runs, readings, strict=True):
-        run.write("read", {"reading": json.dumps(asdict(reading))})
+        state: State = {"reading": json.dumps(asdict(reading))}
+        if run.zeros is not None:
+            of_network = zeros.found(run.network(_state(run, "tune")), run.zeros)
+            state = {
+                "reading": json.dumps(asdict(zeros.less(reading, of_network.joules))),
+                "zeros": of_network._asdict(),
+            }
+        run.write("read", state)
 
 
 def score_(run: Run) -> None:

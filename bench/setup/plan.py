@@ -11,12 +11,13 @@ from typing import TypeVar
 import torch
 
 from bench.setup import protocols
-from bench.setup.budgets import Budget, budget_text, distinct, reachable
+from bench.setup.budgets import Budget, Reach, budget_text, distinct, reachable
 from bench.setup.fingerprints import code_fingerprint, method_fingerprint
 from bench.setup.names import FILE_NAME, slug, unusual
 from bench.setup.request import Request
 from bench.setup.setup import Say, Setup, prepare
 from methods import registry
+from methods.contract import Granularity
 from shared.cache import content_key
 from shared.errors import BadInput
 
@@ -99,16 +100,25 @@ def make(request: Request, say: Say = lambda _: None, *, to_train: bool = False)
     for name, method in methods.items():
         if reason := method.refuses(setup.structure):
             raise BadInput(f"a network that {name} can compress", f"{request.network}: {reason}", "another method")
-    budgets = distinct(_default_budgets(setup) if texts is None else texts, setup.reach)
-    if any(method.compresses for method in methods.values()):
-        budgets = _reached(budgets, setup, say if texts is None else None)
+        if method.granularity == "weights" and setup.zeros is None:
+            expected = f"a platform on which zero weights save energy for {name}, which removes weights and no channels"
+            raise BadInput(expected, setup.platform.name, "--device eyeriss")
+    kinds = {method.granularity for method in methods.values() if method.compresses}
+    budgets = {kind: _budgets(setup, texts, kind, say) for kind in sorted(kinds)}
     jobs = [
         Job(name, budget, seed)
         for seed in seeds
         for name, method in methods.items()
-        for budget in (budgets if method.compresses else (None,))
+        for budget in (budgets[method.granularity] if method.compresses else (None,))
     ]
     return Plan(setup, tuple(jobs))
+
+
+def _budgets(setup: Setup, texts: tuple[str, ...] | None, kind: Granularity, say: Say) -> tuple[Budget, ...]:
+    """The budgets that methods of this kind get, those in `texts` or the default ones. Raises BadInput."""
+    reach = setup.reach if kind == "channels" else setup.reach_of_weights
+    budgets = distinct(_default_budgets(setup, reach) if texts is None else texts, reach)
+    return _reached(budgets, setup, say if texts is None else None) if kind == "channels" else budgets
 
 
 def _reached(budgets: tuple[Budget, ...], setup: Setup, say: Say | None) -> tuple[Budget, ...]:
@@ -139,13 +149,13 @@ def budget_texts(request: Request) -> tuple[str, ...] | None:
     return tuple(_listed(request.budgets, "budgets", budget_text(request.metric)))
 
 
-def _default_budgets(setup: Setup) -> tuple[str, ...]:
+def _default_budgets(setup: Setup, reach: Reach) -> tuple[str, ...]:
     """The protocol's budgets, or an even spread where these can't all be reached."""
     offers = [tuple(map(str, setup.protocol.budgets))]
     if setup.unit == "J":
         work = setup.workload
         offers = protocols.energy_budgets(setup.protocol, work.network, work.dataset, setup.platform.name)
-    return reachable(offers, setup.reach)
+    return reachable(offers, reach)
 
 
 def _listed(text: str, what: str, convert: Callable[[str], Item]) -> list[Item]:

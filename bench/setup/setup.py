@@ -16,7 +16,7 @@ from shared import energy, platforms
 from shared.cache import checked_cache_dir
 from shared.computing import ON_CPU, Computing, computing
 from shared.data import Dataset
-from shared.energy import BilinearModel, EnergyFit, LocalFit, Profile
+from shared.energy import BilinearModel, EnergyFit, LocalFit, Profile, ZeroSavings
 from shared.energy.terms import CORRECTED, KINDS
 from shared.errors import BadInput
 from shared.networks import Structure
@@ -93,6 +93,12 @@ class Setup:
             unit=self.unit,
         )
 
+    @property
+    def reach_of_weights(self) -> Reach:
+        """The budgets that can be asked for where weights are removed and all channels stay: above the feature maps."""
+        assert self.zeros is not None, "expected a platform on which zeros save energy; try platform.zeros first"
+        return replace(self.reach, floor=self.reach.dense_estimate - self.zeros.most)
+
     def near(self, budget: Budget) -> LocalFit:
         """The energy model of a budget with its errors near it; the platform is read for it once."""
         if budget.amount not in self._near:
@@ -113,6 +119,11 @@ class Setup:
     def model(self, budget: Budget | None) -> BilinearModel:
         """The energy model that a run sees: that of its budget; the global one without a budget."""
         return self.fit.model if budget is None else self.near(budget).model
+
+    @cached_property
+    def zeros(self) -> ZeroSavings | None:
+        """What single zero weights save on the platform; None where they cost as much as others."""
+        return self.platform.zeros(self.subject, self.inference_batch)
 
     def estimate(self, widths: tuple[int, ...], budget: Budget | None) -> float:
         """Ê per image at `widths`, by the model of `budget`."""

@@ -1,5 +1,6 @@
-"""EAP (Yang, Chen, Sze, CVPR 2017), for channels and to an energy budget."""
+"""EAP (Yang, Chen, Sze, CVPR 2017) to an energy budget, for channels and, as published, for weights."""
 
 from methods.eap.eap import EAP
+from methods.eap.weights import EAPWeights
 
-__all__ = ["EAP"]
+__all__ = ["EAP", "EAPWeights"]

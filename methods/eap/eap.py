@@ -70,12 +70,12 @@ class EAP(Method):
             model = at_widths(task.network, task.structure, sweeps[-1]["widths"])
             trainer = task.trainer(model)
             trainer.restore(checkpoint["trainer"])
-            _train(task, trainer, sweeps)
+            train_sweep(task, trainer, sweeps)
         for sweep in range(len(sweeps), SWEEPS):
             energy = task.dense_energy * (task.budget / task.dense_energy) ** ((sweep + 1) / SWEEPS)
             model, facts = swept(task, model, energy, sweep)
             sweeps.append(facts)
-            _train(task, task.trainer(model), sweeps)
+            train_sweep(task, task.trainer(model), sweeps)
         notes = {
             "widths": sweeps[-1]["widths"],
             "tolerances": [facts["tolerance"] for facts in sweeps],
@@ -114,7 +114,7 @@ def _batches(protocol: Protocol) -> int:
     return math.ceil(IMAGES / protocol.batch_size)
 
 
-def _train(task: Task, trainer: Trainer, sweeps: list[dict[str, Any]]) -> None:
+def train_sweep(task: Task, trainer: Trainer, sweeps: list[dict[str, Any]]) -> None:
     """Train to the end of the last sweep's share of the iterations."""
 
     def state() -> State:
@@ -143,7 +143,7 @@ def _not_sampled(model: nn.Module, table: Structure) -> set[str]:
 
 
 @torch.no_grad()
-def _rows(task: Task, model: nn.Module, layers: dict[str, nn.Module], sweep: int) -> dict[str, Tensor]:
+def sampled_rows(task: Task, model: nn.Module, layers: dict[str, nn.Module], sweep: int) -> dict[str, Tensor]:
     """The layers' input rows, (rows, columns) each, at pixels that depend on the layer and the sweep alone."""
     found: dict[str, list[Tensor]] = {name: [] for name in layers}
     draws = {name: task.generator(f"pixels of {name}", sweep) for name in layers}
@@ -162,13 +162,13 @@ def _rows(task: Task, model: nn.Module, layers: dict[str, nn.Module], sweep: int
     finally:
         for handle in handles:
             handle.remove()
-    return {name: torch.cat(rows).double() for name, rows in found.items()}
+    return {name: torch.cat(rows) for name, rows in found.items()}
 
 
 def _before(task: Task, model: nn.Module, table: Structure, sweep: int) -> tuple[list[Readers], list[list[Sampled]]]:
     """For every unit what its channels contribute to its readers, and these layers with their outputs."""
     layers = {name: layer for unit in table.units for name, layer in _layers(model, unit)}
-    rows = _rows(task, model, dict(layers), sweep)
+    rows = {name: of_layer.double() for name, of_layer in sampled_rows(task, model, dict(layers), sweep).items()}
     contributions, sampled = [], []
     for unit in table.units:
         of_unit, layers_of_unit = [], []
@@ -224,7 +224,8 @@ def _by_energy(task: Task, table: Structure) -> list[int]:
 
 def _cut(task: Task, model: nn.Module, unit: Unit, sampled: list[Sampled], width: int, sweep: int) -> Tensor:
     """Choose the unit's channels, mask (channels,), and fit the weights that read them."""
-    rows = _rows(task, model, {name: layer for name, layer, _ in sampled}, sweep)
+    found = sampled_rows(task, model, {name: layer for name, layer, _ in sampled}, sweep)
+    rows = {name: of_layer.double() for name, of_layer in found.items()}
     of_unit, problems = [], []
     for name, layer, target in sampled:
         weight, wanted = layer.weight.detach().flatten(1).double(), target.double()

@@ -1,5 +1,6 @@
-"""WSP (Yang, Zhu, Liu, ICLR 2019), for channels."""
+"""WSP (Yang, Zhu, Liu, ICLR 2019), for channels and, as published, for weights."""
 
+from methods.wsp.weights import WSPWeights
 from methods.wsp.wsp import WSP
 
-__all__ = ["WSP"]
+__all__ = ["WSP", "WSPWeights"]

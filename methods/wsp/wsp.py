@@ -50,7 +50,7 @@ class WSP(Method):
         while task.ledger.remaining:
             trainer.step()
             if task.ledger.training_iterations % EVERY == 0:
-                _zero_readers(network, task, _projection(network, task, _target(task)))
+                _zero_readers(network, task, _projection(network, task, target(task)))
             task.save("training", trainer.state)
         dead = _projection(network, task, task.budget)
         zero_channels(network, task.structure, dead)
@@ -58,7 +58,7 @@ class WSP(Method):
         return Outcome(network, {"widths": (bounds - dead.sum(1)).tolist()})
 
 
-def _target(task: Task) -> float:
+def target(task: Task) -> float:
     """The target after the iterations that are spent: from Ê(dense) exponentially to the budget, at it for the last."""
     decay = max(1, task.ledger.limit - EVERY)
     share = task.ledger.training_iterations / decay

@@ -3,5 +3,16 @@
 from shared.energy.bilinear import BilinearModel
 from shared.energy.local import LocalFit, local_fit, rows_near
 from shared.energy.profiles import AmountUnit, EnergyFit, Profile, fit
+from shared.energy.zeros import ZeroSavings
 
-__all__ = ["AmountUnit", "BilinearModel", "EnergyFit", "LocalFit", "Profile", "fit", "local_fit", "rows_near"]
+__all__ = [
+    "AmountUnit",
+    "BilinearModel",
+    "EnergyFit",
+    "LocalFit",
+    "Profile",
+    "ZeroSavings",
+    "fit",
+    "local_fit",
+    "rows_near",
+]

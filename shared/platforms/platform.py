@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from shared.cache import content_key
-from shared.energy import AmountUnit, Profile
+from shared.energy import AmountUnit, Profile, ZeroSavings
 from shared.energy.profiles import uniform_rows
 from shared.networks import Structure
 
@@ -119,6 +119,10 @@ class Platform(ABC):
     @abstractmethod
     def reading_s(self, rows: int, effort: Effort = "final") -> float:
         """Seconds that `read_beside` takes at most for so many rows."""
+
+    def zeros(self, subject: Subject, batch: int) -> ZeroSavings | None:
+        """What single zero weights save; None where they cost as much as others."""
+        return None
 
 
 @dataclass(frozen=True)

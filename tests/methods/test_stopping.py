@@ -18,9 +18,12 @@ from shared.ledger import Ledger
 ITERATIONS = 61
 DEPARTURES = (1, 9, 30, 55, 60)  # before this iteration the process dies, each time a new one goes on
 
-NETWORK = {"slimming": "mobilenet"}  # where the toy network won't do: not all of its units have batch norm
+NETWORK: dict[str, dict[str, Any]] = {
+    "slimming": {"network": "mobilenet"}
+}  # where the toy network won't do: not all of its units have batch norm
 SAVE_IN_EVERY_ITERATION = (
     "wsp",
+    "wsp-weights",
     "lcp",
     "legr",
     "slimming",
@@ -63,17 +66,15 @@ def described(outcome: Outcome, task: Task) -> tuple[dict[str, Any], dict[str, A
 def test_goes_on_as_if_nothing_had_happened(
     name: str, every_s: float, tmp_path: Path, tiny_task: Callable[..., Task]
 ) -> None:
-    network_name = NETWORK.get(name, "toy")
-    whole = tiny_task(iterations=ITERATIONS, network=network_name)
+    needs = {"zeros": registry.get(name).granularity == "weights"} | NETWORK.get(name, {})
+    whole = tiny_task(iterations=ITERATIONS, **needs)
     expected = registry.get(name).run(whole)
     for departure in DEPARTURES:
-        task = replace(
-            tiny_task(iterations=ITERATIONS, network=network_name), checkpoints=Checkpoints(tmp_path, every_s)
-        )
+        task = replace(tiny_task(iterations=ITERATIONS, **needs), checkpoints=Checkpoints(tmp_path, every_s))
         task.ledger.observer = stopping_at(departure)
         with pytest.raises(Stopped):
             registry.get(name).run(task)
-    task = replace(tiny_task(iterations=ITERATIONS, network=network_name), checkpoints=Checkpoints(tmp_path, every_s))
+    task = replace(tiny_task(iterations=ITERATIONS, **needs), checkpoints=Checkpoints(tmp_path, every_s))
     trained: list[int] = []
     task.ledger.observer = lambda ledger: trained.append(ledger.training_iterations)
     outcome = registry.get(name).run(task)

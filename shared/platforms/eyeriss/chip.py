@@ -55,12 +55,15 @@ class Chip:
         }
 
     def coded(self, nonzero: float | Array, bits: int) -> Array:
-        """Size of a tensor as it is stored, over its size without a code; what the code would enlarge has none.
+        """Size of a tensor as it is stored, over its size without a code; what the code would enlarge has none."""
+        return np.minimum(1.0, self.enlarged(bits) * np.asarray(nonzero))
 
-        A word of the run-length code holds as many non-zero values as fit beside the lengths of the runs before them.
+    def enlarged(self, bits: int) -> float:
+        """Size of a non-zero value in the run-length code, over its size without.
+
+        A word of the code holds as many non-zero values as fit beside the lengths of the runs of zeros before them.
         """
-        values = self.code_bits // (bits + self.run_bits)
-        return np.minimum(1.0, np.asarray(nonzero) * self.code_bits / (bits * values))
+        return self.code_bits / (bits * (self.code_bits // (bits + self.run_bits)))
 
 
 @cache

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from shared.cache import content_key
+from shared.energy import ZeroSavings
 from shared.errors import BadInput
 from shared.platforms.eyeriss import closed_form
 from shared.platforms.eyeriss.chip import LAYERS, Density, chip, layer
@@ -58,3 +59,27 @@ class EyerissPlatform(ExactPlatform):
             for (level, datum), amounts in chip().joules(counts, self.bits).items():
                 joules[:, index, _PARTS.index(f"DRAM {datum}" if level == "DRAM" else level)] += amounts
         return Breakdown(tuple(operation.name for operation in operations), _PARTS, joules)
+
+    def zeros(self, subject: Subject, batch: int) -> ZeroSavings:
+        """A zero weight makes no product, and is not stored where the code of its layer's weights pays."""
+        positions = np.array([subject.structure.position_bounds], dtype=np.float64)
+        product, fetch, entries = {}, {}, {}
+        for operation in subject.structure.operations:
+            if operation.kind not in LAYERS:
+                continue
+            shape, density = layer(operation, positions), self.density.get(operation.name, Density())
+            full, none = (
+                chip().joules(
+                    closed_form.accesses(
+                        shape, density._replace(weights=share), chip(), images=batch, bits=self.bits, first=False
+                    ),
+                    self.bits,
+                )
+                for share in (1.0, 0.0)
+            )
+            saved = {cause: float(full[cause][0] - none[cause][0]) / float(shape.weights[0]) for cause in full}
+            name = f"{operation.module}.weight"
+            entries[name] = int(shape.weights[0])
+            fetch[name] = sum(joules for (level, _), joules in saved.items() if level in ("buffer", "DRAM"))
+            product[name] = sum(joules for (level, _), joules in saved.items() if level not in ("buffer", "DRAM"))
+        return ZeroSavings(product, fetch, entries, chip().enlarged(self.bits))

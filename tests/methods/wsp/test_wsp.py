@@ -64,7 +64,7 @@ def test_targets_decay_exponentially_to_the_budget_and_stay_there(tiny_task: Any
     targets = []
     for count in range(51):
         task.ledger.training_iterations = count
-        targets.append(wsp._target(task))
+        targets.append(wsp.target(task))
     assert targets[0] == pytest.approx(1.0) and targets[20] == pytest.approx(0.5) and targets[40:] == [task.budget] * 11
     ratios = [after / before for before, after in itertools.pairwise(targets[:41])]
     assert ratios == pytest.approx([ratios[0]] * 40)

@@ -1,0 +1,80 @@
+"""WSP for weights: the projection is feasible, takes the best per joule, and needs a platform with zeros."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from methods.contract import Infeasible, Task
+from methods.wsp.weights import WSPWeights, project, sparse_parameters
+
+
+def sparse_energy(network: torch.nn.Module, task: Task) -> float:
+    """Ê with all channels there, from the weights themselves."""
+    assert task.zeros is not None
+    parameters = sparse_parameters(network, task)
+    saved = sum(
+        float(task.zeros.saved(name, torch.count_nonzero(tensor), tensor.numel()))
+        for name, tensor in parameters.items()
+    )
+    return task.dense_energy - saved
+
+
+@pytest.mark.parametrize("target", [0.95, 0.8, 0.6, 0.45])
+def test_a_projection_is_feasible_and_one_weight_more_is_not(tiny_task: Any, target: float) -> None:
+    task: Task = tiny_task(zeros=True)
+    network = task.copy_of_dense()
+    parameters = sparse_parameters(network, task)
+    project(parameters, task, target)
+    assert sparse_energy(network, task) <= target
+    assert task.energy_with_zeros(network) <= sparse_energy(network, task) + 1e-12
+    # the best weight that went, back again
+    dense = {name: tensor.detach() for name, tensor in task.network.named_parameters()}
+    went = [
+        (float((dense[name][tensor == 0] ** 2).max()), name)
+        for name, tensor in parameters.items()
+        if (tensor == 0).any()
+    ]
+    _, name = max(went)
+    gone = (parameters[name] == 0).flatten()
+    best = int(torch.where(gone, dense[name].flatten().abs(), -1.0).argmax())
+    with torch.no_grad():
+        parameters[name].view(-1)[best] = 1.0
+    assert sparse_energy(network, task) > target
+
+
+def test_the_largest_squares_per_joule_stay(tiny_task: Any) -> None:
+    """Prices are alike here, so the kept weights are the largest of the network, and each layer's largest."""
+    task: Task = tiny_task(zeros=True)
+    network = task.copy_of_dense()
+    before = {name: tensor.detach().clone() for name, tensor in sparse_parameters(network, task).items()}
+    kept = project(sparse_parameters(network, task), task, 0.7)
+    sizes = torch.cat([tensor.abs().flatten() for tensor in before.values()])
+    count = int(sum(kept.values()))
+    least = sizes.sort(descending=True).values[count - 1 - len(before)]
+    for name, tensor in sparse_parameters(network, task).items():
+        stays = tensor != 0
+        assert int(kept[name]) == int((before[name] != 0)[stays].sum()) == int(stays.sum())
+        assert bool((before[name][~stays].abs() <= least).all())
+        assert bool(stays.view(-1)[before[name].abs().argmax()])
+
+
+def test_without_a_budget_above_the_feature_maps(tiny_task: Any) -> None:
+    with pytest.raises(Infeasible, match=r"a weight per layer, all channels there"):
+        WSPWeights().run(tiny_task(budget_fraction=0.39, zeros=True))
+
+
+def test_without_zeros(tiny_task: Any) -> None:
+    with pytest.raises(Infeasible, match="a platform on which zero weights save energy"):
+        WSPWeights().run(tiny_task(budget_fraction=0.8))
+
+
+def test_the_returned_network_is_within_its_budget_and_uses_it(tiny_task: Any) -> None:
+    task: Task = tiny_task(budget_fraction=0.7, zeros=True)
+    outcome = WSPWeights().run(task)
+    assert 0.69 < sparse_energy(outcome.network, task) <= 0.7
+    assert task.energy_with_zeros(outcome.network) <= 0.7
+    counts = {name: int((tensor != 0).sum()) for name, tensor in sparse_parameters(outcome.network, task).items()}
+    assert counts == outcome.notes["kept_weights"]

@@ -1,0 +1,101 @@
+"""What zeros save: the platform's own formula, dense and pruned networks, and codes that don't pay."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from shared import networks
+from shared.energy.zeros import kept_weights
+from shared.networks import active_widths, compact, structure, zero_channels
+from shared.platforms import EyerissPlatform, Subject, get
+from shared.platforms.eyeriss.chip import Density
+
+OPTIONS: dict[str, Any] = {"num_classes": 10, "in_channels": 1, "width_multiplier": 0.25, "input_size": 28}
+
+
+def subject(name: str = "mobilenet") -> tuple[nn.Module, Subject]:
+    network = networks.build(name, **OPTIONS)
+    return network, Subject(structure(network), lambda widths: networks.build(name, widths=widths, **OPTIONS))
+
+
+def thinned(network: nn.Module, share: float, seed: int = 0) -> None:
+    """Zero a share of the weights of every layer, but none of its first output: so all channels are read."""
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                mask = torch.rand(module.weight.shape, generator=draw) < share
+                mask[0] = False
+                module.weight[mask] = 0
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("bits", [16, 8])
+def test_savings_are_the_platforms_joules_at_these_densities(share: float, bits: int) -> None:
+    network, of = subject()
+    thinned(network, share)
+    platform = EyerissPlatform(bits)
+    savings = platform.zeros(of, 16)
+    modules = dict(network.named_modules())
+    density = {
+        operation.name: Density(weights=float((modules[operation.module].weight != 0).float().mean()))
+        for operation in of.structure.operations
+        if operation.kind in ("conv", "depthwise", "linear") and operation.module is not None
+    }
+    dense = np.array([of.structure.upper_bounds])
+    full, sparse = (one.amounts(of, dense, 16)[0] for one in (platform, EyerissPlatform(bits, density)))
+    assert savings.of(network, of.structure) == pytest.approx(float(full - sparse), rel=1e-5)
+
+
+def test_where_only_channels_went_nothing_more_is_saved() -> None:
+    network, of = subject()
+    savings = EyerissPlatform().zeros(of, 16)
+    assert savings.of(network, of.structure) == 0
+    dead = torch.zeros(len(of.structure.units), max(of.structure.upper_bounds), dtype=torch.bool)
+    dead[:, 1:4] = True
+    zero_channels(network, of.structure, dead)
+    assert savings.of(network, of.structure) == 0
+    assert active_widths(network) == tuple(bound - 3 for bound in of.structure.upper_bounds)
+
+
+def test_a_cut_network_saves_what_the_full_one_does() -> None:
+    network, of = subject()
+    thinned(network, 0.5)
+    dead = torch.zeros(len(of.structure.units), max(of.structure.upper_bounds), dtype=torch.bool)
+    dead[2, 4:9] = True
+    zero_channels(network, of.structure, dead)
+    small = compact(network)
+    savings = EyerissPlatform().zeros(of, 16)
+    assert savings.of(small, structure(small)) == pytest.approx(savings.of(network, of.structure), rel=1e-12)
+    assert savings.of(small, structure(small)) > 0
+
+
+@given(st.integers(1, 1000), st.floats(0, 1))
+def test_a_tensor_is_stored_in_whichever_way_is_smaller(entries: int, share: float) -> None:
+    _, of = subject()
+    savings = replace(EyerissPlatform().zeros(of, 1), product={"w": 0.0}, fetch={"w": 1.0})
+    kept = round(share * entries)
+    stored = entries - float(savings.saved("w", torch.tensor(kept), entries))
+    assert stored == pytest.approx(min(entries, 4 / 3 * kept))
+
+
+def test_the_most_is_saved_by_zeros_alone() -> None:
+    network, of = subject()
+    savings = EyerissPlatform().zeros(of, 16)
+    saved = sum(float(savings.saved(name, torch.tensor(0), entries)) for name, entries in savings.entries.items())
+    assert savings.most == pytest.approx(saved)
+    kept = kept_weights(network, of.structure, savings.entries)
+    assert {name: all_ for name, (_, all_) in kept.items()} == dict(savings.entries)
+
+
+def test_other_platforms_save_nothing_by_zeros() -> None:
+    _, of = subject()
+    assert get("1080ti").zeros(of, 64) is None
