@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import re
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
-from bench.record.model import Record
+from bench.record.model import Record, load
 from bench.report import checked, render, summary_table
 from bench.report.page import page_text
 from bench.report.provenance import digest
@@ -175,3 +176,25 @@ def test_summary_for_a_terminal(quick_runs: list[Record], seeded_runs: list[Reco
 def test_what_runs_noted_is_shown_and_long_notes_are_left_to_the_record(make_record: Make) -> None:
     text = text_of([make_record(notes={"kept_units": [1, 2], "history": list(range(100)), "bound": {"low": 0.2}})])
     assert "**ECC, 0.35** – bound: low 0.2; history: see the record; kept units: 1 2" in text
+
+
+def test_methods_of_weights_have_a_table_of_their_own(make_record: Make) -> None:
+    channels = [make_record(method, fraction) for method in ("ecc", "amc") for fraction in (0.35, 0.25)]
+    beside = make_record("ecc", 0.9)
+    weights = make_record("wsp-weights", 0.9, granularity="weights")
+    text = text_of([*channels, beside, weights])
+    first, second = text.split("Methods that remove single weights leave the feature maps")
+    assert "wsp-weights" not in first.split("## Accuracy against energy")[1]
+    own = second.split("![")[0].split("Landing")[0]
+    assert "wsp-weights" in own and "| ECC" in own and "0.9 =" in own and "0.25 =" not in own and "AMC" not in own
+    assert "Methods that remove single weights" not in text_of(channels)
+    alone = text_of([weights])
+    assert alone.count("top-1 accuracy in % at budget") == 1 and "Methods that remove single weights" in alone
+    assert summary_table([*channels, weights]).count("top-1 accuracy in % at budget") == 2
+
+
+def test_a_records_digest_is_that_of_its_file() -> None:
+    files = sorted((Path(__file__).parents[3] / "reports" / "records").glob("*/*.json"))[::10]
+    assert files
+    for file in files:
+        assert digest(load(file)) == hashlib.sha256(file.read_bytes()).hexdigest()[:16]

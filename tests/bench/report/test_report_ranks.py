@@ -102,3 +102,14 @@ def test_budgets_without_common_joules(planted: Callable[..., list[Record]]) -> 
     runs = planted(methods={"ecc": (0.9, 0.88)}) + planted(methods={"uniform-gradual": (0.8, 0.7)}, reading_share=2.0)
     text = section(runs)
     assert "no range in common" in text and not tables(text)
+
+
+def test_methods_of_weights_have_no_part_in_the_ranking(
+    planted: Callable[..., list[Record]], make_record: Make
+) -> None:
+    runs = planted()
+    protocol = runs[0].protocol
+    weights = [make_record("wsp-weights", 0.9, seed, granularity="weights", protocol=protocol) for seed in range(6)]
+    alone, beside = (rank(checked(records)) for records in (runs, [*runs, *weights]))
+    assert "wsp-weights" not in set(beside["method"])
+    assert alone.drop(columns="page").equals(beside.drop(columns="page"))
