@@ -26,6 +26,7 @@ BUILT_IN = {
     "eap-weights": "methods.eap:EAPWeights",
     "wsp": "methods.wsp:WSP",
     "wsp-weights": "methods.wsp:WSPWeights",
+    "wsp-masked": "methods.wsp:WSPMasked",
     "lcp": "methods.lcp:LcP",
     "legr": "methods.lcp:LeGR",
     "slimming": "methods.slimming:Slimming",

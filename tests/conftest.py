@@ -80,7 +80,13 @@ def zero_savings(structure: Any) -> Any:
         if operation.kind in ("conv", "depthwise", "linear")
     }
     total = sum(entries.values())
-    return ZeroSavings(dict.fromkeys(entries, 0.4 / total), dict.fromkeys(entries, 0.2 / total), entries, 4 / 3)
+    shown = {
+        f"{operation.module}.weight": operation.input_size[0] * operation.input_size[1]
+        for operation in structure.operations
+        if operation.module is not None
+    }
+    products, fetches, inputs = (dict.fromkeys(entries, joules / total) for joules in (0.4, 0.2, 0.0))
+    return ZeroSavings(products, fetches, entries, shown, inputs, 4 / 3)
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from bench.record.model import NETWORK_FILE, read
 from bench.record.store import network_intact
 from shared import networks
 from shared.errors import BadInput
+from shared.networks.masks import load_state
 
 
 def load(record_folder: Path | str) -> nn.Module:
@@ -22,5 +23,5 @@ def load(record_folder: Path | str) -> nn.Module:
     if not network_intact(folder, record):
         raise BadInput(f"{folder / NETWORK_FILE} as its record hashes it", "other bytes or no file", "running it again")
     model = networks.build(**record.network)
-    model.load_state_dict(load_file(folder / NETWORK_FILE))
+    load_state(model, load_file(folder / NETWORK_FILE))
     return model.eval()

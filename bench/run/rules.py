@@ -21,6 +21,7 @@ from methods.contract import Infeasible, Outcome, Task
 from shared.data import Batches
 from shared.ledger import BudgetExhausted
 from shared.networks import active_widths, compact, structure
+from shared.networks.masks import load_state
 from shared.training import Trainer
 
 BUDGET_TOLERANCE = 1e-9  # relative; a method may sum in another order
@@ -178,7 +179,7 @@ def described(small: nn.Module, task: Task, dense: DenseWeights) -> nn.Module:
         raise Miss(ANOTHER)
     fresh = dense.at(widths)
     try:
-        fresh.load_state_dict(small.state_dict())
+        load_state(fresh, small.state_dict())
     except RuntimeError:  # other names or shapes
         raise Miss(ANOTHER) from None
     _check_same_outputs(small, fresh, task.train, ANOTHER + "; their outputs differ")

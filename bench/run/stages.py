@@ -36,6 +36,7 @@ from shared.checkpoints import Checkpoints, State
 from shared.energy import ZeroSavings
 from shared.ledger import Ledger
 from shared.networks import structure
+from shared.networks.masks import load_state
 from shared.platforms import PlatformReading
 from shared.rng import forked
 from shared.training import Feed, Teacher, keep_zeros, recalibrate_batch_norm, score
@@ -100,7 +101,7 @@ class Run:
     def network(self, state: State) -> nn.Module:
         """The cut network that a stage has written, on the training device."""
         small = self.setup.dense.at(state["widths"])
-        small.load_state_dict(state["network"])
+        load_state(small, state["network"])
         return small
 
 

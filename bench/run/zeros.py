@@ -12,7 +12,6 @@ from bench.run.landing import CannotLand, read_at
 from bench.setup.setup import Setup
 from methods import registry
 from shared.energy import ZeroSavings
-from shared.energy.zeros import kept_weights
 from shared.networks import structure
 from shared.platforms import PlatformReading
 
@@ -35,16 +34,14 @@ def of_method(name: str, setup: Setup) -> ZeroSavings | None:
 def found(small: nn.Module, savings: ZeroSavings) -> Zeros:
     """The zeros of a cut network."""
     table = structure(small)
-    kept = {name: (int(count), all_) for name, (count, all_) in kept_weights(small, table, savings.entries).items()}
-    zeros = {name: entries - count for name, (count, entries) in kept.items()}
-    dense = torch.tensor(table.position_bounds)
-    macs = {
-        f"{operation.module}.weight": float(operation.macs(dense)) / kept[f"{operation.module}.weight"][1]
-        for operation in table.operations
-        if f"{operation.module}.weight" in kept
-    }
-    products = sum(macs[name] * count for name, count in zeros.items())
-    return Zeros(savings.of(small, table), sum(zeros.values()), round(products))
+    layers, positions = savings.found(small, table), torch.tensor(table.position_bounds)
+    macs = {f"{operation.module}.weight": float(operation.macs(positions)) for operation in table.operations}
+    products = sum(
+        macs[name] * (1 - int(zeros.kept) / zeros.entries * savings.unmasked(name, zeros))
+        for name, zeros in layers.items()
+    )
+    weights = sum(zeros.entries - int(zeros.kept) for zeros in layers.values())
+    return Zeros(savings.of(small, table), weights, round(products))
 
 
 def less(reading: PlatformReading, joules: float) -> PlatformReading:

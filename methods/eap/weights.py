@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from methods.contract import Granularity, Infeasible, Outcome, Task
 from methods.eap.eap import EAP, HALVINGS, LARGEST, SMALLEST, SWEEPS, sampled_rows, train_sweep
 from methods.eap.sparse import LayerInputs, fitted, largest, restored
-from shared.energy import ZeroSavings
+from shared.energy.zeros import LayerZeros, ZeroSavings
 from shared.networks import Structure
 from shared.protocol import Protocol
 from shared.reconstruction import MAXIMUM_COLUMNS
@@ -99,7 +99,7 @@ def _checked(task: Task, model: nn.Module) -> tuple[ZeroSavings, dict[str, Layer
         if (isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1))
         and module.weight[0].numel() <= MAXIMUM_COLUMNS
     }
-    floor = task.dense_energy - sum(float(zeros.saved(name, torch.ones(()), zeros.entries[name])) for name in layers)
+    floor = task.dense_energy - _saved(zeros, dict.fromkeys(layers, 1))
     if floor > task.budget:
         raise Infeasible(
             f"expected a budget of at least {floor:.6g} {unit} (a weight per layer, all channels there), "
@@ -146,8 +146,7 @@ def _numbers(task: Task, curves: dict[str, Curve], zeros: ZeroSavings, energy: f
 
     def estimate(kept: dict[str, int]) -> float:
         task.ledger.energy_queries += 1
-        saved = (zeros.saved(name, torch.tensor(count), zeros.entries[name]) for name, count in kept.items())
-        return task.dense_energy - float(sum(saved))
+        return task.dense_energy - _saved(zeros, kept)
 
     def numbers(logarithm: float) -> dict[str, int]:
         return {name: curve.kept(math.exp(logarithm)) for name, curve in curves.items()}
@@ -157,3 +156,10 @@ def _numbers(task: Task, curves: dict[str, Curve], zeros: ZeroSavings, energy: f
         middle = (low + high) / 2
         low, high = (low, middle) if estimate(numbers(middle)) <= energy else (middle, high)
     return math.exp(high), numbers(high)
+
+
+def _saved(zeros: ZeroSavings, kept: dict[str, int]) -> float:
+    """Joules that zeros save where so many weights of each layer stay, and all channels."""
+    return float(
+        sum(zeros.saved(name, LayerZeros(torch.tensor(n), zeros.entries[name], 1)) for name, n in kept.items())
+    )

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from methods.contract import Granularity, Infeasible, Outcome, Task
 from methods.wsp.wsp import EVERY, WSP, target
+from shared.energy.zeros import LayerZeros, ZeroSavings
+from shared.networks.masks import masks_of
 
 
 class WSPWeights(WSP):
@@ -28,70 +30,73 @@ class WSPWeights(WSP):
     def run(self, task: Task) -> Outcome:
         """Train and project. Raises Infeasible when the feature maps alone are above the budget."""
         network = task.copy_of_dense()
-        parameters = sparse_parameters(network, task)
-        project(parameters, task, task.budget, apply=False)  # raises before anything is spent
+        project(network, task, task.budget, apply=False)  # raises before anything is spent
         trainer = task.trainer(network)
         if state := task.saved("training"):
             trainer.restore(state)
         while task.ledger.remaining:
             trainer.step()
             if task.ledger.training_iterations % EVERY == 0:
-                project(parameters, task, target(task))
+                project(network, task, target(task))
             task.save("training", trainer.state)
-        project(parameters, task, task.budget)
-        kept = {name: int(torch.count_nonzero(parameter)) for name, parameter in parameters.items()}
-        return Outcome(network, {"kept_weights": kept})
+        project(network, task, task.budget)
+        return Outcome(network, {"kept_weights": kept_weights(network, task)})
 
 
-def sparse_parameters(network: nn.Module, task: Task) -> dict[str, nn.Parameter]:
-    """The weights that a method may zero, by name. Raises Infeasible where zeros save nothing."""
-    if task.zeros is None:
-        raise Infeasible("expected a platform on which zero weights save energy, got none; try --device eyeriss")
-    return {name: parameter for name, parameter in network.named_parameters() if name in task.zeros.entries}
+def kept_weights(network: nn.Module, task: Task) -> dict[str, int]:
+    """The weights of each layer that are not zero."""
+    zeros = _savings(task)
+    return {name: int(torch.count_nonzero(w)) for name, w in network.named_parameters() if name in zeros.entries}
 
 
 @torch.no_grad()
-def project(parameters: dict[str, nn.Parameter], task: Task, target: float, *, apply: bool = True) -> dict[str, Tensor]:
-    """Zero the weights that the projection removes, in place; returns how many stay in each tensor.
+def project(network: nn.Module, task: Task, target: float, *, apply: bool = True) -> None:
+    """Zero the weights that the projection removes, in place, unless `apply` is False.
 
-    Channels count as if all stayed, which is what Ê is at most. Raises Infeasible when the feature maps alone are above
-    the target.
+    Channels count as if all stayed, which is what Ê is at most; masks of inputs count as they are. Raises Infeasible
+    when the feature maps alone are above the target, and where zeros save nothing.
     """
-    zeros = task.zeros
-    assert zeros is not None, "expected a task with zeros; try sparse_parameters first"
-    names = list(parameters)
-    prices = {name: zeros.price(name) for name in names}
-    profits = torch.cat([_profits(parameters[name], prices[name]) for name in names])
+    zeros = _savings(task)
+    parameters = {name: weight for name, weight in network.named_parameters() if name in zeros.entries}
+    masks = {f"{name}.weight": int((mask == 0).sum()) for name, mask in masks_of(network.state_dict()).items()}
+    layers = {
+        name: LayerZeros(torch.zeros(()), weight.numel(), weight.shape[1], masks.get(name, 0))
+        for name, weight in parameters.items()
+    }
+    prices = {name: zeros.price(name, zeros.unmasked(name, layer)) for name, layer in layers.items()}
+    profits = torch.cat([_profits(weight, prices[name]) for name, weight in parameters.items()])
     order = profits.argsort(descending=True, stable=True)
-    owners = torch.cat([torch.full((parameters[name].numel(),), place) for place, name in enumerate(names)])
-    ranked = owners[order.cpu()]
-    dense = task.dense_energy
-
-    def kept(count: int) -> dict[str, Tensor]:
-        counts = torch.bincount(ranked[:count], minlength=len(names))
-        return dict(zip(names, counts, strict=True))
+    sizes = torch.tensor([weight.numel() for weight in parameters.values()])
+    ranked = torch.repeat_interleave(torch.arange(len(sizes)), sizes)[order.cpu()]  # the layers of the ranked weights
 
     def estimate(count: int) -> float:
+        """Ê with so many weights, the best ones."""
         task.ledger.energy_queries += 1
-        saved = [zeros.saved(name, number, parameters[name].numel()) for name, number in kept(count).items()]
-        return dense - float(sum(saved))
+        kept = torch.bincount(ranked[:count], minlength=len(sizes))
+        saved = (zeros.saved(name, layers[name]._replace(kept=n)) for name, n in zip(layers, kept, strict=True))
+        return task.dense_energy - float(sum(saved))
 
-    if (floor := estimate(len(names))) > target:
+    if (floor := estimate(len(layers))) > target:
         unit = task.energy_model.unit
         raise Infeasible(
             f"expected a budget of at least {floor:.6g} {unit} (a weight per layer, all channels there), "
             f"got {target:.6g} {unit}; try more"
         )
-    low, high = len(names), len(order) + 1  # so many fit, and so many don't or aren't there
+    low, high = len(layers), len(order) + 1  # so many fit, and so many don't or aren't there
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if estimate(middle) <= target else (low, middle)
     if apply:
-        values = torch.cat([parameters[name].flatten() for name in names])
+        values = torch.cat([weight.flatten() for weight in parameters.values()])
         values[order[low:]] = 0
-        for name, part in zip(names, values.split([parameters[name].numel() for name in names]), strict=True):
-            parameters[name].copy_(part.view(parameters[name].shape))
-    return kept(low)
+        for weight, part in zip(parameters.values(), values.split(sizes.tolist()), strict=True):
+            weight.copy_(part.view(weight.shape))
+
+
+def _savings(task: Task) -> ZeroSavings:
+    if task.zeros is None:
+        raise Infeasible("expected a platform on which zero weights save energy, got none; try --device eyeriss")
+    return task.zeros
 
 
 def _profits(weight: Tensor, price: float) -> Tensor:

@@ -1,38 +1,57 @@
-"""What single zero weights save, on a platform that skips them."""
+"""What zeros of weights and of masked inputs save, on a platform that skips them."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from shared.networks import Structure, active_channels
+from shared.networks.masks import masks_of
 from shared.networks.pruning import channel_entries
+
+
+class LayerZeros(NamedTuple):
+    """The zeros of a layer between active channels."""
+
+    kept: Tensor  # weights that are not zero, a whole number
+    entries: int  # weights
+    channels: int  # that a filter reads
+    masked: int = 0  # values of its input, see shared.networks.masks
 
 
 @dataclass(frozen=True)
 class ZeroSavings:
-    """Joules per image that zeros among the weights of a network save, by the name of a weight tensor.
+    """Joules per image that zeros of a network save, by the names of its weight tensors.
 
     product: of one weight's products, which a zero makes none of. fetch: of one stored weight. entries: weights of the
-    dense network's tensors. code: how many times its
-    size a weight that is not zero takes in a coded tensor; a tensor that the code would enlarge is stored plainly.
+    dense network's tensors. shown: values of a layer's input per channel, padding included. input_fetch: of one stored
+    value of the input. code: how many times its size a value that is not zero takes in a coded tensor; a tensor that
+    the code would enlarge is stored plainly.
     Weights of channels that are not active are not counted, since Ê of the widths leaves them out already.
     """
 
     product: Mapping[str, float]
     fetch: Mapping[str, float]
     entries: Mapping[str, int]
+    shown: Mapping[str, int]
+    input_fetch: Mapping[str, float]
     code: float
 
-    def saved(self, name: str, kept: Tensor, entries: int) -> Tensor:
-        """Joules that a tensor of `entries` weights saves where `kept` (any shape) of them are not zero."""
-        kept = kept.double()
-        return self.product[name] * (entries - kept) + self.fetch[name] * (
-            entries - (self.code * kept).clamp(max=entries)
-        )
+    def saved(self, name: str, zeros: LayerZeros) -> Tensor:
+        """Joules that a layer's zeros save, shape of `zeros.kept`. Products need a weight and an input to be there."""
+        kept, entries, unmasked = zeros.kept.double(), zeros.entries, self.unmasked(name, zeros)
+        products = self.product[name] * (entries - kept * unmasked)
+        weights = self.fetch[name] * (entries - (self.code * kept).clamp(max=entries))
+        values = self.shown[name] * zeros.channels
+        return products + weights + self.input_fetch[name] * values * (1 - min(1.0, self.code * unmasked))
+
+    def unmasked(self, name: str, zeros: LayerZeros) -> float:
+        """Share of the layer's input values, padding included, that no mask hides."""
+        return 1 - zeros.masked / (self.shown[name] * zeros.channels)
 
     @property
     def most(self) -> float:
@@ -41,21 +60,32 @@ class ZeroSavings:
 
     def of(self, network: nn.Module, structure: Structure) -> float:
         """Joules that the zeros of a network save, whose structure at its dense widths is `structure`."""
-        kept = kept_weights(network, structure, self.entries)
-        return float(sum(self.saved(name, *numbers) for name, numbers in kept.items()))
+        layers = self.found(network, structure)
+        return float(sum(self.saved(name, zeros) for name, zeros in layers.items()))
 
-    def price(self, name: str) -> float:
-        """Joules of one weight in a coded tensor: what keeping it costs."""
-        return self.product[name] + self.code * self.fetch[name]
+    def price(self, name: str, unmasked: float = 1.0) -> float:
+        """Joules of one weight in a coded tensor: what keeping it costs. unmasked: share of the layer's inputs."""
+        return self.product[name] * unmasked + self.code * self.fetch[name]
 
-
-def kept_weights(network: nn.Module, structure: Structure, names: Collection[str]) -> dict[str, tuple[Tensor, int]]:
-    """For each weight tensor how many weights between active channels are not zero, and how many there are."""
-    parameters = {name: tensor.detach() for name, tensor in network.named_parameters() if name in names}
-    for unit, row in zip(structure.units, active_channels(network, structure), strict=True):
-        channels = row[: unit.upper_bound].nonzero().flatten()
-        for part in unit.slices if len(channels) < unit.upper_bound else ():
-            if part.tensor in parameters:
-                entries = channel_entries(channels, part.repeat)
-                parameters[part.tensor] = parameters[part.tensor].index_select(part.dim, entries)
-    return {name: (torch.count_nonzero(tensor), tensor.numel()) for name, tensor in parameters.items()}
+    def found(self, network: nn.Module, structure: Structure) -> dict[str, LayerZeros]:
+        """The zeros of each layer between active channels, by the names of the weights."""
+        tensors = {name: tensor for name, tensor in network.state_dict().items() if name in self.entries}
+        masks = {f"{name}.weight": mask for name, mask in masks_of(network.state_dict()).items()}
+        for unit, row in zip(structure.units, active_channels(network, structure), strict=True):
+            channels = row[: unit.upper_bound].nonzero().flatten()
+            for part in unit.slices if len(channels) < unit.upper_bound else ():
+                if part.tensor in tensors:
+                    entries = channel_entries(channels, part.repeat)
+                    tensors[part.tensor] = tensors[part.tensor].index_select(part.dim, entries)
+                elif part.role == "mask":
+                    name = f"{part.tensor.rpartition('.')[0]}.weight"
+                    masks[name] = masks[name].index_select(part.dim, channels)
+        return {
+            name: LayerZeros(
+                torch.count_nonzero(tensor),
+                tensor.numel(),
+                tensor.shape[1],
+                int((masks[name] == 0).sum()) if name in masks else 0,
+            )
+            for name, tensor in tensors.items()
+        }

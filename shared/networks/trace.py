@@ -182,7 +182,7 @@ class _Walk(fx.Interpreter):
         slices += [
             Slice(f"{call.name}.{tensor}", dim, repeat, role)
             for tensor, role in roles.items()
-            if getattr(call.module, tensor) is not None
+            if getattr(call.module, tensor, None) is not None
         ]
 
     def _log(self, kind: Kind, call: _Call, group: _Group, **details: Any) -> _Activation:
@@ -210,6 +210,7 @@ class _Walk(fx.Interpreter):
         input_dim = 0 if kind == "transposed_conv" else 1  # its weight is (inputs, outputs, h, w)
         group = self._start(call.name, call.output.shape[1])
         self._own(call, source.group, input_dim, source.repeat, weight="consumer")
+        self._own(call, source.group, 0, 1, input_mask="mask")
         self._own(call, group, 1 - input_dim, 1, weight="producer")
         self._own(call, group, 0, 1, bias="bias")
         details = {} if kind == "linear" else forms.of_convolution(layer)

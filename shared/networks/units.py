@@ -16,7 +16,7 @@ from torch import Tensor
 from shared.cache import content_key
 from shared.networks.operations import Channels, Operation, priced
 
-Role = Literal["producer", "bias", "norm", "depthwise", "consumer"]
+Role = Literal["producer", "bias", "norm", "depthwise", "consumer", "mask"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Slice:
     """A unit's part of one tensor: channel i owns entries i * repeat to (i + 1) * repeat - 1 along `dim`.
 
     role: producer (weight rows that compute the channel), bias, norm (batch norm's weight, bias and running
-    statistics), depthwise (the channel's own filter) or consumer (weight columns that read the channel).
+    statistics), depthwise (the channel's own filter), consumer (weight columns that read the channel) or mask (of a
+    layer's input, see shared.networks.masks).
     """
 
     tensor: str  # name in the state dict

@@ -12,7 +12,7 @@ from shared.cache import content_key
 from shared.energy import ZeroSavings
 from shared.errors import BadInput
 from shared.platforms.eyeriss import closed_form
-from shared.platforms.eyeriss.chip import LAYERS, Density, chip, layer
+from shared.platforms.eyeriss.chip import LAYERS, Accesses, Density, Layer, chip, layer
 from shared.platforms.platform import Breakdown, ExactPlatform, Rows, Subject
 
 MODEL_REVISION = 1  # raise it whenever a formula changes a joule
@@ -61,25 +61,28 @@ class EyerissPlatform(ExactPlatform):
         return Breakdown(tuple(operation.name for operation in operations), _PARTS, joules)
 
     def zeros(self, subject: Subject, batch: int) -> ZeroSavings:
-        """A zero weight makes no product, and is not stored where the code of its layer's weights pays."""
+        """A zero makes no product, and is not stored where the code of its tensor pays."""
         positions = np.array([subject.structure.position_bounds], dtype=np.float64)
-        product, fetch, entries = {}, {}, {}
+        product, fetch, entries, shown, input_fetch = {}, {}, {}, {}, {}
         for operation in subject.structure.operations:
             if operation.kind not in LAYERS:
                 continue
-            shape, density = layer(operation, positions), self.density.get(operation.name, Density())
-            full, none = (
-                chip().joules(
-                    closed_form.accesses(
-                        shape, density._replace(weights=share), chip(), images=batch, bits=self.bits, first=False
-                    ),
-                    self.bits,
-                )
-                for share in (1.0, 0.0)
-            )
-            saved = {cause: float(full[cause][0] - none[cause][0]) / float(shape.weights[0]) for cause in full}
-            name = f"{operation.module}.weight"
-            entries[name] = int(shape.weights[0])
-            fetch[name] = sum(joules for (level, _), joules in saved.items() if level in ("buffer", "DRAM"))
-            product[name] = sum(joules for (level, _), joules in saved.items() if level not in ("buffer", "DRAM"))
-        return ZeroSavings(product, fetch, entries, chip().enlarged(self.bits))
+            shape = layer(operation, positions)
+            density = self.density.get(operation.name, Density())
+
+            def joules(
+                density: Density, shape: Layer = shape, first: bool = operation.inputs.position == 0
+            ) -> Accesses:
+                counts = closed_form.accesses(shape, density, chip(), images=batch, bits=self.bits, first=first)
+                return chip().joules(counts, self.bits)
+
+            dense, without = joules(density._replace(weights=1.0)), joules(density._replace(weights=0.0))
+            saved = {cause: float(dense[cause][0] - without[cause][0]) for cause in dense}
+            name, weights = f"{operation.module}.weight", float(shape.weights[0])
+            of_weights = sum(amount for (level, _), amount in saved.items() if level in ("buffer", "DRAM"))
+            product[name], fetch[name] = (sum(saved.values()) - of_weights) / weights, of_weights / weights
+            entries[name], shown[name] = int(weights), shape.padded[0] * shape.padded[1]
+            full, none = joules(Density(inputs=1.0)), joules(Density(inputs=0.0))
+            values = float(shape.maps[0]) * shown[name]
+            input_fetch[name] = float(full["DRAM", "inputs"][0] - none["DRAM", "inputs"][0]) / values
+        return ZeroSavings(product, fetch, entries, shown, input_fetch, chip().enlarged(self.bits))

@@ -14,6 +14,7 @@ from methods.eap import weights as module
 from methods.eap.eap import SWEEPS
 from methods.eap.sparse import RESTORED_SHARE, RIDGE, LayerInputs, fitted, largest, restored
 from methods.eap.weights import SHARES, Curve, EAPWeights
+from shared.energy.zeros import LayerZeros
 
 ROWS, COLUMNS, OUTPUTS = 40, 9, 5
 
@@ -116,7 +117,7 @@ def test_each_sweep_meets_its_energy_and_keeps_its_zeros(tiny_task: Any, monkeyp
         facts = sweep(task, model, layers, zeros, energy, index)
         assert all(bool((layers[name].weight[mask] == 0).all()) for name, mask in dead.items())
         saved = sum(
-            float(zeros.saved(name, torch.count_nonzero(layer.weight), layer.weight.numel()))
+            float(zeros.saved(name, LayerZeros(torch.count_nonzero(layer.weight), layer.weight.numel(), 1)))
             for name, layer in layers.items()
         )
         seen.append((energy, task.dense_energy - saved))

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from shared import networks
-from shared.energy.zeros import kept_weights
+from shared.energy.zeros import LayerZeros
 from shared.networks import active_widths, compact, structure, zero_channels
+from shared.networks.masks import mask_inputs
 from shared.platforms import EyerissPlatform, Subject, get
 from shared.platforms.eyeriss.chip import Density
 
@@ -81,21 +82,62 @@ def test_a_cut_network_saves_what_the_full_one_does() -> None:
 @given(st.integers(1, 1000), st.floats(0, 1))
 def test_a_tensor_is_stored_in_whichever_way_is_smaller(entries: int, share: float) -> None:
     _, of = subject()
-    savings = replace(EyerissPlatform().zeros(of, 1), product={"w": 0.0}, fetch={"w": 1.0})
+    plain: dict[str, Any] = {"product": {"w": 0.0}, "fetch": {"w": 1.0}, "shown": {"w": 1}, "input_fetch": {"w": 0.0}}
+    savings = replace(EyerissPlatform().zeros(of, 1), **plain)
     kept = round(share * entries)
-    stored = entries - float(savings.saved("w", torch.tensor(kept), entries))
+    stored = entries - float(savings.saved("w", LayerZeros(torch.tensor(kept), entries, 1)))
     assert stored == pytest.approx(min(entries, 4 / 3 * kept))
 
 
 def test_the_most_is_saved_by_zeros_alone() -> None:
     network, of = subject()
     savings = EyerissPlatform().zeros(of, 16)
-    saved = sum(float(savings.saved(name, torch.tensor(0), entries)) for name, entries in savings.entries.items())
+    none = torch.tensor(0)
+    saved = sum(float(savings.saved(name, LayerZeros(none, count, 1))) for name, count in savings.entries.items())
     assert savings.most == pytest.approx(saved)
-    kept = kept_weights(network, of.structure, savings.entries)
-    assert {name: all_ for name, (_, all_) in kept.items()} == dict(savings.entries)
+    found = savings.found(network, of.structure)
+    assert {name: zeros.entries for name, zeros in found.items()} == dict(savings.entries)
 
 
 def test_other_platforms_save_nothing_by_zeros() -> None:
     _, of = subject()
     assert get("1080ti").zeros(of, 64) is None
+
+
+@pytest.mark.parametrize("hidden", [0.2, 0.6])
+def test_masked_inputs_save_what_the_platform_saves_at_these_densities(hidden: float) -> None:
+    network, of = subject()
+    thinned(network, 0.5)
+    draw = torch.Generator().manual_seed(3)
+    sizes = {operation.module: operation for operation in of.structure.operations if operation.kind == "conv"}
+    masks = {
+        str(name): (torch.rand(operation.inputs.count, *operation.input_size, generator=draw) > hidden).float()
+        for name, operation in sizes.items()
+    }
+    mask_inputs(network, masks)
+    modules = dict(network.named_modules())
+    density = {}
+    for operation in of.structure.operations:
+        if operation.kind in ("conv", "depthwise", "linear"):
+            nonzero = float((modules[str(operation.module)].weight != 0).float().mean())
+            mask = masks.get(str(operation.module))
+            height, width = (size + 2 * pad for size, pad in zip(operation.input_size, operation.padding, strict=True))
+            shown = (
+                1 - float((mask == 0).sum()) / (operation.inputs.count * height * width) if mask is not None else 1.0
+            )
+            density[operation.name] = Density(weights=nonzero, inputs=shown)
+    platform, dense = EyerissPlatform(), np.array([of.structure.upper_bounds])
+    full, sparse = (one.amounts(of, dense, 16)[0] for one in (platform, EyerissPlatform(density=density)))
+    table = structure(network)
+    assert table.fingerprint == of.structure.fingerprint
+    assert platform.zeros(of, 16).of(network, table) == pytest.approx(float(full - sparse), rel=1e-5)
+    # a mask is cut with its channels, and saves the same beside them
+    dead = torch.zeros(len(table.units), max(table.upper_bounds), dtype=torch.bool)
+    dead[1, 3:7] = True
+    zero_channels(network, table, dead)
+    small = compact(network, table)
+    assert small.get_submodule("pw2").input_mask.shape == (12, 14, 14)
+    saved = platform.zeros(of, 16).of(small, structure(small))
+    assert saved == pytest.approx(platform.zeros(of, 16).of(network, table), rel=1e-12)
+    images = torch.rand(2, 1, 28, 28, generator=draw)
+    torch.testing.assert_close(small.eval()(images), network.eval()(images), rtol=1e-4, atol=1e-5)
