@@ -30,6 +30,7 @@ from shared.widths.uniform import uniform_widths
 
 __all__ = [
     "EnergyModel",
+    "Granularity",
     "Infeasible",
     "Method",
     "Outcome",
@@ -77,7 +78,7 @@ class Task:
     network: nn.Module  # the dense network; must not be changed, see `copy_of_dense`
     structure: Structure  # of `network`: its units and which tensor slices they own
     energy_model: EnergyModel  # Ê; `energy` queries and counts it
-    budget: float  # for Ê of the returned widths, per image, in the energy model's unit
+    budget: float  # for Ê of the returned widths, less what zeros save, per image, in the energy model's unit
     protocol: Protocol  # counts and hyper-parameters, the same for all methods
     seed: int  # of the run; draw through `generator`
     ledger: Ledger  # `ledger.limit` iterations have to be spent
@@ -109,9 +110,12 @@ class Task:
         """
         return uniform_widths(self.structure, lambda rows: self.energy(rows[..., 1:-1]), self.budget)
 
-    def energy_with_zeros(self, network: nn.Module) -> float:
-        """Ê of a network with its zeros: that of its active widths, less what zeros among its weights save."""
-        table = structure(network)
+    def energy_with_zeros(self, network: nn.Module, table: Structure | None = None) -> float:
+        """Ê of a network with its zeros: that of its active widths, less what zeros among its weights save.
+
+        table: the network's structure; traced without it.
+        """
+        table = table or structure(network)
         estimate = float(self.energy(active_channels(network, table).sum(1)))
         return estimate - (0.0 if self.zeros is None else self.zeros.of(network, table))
 
@@ -165,7 +169,7 @@ class Task:
 class Outcome:
     """What a method returns."""
 
-    network: nn.Module  # with the removed channels zeroed or cut out, and Ê of its widths within the budget
+    network: nn.Module  # with the removed channels zeroed or cut out, within the budget
     notes: dict[str, Any] = field(default_factory=dict)  # short facts for the record, JSON values
     trace: dict[str, list[Any]] = field(default_factory=dict)  # columns for plots: name -> numbers, or lists of them
 

@@ -10,7 +10,8 @@ is enough to collect the Gram matrix X'X, once per network.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -98,6 +99,7 @@ class Reconstruction:
     ) -> None:
         parameters = dict(model.named_parameters())
         norms = consumer_norms(model, structure) if importance is None else importance
+        norms = norms.to(next(model.parameters()).device)
         self._orders = [
             row[: unit.upper_bound].sort(descending=True, stable=True).indices
             for unit, row in zip(structure.units, norms, strict=True)
@@ -152,6 +154,21 @@ def consumer_norms(model: nn.Module, structure: Structure) -> Tensor:
     return pad_sequence([norms(unit) for unit in structure.units], batch_first=True)
 
 
+@contextmanager
+def inputs_seen(layers: Mapping[str, nn.Module], see: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """While it lasts, `see` gets the input of each of these layers, after its name, whenever the layer is called."""
+
+    def hook(name: str, layer: nn.Module) -> torch.utils.hooks.RemovableHandle:
+        return layer.register_forward_pre_hook(lambda _, inputs: see(name, inputs[0]))
+
+    handles = [hook(name, layer) for name, layer in layers.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 @torch.no_grad()
 def _grams(
     model: nn.Module,
@@ -166,21 +183,14 @@ def _grams(
         for name, layer in layers.items()
     }
 
-    def hook(name: str, layer: nn.Conv2d | nn.Linear) -> torch.utils.hooks.RemovableHandle:
-        def add(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            rows = input_rows(layer, inputs[0], positions, draw).double()
-            grams[name].addmm_(rows.T, rows)
+    def add(name: str, inputs: Tensor) -> None:
+        rows = input_rows(layers[name], inputs, positions, draw).double()
+        grams[name].addmm_(rows.T, rows)
 
-        return layer.register_forward_pre_hook(add)
-
-    handles = [hook(name, layer) for name, layer in layers.items()]
-    try:
+    with inputs_seen(layers, add):
         model.eval()
         for images, _ in batches:
             model(images)
-    finally:
-        for handle in handles:
-            handle.remove()
     return grams
 
 

@@ -66,7 +66,7 @@ class Landing(_Frozen):
     widths: Widths  # of the network before landing
     estimate: Amount  # Ê before landing
     before: Reading
-    after: Reading  # the reading that landed it; the same as `before` where no channel was removed
+    after: Reading  # the reading that landed it; the same as `before` where nothing was removed
     removed_channels: Count
     removed_weights: Count = 0  # by methods that remove weights
     search_accuracy_before: Share

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from bench.ranking.ranking import rank
-from bench.report import ranks
+from bench.report import ranks, tables
 from bench.report.provenance import digest
 from bench.report.tables import budgets, caption, figures_table, first, main_table, page_unit
 from bench.report.text import AMOUNTS, Notes, Table
@@ -89,7 +89,10 @@ def _percent(shares: pd.Series) -> pd.Series:
 def latex_text(page: pd.DataFrame) -> str:
     """The main table and each budget's figures as booktabs tabulars in floats, with captions that name the source."""
     name, unit, notes = page["page"].iloc[0], page_unit(page), Notes()
-    parts = [_float(main_table(page, unit, notes), caption(page), f"{name}-main")]
+    parts = [
+        _float(main_table(runs, unit, notes), caption(page), f"{name}-{'main' if part == 'channels' else part}")
+        for part, runs in tables.parts(page).items()
+    ]
     if (order := ranks.order(page)) is not None:
         title = f"Methods by mean accuracy at equal {AMOUNTS[first(page).platform.unit]}. {caption(page)}"
         parts.append(_float(order, title, f"{name}-ranking"))

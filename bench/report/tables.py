@@ -56,8 +56,12 @@ def parts(page: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """
     bound, weights = page["budget.amount"].notna(), page["granularity"] == "weights"
     beside = page["budget"].isin(page.loc[weights, "budget"]) | ~bound
-    found = {"channels": page[~weights], "weights": page[beside] if weights.any() else page[weights]}
-    return {name: runs for name, runs in found.items() if runs["budget.amount"].notna().any() or not bound.any()}
+    found = {}
+    if not weights.any() or (bound & ~weights).any():
+        found["channels"] = page[~weights]
+    if weights.any():
+        found["weights"] = page[beside]
+    return found
 
 
 def workload(page: pd.DataFrame) -> str:

@@ -20,8 +20,8 @@ from bench.setup.dense import DenseWeights
 from methods.contract import Infeasible, Outcome, Task
 from shared.data import Batches
 from shared.ledger import BudgetExhausted
-from shared.networks import active_widths, compact, structure
-from shared.networks.masks import load_state
+from shared.networks import Structure, active_widths, compact, structure
+from shared.networks.masks import load_state, masks_of
 from shared.training import Trainer
 
 BUDGET_TOLERANCE = 1e-9  # relative; a method may sum in another order
@@ -177,6 +177,7 @@ def described(small: nn.Module, task: Task, dense: DenseWeights) -> nn.Module:
     widths = small_structure.upper_bounds
     if small_structure.fingerprint != task.structure.at(widths).fingerprint:
         raise Miss(ANOTHER)
+    check_masks(small, small_structure, task)
     fresh = dense.at(widths)
     try:
         load_state(fresh, small.state_dict())
@@ -184,6 +185,20 @@ def described(small: nn.Module, task: Task, dense: DenseWeights) -> nn.Module:
         raise Miss(ANOTHER) from None
     _check_same_outputs(small, fresh, task.train, ANOTHER + "; their outputs differ")
     return fresh
+
+
+def check_masks(small: nn.Module, table: Structure, task: Task) -> None:
+    """Raises Miss for masks of inputs that the energy model doesn't describe.
+
+    Only convolutions of a network whose zeros save energy may have one: zeros and ones in the shape of their input.
+    """
+    convolutions = {operation.module: operation for operation in table.operations if operation.kind == "conv"}
+    for name, mask in masks_of(small.state_dict()).items():
+        if task.zeros is None or (operation := convolutions.get(name)) is None:
+            raise Miss(f"returned a network with a mask of the inputs of {name}, which saves nothing")
+        channels = int(operation.inputs.at(torch.tensor(table.position_bounds)))
+        if mask.shape != (channels, *operation.input_size) or not bool(((mask == 0) | (mask == 1)).all()):
+            raise Miss(f"returned a mask of the inputs of {name} that is not zeros and ones in their shape")
 
 
 @torch.no_grad()

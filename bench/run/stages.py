@@ -67,8 +67,7 @@ class Run:
 
     def task(self) -> Task:
         """The task that the method sees."""
-        task = make_task(self.job, self.setup, self.teacher, self.report)
-        return replace(task, zeros=self.zeros)
+        return make_task(self.job, self.setup, self.teacher, self.report)
 
     @property
     def zeros(self) -> ZeroSavings | None:
@@ -119,6 +118,7 @@ def make_task(job: Job, setup: Setup, teacher: Teacher, report: Report = _silent
         search=setup.dataset.search,
         teacher=teacher,
         computing=setup.computing,
+        zeros=zeros.of_method(job.method, setup) if job.method in registry.names() else None,
     )
 
 

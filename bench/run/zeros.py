@@ -12,10 +12,8 @@ from bench.run.landing import CannotLand, read_at
 from bench.setup.setup import Setup
 from methods import registry
 from shared.energy import ZeroSavings
-from shared.networks import structure
+from shared.networks import Structure, structure
 from shared.platforms import PlatformReading
-
-HALVINGS = 60
 
 
 class Zeros(NamedTuple):
@@ -63,7 +61,13 @@ def land(small: nn.Module, budget: float, setup: Setup) -> tuple[PlatformReading
     if before.interval[1] <= budget:
         return before, before, 0
     parameters = {name: tensor for name, tensor in small.named_parameters() if name in savings.entries}
-    prices = torch.cat([_price(tensor, savings.price(name)) for name, tensor in parameters.items()])
+    layers = savings.found(small, table)
+    prices = torch.cat(
+        [
+            _prices(name, tensor, savings.price(name, savings.unmasked(name, layers[name])), table)
+            for name, tensor in parameters.items()
+        ]
+    )
     order = prices.argsort(stable=True)
     order = order[torch.isfinite(prices[order])]
     values = torch.cat([tensor.detach().flatten() for tensor in parameters.values()])
@@ -86,20 +90,21 @@ def land(small: nn.Module, budget: float, setup: Setup) -> tuple[PlatformReading
     return before, after(high), high
 
 
-def _price(tensor: Tensor, joules: float) -> Tensor:
-    """Squared weights per joule, flat; infinite for zeros and for each input channel's largest weight.
+def _prices(name: str, tensor: Tensor, joules: float, table: Structure) -> Tensor:
+    """Squared weights per joule, flat; infinite for zeros, and for the largest weight that reads each channel.
 
     That one stays, so that no channel goes.
     """
     squares = tensor.detach().double().square()
     prices = torch.where(squares > 0, squares / joules, torch.inf)
-    inputs = prices.transpose(0, 1) if tensor.shape[1] > 1 else prices
-    rows = inputs.reshape(len(inputs), -1)
-    largest = torch.where(torch.isfinite(rows), rows, -torch.inf).argmax(1)
-    rows = rows.clone()
-    rows[torch.arange(len(rows)), largest] = torch.inf
-    shaped = rows.view(inputs.shape)
-    return (shaped.transpose(0, 1) if tensor.shape[1] > 1 else shaped).flatten()
+    for unit in table.units:
+        for part in unit.slices:
+            if part.tensor == name and part.role == "consumer":
+                rows = prices.movedim(part.dim, 0).reshape(unit.upper_bound, -1)
+                largest = torch.where(torch.isfinite(rows), rows, -torch.inf).argmax(1, keepdim=True)
+                shape = prices.movedim(part.dim, 0).shape
+                prices = rows.scatter(1, largest, torch.inf).view(shape).movedim(0, part.dim)
+    return prices.flatten()
 
 
 @torch.no_grad()

@@ -44,7 +44,8 @@ class Budget:
 class Reach:
     """The range of budgets that can be asked for. All amounts are per image in `unit`.
 
-    floor: Ê with one channel in every unit, the least that any method can reach by the energy model.
+    floor: Ê with one channel in every unit, the least that any method can reach by the energy model; for methods that
+    remove weights that of the dense network without any weight.
     dense_reading: the platform's reading of the dense network, which fractions refer to.
     dense_estimate: Ê of the dense network.
     """
@@ -53,6 +54,7 @@ class Reach:
     dense_reading: float
     dense_estimate: float
     unit: str
+    who: str = "the network"  # can reach no less than the floor
 
     @property
     def top(self) -> float:
@@ -66,7 +68,7 @@ class Reach:
     def check(self, amount: float, text: str, by: str = "") -> None:
         """Raise BadInput for a budget, which the user wrote as `text`, out of reach. by: whose range this is."""
         if not self.holds(amount):
-            side = "not below the dense network" if amount >= self.top else "below what the network can reach"
+            side = "not below the dense network" if amount >= self.top else f"below what {self.who} can reach"
             raise BadInput(
                 f"a budget within the reachable range{by} ({self})",
                 f"{text} = {amount:.4g} {self.unit}, {side}",

@@ -71,7 +71,7 @@ class Setup:
 
     @property
     def unit(self) -> str:
-        """Unit of all amounts: J, or s where the metric is latency."""
+        """Unit of all amounts, as the metric has it: J, s, MAC or B."""
         return self.platform.unit
 
     @property
@@ -97,7 +97,8 @@ class Setup:
     def reach_of_weights(self) -> Reach:
         """The budgets that can be asked for where weights are removed and all channels stay: above the feature maps."""
         assert self.zeros is not None, "expected a platform on which zeros save energy; try platform.zeros first"
-        return replace(self.reach, floor=self.reach.dense_estimate - self.zeros.most)
+        who = "a method that removes weights, and leaves the feature maps,"
+        return replace(self.reach, floor=self.reach.dense_estimate - self.zeros.most, who=who)
 
     def near(self, budget: Budget) -> LocalFit:
         """The energy model of a budget with its errors near it; the platform is read for it once."""

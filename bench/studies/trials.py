@@ -6,6 +6,7 @@ The comparison alone looks at test images. Scores are kept in a JSON file as the
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
@@ -103,9 +104,12 @@ def scores(trials: Sequence[Trial], jobs: int, file: Path, say: Callable[[str], 
 
 
 def at_tightest(plan: Plan) -> list[Job]:
-    """The plan's jobs at its tightest budget."""
-    tightest = min(job.budget.amount for job in plan.jobs if job.budget is not None)
-    return [job for job in plan.jobs if job.budget is not None and job.budget.amount == tightest]
+    """The jobs at the tightest budget of each method: those that remove weights have budgets of their own."""
+    tightest: dict[str, float] = {}
+    for job in plan.jobs:
+        if job.budget is not None:
+            tightest[job.method] = min(job.budget.amount, tightest.get(job.method, math.inf))
+    return [job for job in plan.jobs if job.budget is not None and job.budget.amount == tightest[job.method]]
 
 
 def compressed(method: Method, task: Task) -> nn.Module:

@@ -10,34 +10,36 @@ sweep. With channels it is close to He, Zhang, Sun, "Channel Pruning for Acceler
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from methods.contract import Method, Outcome, Properties, Task
-from methods.eap.support import Reader, Readers, refitted
+from methods.eap.support import RIDGE, Reader, Readers, refitted
 from shared.candidates import at_widths
 from shared.checkpoints import State
 from shared.networks import Structure, Unit, compact, structure, zero_channels
 from shared.networks.pruning import channel_entries
 from shared.protocol import Protocol
-from shared.reconstruction import MAXIMUM_COLUMNS, POSITIONS_PER_BATCH, input_rows
+from shared.reconstruction import MAXIMUM_COLUMNS, POSITIONS_PER_BATCH, input_rows, inputs_seen
 from shared.training import Trainer
 
 SWEEPS = 5
 IMAGES = 512  # whose patches are the rows of the least squares
-RIDGE = 1e-4
 HALVINGS = 40  # of the tolerance
-LARGEST, SMALLEST = 1.0, 1e-9  # tolerances
+LARGEST, SMALLEST = 1e9, 1e-9  # tolerances; an error may exceed 1, where contributions cancel
+
+
+Layer = nn.Conv2d | nn.Linear
 
 
 class Sampled(NamedTuple):
     """A layer that reads a unit, with what its outputs are to be."""
 
     name: str  # of its weight
-    layer: nn.Conv2d | nn.Linear
+    layer: Layer
     target: Tensor  # (rows, outputs): its outputs without the bias before the sweep
 
 
@@ -86,7 +88,7 @@ class EAP(Method):
 
     def search_samples(self, protocol: Protocol, structure: Structure) -> int:
         """The sampled images, once per sweep and once per unit of a sweep."""
-        images = _batches(protocol) * protocol.batch_size
+        images = batches(protocol) * protocol.batch_size
         return SWEEPS * (1 + len(structure.units)) * images
 
 
@@ -110,7 +112,8 @@ def swept(task: Task, model: nn.Module, energy: float, sweep: int) -> tuple[nn.M
     return compact(model, table), facts
 
 
-def _batches(protocol: Protocol) -> int:
+def batches(protocol: Protocol) -> int:
+    """Batches of sampled images."""
     return math.ceil(IMAGES / protocol.batch_size)
 
 
@@ -127,7 +130,7 @@ def train_sweep(task: Task, trainer: Trainer, sweeps: list[dict[str, Any]]) -> N
         task.save("sweeps", state)
 
 
-def _layers(model: nn.Module, unit: Unit) -> Iterator[tuple[str, nn.Conv2d | nn.Linear]]:
+def _layers(model: nn.Module, unit: Unit) -> Iterator[tuple[str, Layer]]:
     """The layers that read the unit and whose inputs are sampled, each after the name of its weight."""
     for part in unit.slices:
         layer = model.get_submodule(part.tensor.rpartition(".")[0])
@@ -138,37 +141,32 @@ def _layers(model: nn.Module, unit: Unit) -> Iterator[tuple[str, nn.Conv2d | nn.
 
 
 def _not_sampled(model: nn.Module, table: Structure) -> set[str]:
-    consumers = {part.tensor for unit in table.units for part in unit.slices if part.role == "consumer"}
+    consumers = {name for unit in table.units for name in _consumers(unit)}
     return consumers - {name for unit in table.units for name, _ in _layers(model, unit)}
 
 
 @torch.no_grad()
-def sampled_rows(task: Task, model: nn.Module, layers: dict[str, nn.Module], sweep: int) -> dict[str, Tensor]:
+def sampled_rows(task: Task, model: nn.Module, layers: Mapping[str, Layer], sweep: int) -> dict[str, Tensor]:
     """The layers' input rows, (rows, columns) each, at pixels that depend on the layer and the sweep alone."""
+    if not layers:
+        return {}
     found: dict[str, list[Tensor]] = {name: [] for name in layers}
     draws = {name: task.generator(f"pixels of {name}", sweep) for name in layers}
 
-    def hook(name: str, layer: Any) -> torch.utils.hooks.RemovableHandle:
-        def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            found[name].append(input_rows(layer, inputs[0], POSITIONS_PER_BATCH, draws[name]))
+    def keep(name: str, inputs: Tensor) -> None:
+        found[name].append(input_rows(layers[name], inputs, POSITIONS_PER_BATCH, draws[name]))
 
-        return layer.register_forward_pre_hook(keep)
-
-    handles = [hook(name, layer) for name, layer in layers.items()]
-    try:
+    with inputs_seen(layers, keep):
         model.eval()
-        for images, _ in task.calibration_batches(_batches(task.protocol)):
+        for images, _ in task.calibration_batches(batches(task.protocol)):
             model(images)
-    finally:
-        for handle in handles:
-            handle.remove()
     return {name: torch.cat(rows) for name, rows in found.items()}
 
 
 def _before(task: Task, model: nn.Module, table: Structure, sweep: int) -> tuple[list[Readers], list[list[Sampled]]]:
     """For every unit what its channels contribute to its readers, and these layers with their outputs."""
     layers = {name: layer for unit in table.units for name, layer in _layers(model, unit)}
-    rows = {name: of_layer.double() for name, of_layer in sampled_rows(task, model, dict(layers), sweep).items()}
+    rows = {name: of_layer.double() for name, of_layer in sampled_rows(task, model, layers, sweep).items()}
     contributions, sampled = [], []
     for unit in table.units:
         of_unit, layers_of_unit = [], []
@@ -206,8 +204,6 @@ def _widths(task: Task, readers: list[Readers], energy: float) -> tuple[float, l
         return [unit.least_width(tolerance) for unit in readers]
 
     low, high = math.log(SMALLEST), math.log(LARGEST)
-    if float(task.energy(torch.tensor(widths(math.exp(high))))) > energy:
-        return math.inf, [1] * len(readers)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         within = float(task.energy(torch.tensor(widths(math.exp(middle))))) <= energy
@@ -225,20 +221,22 @@ def _by_energy(task: Task, table: Structure) -> list[int]:
 def _cut(task: Task, model: nn.Module, unit: Unit, sampled: list[Sampled], width: int, sweep: int) -> Tensor:
     """Choose the unit's channels, mask (channels,), and fit the weights that read them."""
     found = sampled_rows(task, model, {name: layer for name, layer, _ in sampled}, sweep)
-    rows = {name: of_layer.double() for name, of_layer in found.items()}
     of_unit, problems = [], []
     for name, layer, target in sampled:
-        weight, wanted = layer.weight.detach().flatten(1).double(), target.double()
-        gram, cross = rows[name].T @ rows[name], rows[name].T @ wanted
+        weight = layer.weight.detach().flatten(1).double()
+        live = (weight != 0).any(1)  # outputs of channels that went in this sweep have no weights any more
+        weight, wanted, rows = weight[live], target[:, live].double(), found[name].double()
+        gram, cross = rows.T @ rows, rows.T @ wanted
         of_unit.append(_reader(gram, cross, weight, wanted, unit))
-        problems.append((layer, weight, gram, cross))
+        problems.append((layer, live, weight, gram, cross))
     names = {name for name, _, _ in sampled}
     of_unit += [_by_magnitude(model, unit, name) for name in _consumers(unit) if name not in names]
     kept = Readers(of_unit).support(width)
-    for layer, weight, gram, cross in problems:
+    for layer, live, weight, gram, cross in problems:
         repeat = weight.shape[1] // unit.upper_bound
         columns = torch.zeros(weight.shape[1], dtype=torch.bool, device=weight.device)
         columns[channel_entries(kept.nonzero().flatten(), repeat).to(weight.device)] = True
         with torch.no_grad():
-            layer.weight.copy_(refitted(gram, cross, weight, columns, RIDGE).view(layer.weight.shape))
+            fitted = refitted(gram, cross, weight, columns, RIDGE)
+            layer.weight[live] = fitted.view(-1, *layer.weight.shape[1:]).to(layer.weight.dtype)
     return kept

@@ -8,9 +8,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-RESTORED_SHARE, ROUNDS = 0.2, 2  # of the weights that are kept, so many come back, in so many rounds
+from methods.eap.support import RESTORED_SHARE, RIDGE
+
+ROUNDS = 2  # in which weights come back
 ITERATIONS = 10  # of the conjugate gradients, which start at the weights as they are
-RIDGE = 1e-4
 
 
 @dataclass(frozen=True)

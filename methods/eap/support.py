@@ -13,9 +13,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-RESTORED_SHARE = (
-    0.2  # of the channels that are kept: so many come back by joint impact; the paper's number is not known
-)
+RESTORED_SHARE = 0.2  # of what is kept: so much comes back by joint impact; the paper's number is not known
+RIDGE = 1e-4  # of the least squares, times the Gram matrix's mean diagonal
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,7 @@ class Readers:
         self.target = torch.stack([reader.target / reader.total for reader in readers]).sum(0)
         self.magnitudes = torch.stack([reader.magnitudes for reader in readers]).sum(0)
         self.total = float(len(readers))
+        self._errors: dict[int, float] = {}
 
     @cached_property
     def _by_magnitude(self) -> Tensor:
@@ -86,8 +86,13 @@ class Readers:
         low, high = 0, len(self.target)
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (low, middle) if self.error(self.support(middle)) <= tolerance else (middle, high)
+            low, high = (low, middle) if self._error_at(middle) <= tolerance else (middle, high)
         return high
+
+    def _error_at(self, width: int) -> float:
+        if width not in self._errors:
+            self._errors[width] = self.error(self.support(width))
+        return self._errors[width]
 
 
 def refitted(gram: Tensor, cross: Tensor, weight: Tensor, kept: Tensor, ridge: float) -> Tensor:

@@ -9,22 +9,22 @@ import torch
 from torch import Tensor, nn
 
 from methods.contract import Granularity, Infeasible, Outcome, Task
-from methods.eap.eap import EAP, HALVINGS, LARGEST, SMALLEST, SWEEPS, sampled_rows, train_sweep
+from methods.eap.eap import EAP, HALVINGS, LARGEST, SMALLEST, SWEEPS, Layer, batches, sampled_rows, train_sweep
 from methods.eap.sparse import LayerInputs, fitted, largest, restored
 from shared.energy.zeros import LayerZeros, ZeroSavings
 from shared.networks import Structure
 from shared.protocol import Protocol
-from shared.reconstruction import MAXIMUM_COLUMNS
 from shared.training import keep_zeros
 
 SHARES = torch.logspace(-2.5, 0, 16).tolist()  # of a layer's weights, at which its error is computed
-MOST_OUTPUTS = 128  # of a layer, from which that error is estimated
-
-Layer = nn.Conv2d | nn.Linear
+MOST_OUTPUTS = 128  # or up to twice as many, from which the error of a layer with more is estimated
 
 
 class Curve(NamedTuple):
-    """A layer's relative output error where its largest weights stay, at shares of the weights that it has left."""
+    """A layer's relative output error where its largest weights stay, at shares of the weights that it has left.
+
+    Below the first share the number of weights falls as the tolerance grows beyond the error there.
+    """
 
     left: int
     errors: list[float]  # at SHARES, falling
@@ -43,11 +43,11 @@ class Curve(NamedTuple):
 
 
 class EAPWeights(EAP):
-    """In each sweep one tolerance gives every layer's number of weights; layers of the most joules are cut first.
+    """In each sweep one tolerance gives every layer's number of weights; weights of the most joules are cut first.
 
     Weights with the smallest magnitudes go, those whose return lets the output's error fall most come back, and least
     squares fits what is left, on inputs from the network as it is cut so far. Then the network trains, its zeros kept.
-    Depthwise layers keep their weights.
+    Depthwise layers and transposed convolutions keep their weights. Channels count as if all stayed.
     """
 
     name: ClassVar[str] = "eap-weights"
@@ -82,9 +82,8 @@ class EAPWeights(EAP):
 
     def search_samples(self, protocol: Protocol, structure: Structure) -> int:
         """The sampled images, once per sweep and once per layer of a sweep."""
-        images = super().search_samples(protocol, structure) // (SWEEPS * (1 + len(structure.units)))
         layers = sum(operation.kind in ("conv", "linear") for operation in structure.operations)
-        return SWEEPS * (1 + layers) * images
+        return SWEEPS * (1 + layers) * batches(protocol) * protocol.batch_size
 
 
 def _checked(task: Task, model: nn.Module) -> tuple[ZeroSavings, dict[str, Layer]]:
@@ -96,8 +95,7 @@ def _checked(task: Task, model: nn.Module) -> tuple[ZeroSavings, dict[str, Layer
     layers = {
         name: module
         for name, module in modules.items()
-        if (isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1))
-        and module.weight[0].numel() <= MAXIMUM_COLUMNS
+        if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
     }
     floor = task.dense_energy - _saved(zeros, dict.fromkeys(layers, 1))
     if floor > task.budget:
@@ -113,7 +111,7 @@ def _swept(
     task: Task, model: nn.Module, layers: dict[str, Layer], zeros: ZeroSavings, energy: float, sweep: int
 ) -> dict[str, Any]:
     """Cut all layers so that Ê with the zeros is at most `energy`; facts about the sweep."""
-    rows = sampled_rows(task, model, dict(layers), sweep)
+    rows = sampled_rows(task, model, layers, sweep)
     weights = {name: layer.weight.detach().flatten(1) for name, layer in layers.items()}
     outputs = {name: rows[name] @ weights[name].T for name in layers}
     curves = {name: _curve(weights[name], LayerInputs(rows[name])) for name in layers}
@@ -151,7 +149,7 @@ def _numbers(task: Task, curves: dict[str, Curve], zeros: ZeroSavings, energy: f
     def numbers(logarithm: float) -> dict[str, int]:
         return {name: curve.kept(math.exp(logarithm)) for name, curve in curves.items()}
 
-    low, high = math.log(SMALLEST), math.log(1e9 * LARGEST)
+    low, high = math.log(SMALLEST), math.log(LARGEST)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         low, high = (low, middle) if estimate(numbers(middle)) <= energy else (middle, high)

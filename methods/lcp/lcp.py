@@ -114,9 +114,10 @@ class LcP(Method):
     def mutated(
         self, parent: Tensor, layers: list[Layer], step: float, draw: torch.Generator, share: float = MUTATED_SHARE
     ) -> Tensor:
-        """The parent with normal changes in a share of the layers."""
+        """The parent with normal changes in a share of the layers. step: size of those of the factors."""
         chosen = torch.randperm(len(layers), generator=draw)[: max(1, round(share * len(layers)))]
-        changes = step * self.spread(layers) * torch.randn(2, len(layers), generator=draw)
+        changes = self.spread(layers) * torch.randn(2, len(layers), generator=draw)
+        changes[0] *= step  # of the factors alone, as in the published code
         child = parent.clone()
         child[:, chosen] += changes[:, chosen]
         return child
@@ -133,7 +134,11 @@ class LcP(Method):
 
 @dataclass(frozen=True)
 class LeGR(LcP):
-    """LcP whose norms also have a learned factor per layer."""
+    """LcP whose norms also have a learned factor per layer.
+
+    The latents decide how many channels of a unit stay. Where an addition ties layers, which of them is decided by
+    their summed norms, without the factors.
+    """
 
     name: ClassVar[str] = "legr"
     title: ClassVar[str] = "LeGR"

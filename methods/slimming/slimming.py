@@ -25,8 +25,8 @@ class Slimming(Method):
 
     The penalty is a proximal step after each step of training, since the loss is the harness': a scale moves towards
     zero by one amount, not beyond it. A channel's score is the least absolute value of its scales: it may pass a batch
-    norm behind the layer that makes it and another one behind a depthwise layer. Units without a batch norm keep their
-    channels.
+    norm behind the layer that makes it and another one behind a depthwise layer. Where an addition joins layers, it is
+    the largest of theirs. Units without a batch norm keep their channels.
     """
 
     name: ClassVar[str] = "slimming"
@@ -52,29 +52,31 @@ class Slimming(Method):
         network = task.copy_of_dense()
         trainer = task.trainer(network)
         scales = _scales(network, task.structure)
+        self._cut(task, scales)  # raises Infeasible before anything is spent
         shrinking = int(SHRINKING_SHARE * task.ledger.limit)
-        every = torch.cat([scale.detach().abs() for of_unit in scales for scale in of_unit])
+        parameters = [scale for of_unit in scales for branch in of_unit for scale in branch]
+        every = torch.cat([scale.detach().abs() for scale in parameters])
         amount = SHRINKAGE * float(every.mean()) / max(1, shrinking)
         if state := task.saved("shrinking"):
             trainer.restore(state)
         while task.ledger.training_iterations < shrinking:
             trainer.step()
-            for of_unit in scales:
-                for scale in of_unit:
-                    shrink(scale, amount)
+            for scale in parameters:
+                shrink(scale, amount)
             task.save("shrinking", trainer.state)
+        dead = self._cut(task, scales)
         scores = _scores(scales, task.structure)
-        dead = lowest_scores(
-            scores,
-            task.structure.upper_bounds,
-            lambda widths: float(task.energy(widths)),
-            task.budget,
-            [1 if of_unit else bound for of_unit, bound in zip(scales, task.structure.upper_bounds, strict=True)],
-        )
         zero_channels(network, task.structure, dead, trainer.optimizer)
         spend_remaining(task, trainer)
         bounds = torch.tensor(task.structure.upper_bounds)
         return Outcome(network, {"widths": (bounds - dead.sum(1)).tolist(), "threshold": _threshold(scores, dead)})
+
+    def _cut(self, task: Task, scales: list[list[list[nn.Parameter]]]) -> Tensor:
+        """The channels below the threshold that meets the budget."""
+        bounds = task.structure.upper_bounds
+        least = [1 if of_unit else bound for of_unit, bound in zip(scales, bounds, strict=True)]
+        scores = _scores(scales, task.structure)
+        return lowest_scores(scores, bounds, lambda widths: float(task.energy(widths)), task.budget, least)
 
 
 @torch.no_grad()
@@ -83,23 +85,33 @@ def shrink(scale: Tensor, amount: float) -> None:
     scale.copy_(scale.sign() * (scale.abs() - amount).clamp(min=0))
 
 
-def _scales_of(structure: Structure) -> list[list[str]]:
-    """For every unit the names of its scales."""
-    return [
-        [part.tensor for part in unit.slices if part.role == "norm" and part.tensor.endswith("weight")]
-        for unit in structure.units
-    ]
+def _scales_of(structure: Structure) -> list[list[list[str]]]:
+    """For every unit the names of its scales, by the branches that an addition joins; branches without one left out."""
+    units = []
+    for unit in structure.units:
+        branches: list[list[str]] = [[]]
+        for part in unit.slices:
+            if part.role == "producer":
+                branches.append([])
+            elif part.role == "norm" and part.tensor.endswith("weight"):
+                branches[-1].append(part.tensor)
+        units.append([branch for branch in branches if branch])
+    return units
 
 
-def _scales(network: nn.Module, structure: Structure) -> list[list[nn.Parameter]]:
+def _scales(network: nn.Module, structure: Structure) -> list[list[list[nn.Parameter]]]:
     parameters = dict(network.named_parameters())
-    return [[parameters[name] for name in names] for names in _scales_of(structure)]
+    return [[[parameters[name] for name in branch] for branch in of_unit] for of_unit in _scales_of(structure)]
 
 
-def _scores(scales: list[list[nn.Parameter]], structure: Structure) -> Tensor:
-    """The least absolute scale of every channel, (units, largest upper bound); infinite in units without scales."""
+def _scores(scales: list[list[list[nn.Parameter]]], structure: Structure) -> Tensor:
+    """The score of every channel, (units, largest upper bound); infinite in units without scales."""
+
+    def least(branch: list[nn.Parameter]) -> Tensor:
+        return torch.stack([scale.detach().abs().cpu() for scale in branch]).amin(0)
+
     rows = [
-        torch.stack([scale.detach().abs().cpu() for scale in of_unit]).amin(0)
+        torch.stack([least(branch) for branch in of_unit]).amax(0)
         if of_unit
         else torch.full((unit.upper_bound,), torch.inf)
         for of_unit, unit in zip(scales, structure.units, strict=True)

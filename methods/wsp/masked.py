@@ -14,6 +14,7 @@ from methods.wsp.wsp import EVERY
 from shared.checkpoints import State
 from shared.networks.masks import MASK, load_state, mask_inputs, masks_of
 from shared.networks.trace import is_depthwise
+from shared.reconstruction import inputs_seen
 
 FIRST_SHARE = 0.5  # of the iterations, for weights before any mask
 MASK_SHARE = 0.25  # of a later round, for its masks; the rest is for its weights
@@ -82,7 +83,7 @@ class WSPMasked(WSPWeights):
     def run(self, task: Task) -> Outcome:
         """Train weights and masks in turns. Raises Infeasible when the feature maps alone are above the budget."""
         network = task.copy_of_dense()
-        project(network, task, task.budget, apply=False)  # raises before anything is spent
+        self.check(network, task)
         layers = _convolutions(network)
         mask_inputs(network, _full_masks(network, layers, task.train.batch(0)[0][:1]))
         phases, first, trained = self.phases(task.ledger.limit), 0, None
@@ -152,15 +153,9 @@ def _full_masks(network: nn.Module, layers: list[str], image: Tensor) -> dict[st
     """Masks of ones for these layers, in the shapes of their inputs."""
     masks: dict[str, Tensor] = {}
 
-    def hook(name: str) -> torch.utils.hooks.RemovableHandle:
-        def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            masks[name] = torch.ones_like(inputs[0][0])
+    def keep(name: str, inputs: Tensor) -> None:
+        masks[name] = torch.ones_like(inputs[0])
 
-        return network.get_submodule(name).register_forward_pre_hook(keep)
-
-    handles = [hook(name) for name in layers]
-    with torch.no_grad():
+    with torch.no_grad(), inputs_seen({name: network.get_submodule(name) for name in layers}, keep):
         network.eval()(image)
-    for handle in handles:
-        handle.remove()
     return masks

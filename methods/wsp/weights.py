@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from methods.contract import Granularity, Infeasible, Outcome, Task
-from methods.wsp.wsp import EVERY, WSP, target
+from methods.contract import Granularity, Infeasible, Task
+from methods.wsp.wsp import WSP
 from shared.energy.zeros import LayerZeros, ZeroSavings
 from shared.networks.masks import masks_of
+
+UNUSED = 0.002  # share of the target that a projection may leave
 
 
 class WSPWeights(WSP):
@@ -27,20 +29,18 @@ class WSPWeights(WSP):
     paper: ClassVar[str] = WSP.paper.replace("; for channels", "")
     granularity: ClassVar[Granularity] = "weights"
 
-    def run(self, task: Task) -> Outcome:
-        """Train and project. Raises Infeasible when the feature maps alone are above the budget."""
-        network = task.copy_of_dense()
-        project(network, task, task.budget, apply=False)  # raises before anything is spent
-        trainer = task.trainer(network)
-        if state := task.saved("training"):
-            trainer.restore(state)
-        while task.ledger.remaining:
-            trainer.step()
-            if task.ledger.training_iterations % EVERY == 0:
-                project(network, task, target(task))
-            task.save("training", trainer.state)
+    def check(self, network: nn.Module, task: Task) -> None:
+        """Raises Infeasible when the feature maps alone are above the budget, or where zeros save nothing."""
+        project(network, task, task.budget, apply=False)
+
+    def project(self, network: nn.Module, task: Task, target: float) -> None:
+        """Of all weights."""
+        project(network, task, target)
+
+    def finish(self, network: nn.Module, task: Task) -> dict[str, Any]:
+        """The last projection."""
         project(network, task, task.budget)
-        return Outcome(network, {"kept_weights": kept_weights(network, task)})
+        return {"kept_weights": kept_weights(network, task)}
 
 
 def kept_weights(network: nn.Module, task: Task) -> dict[str, int]:
@@ -53,8 +53,8 @@ def kept_weights(network: nn.Module, task: Task) -> dict[str, int]:
 def project(network: nn.Module, task: Task, target: float, *, apply: bool = True) -> None:
     """Zero the weights that the projection removes, in place, unless `apply` is False.
 
-    Channels count as if all stayed, which is what Ê is at most; masks of inputs count as they are. Raises Infeasible
-    when the feature maps alone are above the target, and where zeros save nothing.
+    Channels that no weight reads any more cost nothing; masks of inputs count as they are. Raises Infeasible when the
+    feature maps alone are above the target, and where zeros save nothing.
     """
     zeros = _savings(task)
     parameters = {name: weight for name, weight in network.named_parameters() if name in zeros.entries}
@@ -82,15 +82,34 @@ def project(network: nn.Module, task: Task, target: float, *, apply: bool = True
             f"expected a budget of at least {floor:.6g} {unit} (a weight per layer, all channels there), "
             f"got {target:.6g} {unit}; try more"
         )
+    if not apply:
+        return
+    values = torch.cat([weight.flatten() for weight in parameters.values()])
+
+    def write(count: int) -> None:
+        left = values.clone()
+        left[order[count:]] = 0
+        for weight, part in zip(parameters.values(), left.split(sizes.tolist()), strict=True):
+            weight.copy_(part.view(weight.shape))
+
+    def exact(count: int) -> float:
+        """Ê with so many weights, without the channels that they leave."""
+        write(count)
+        return task.energy_with_zeros(network, task.structure)
+
+    # Channels count as if all stayed, so at least so many weights fit. Where channels go, more do.
     low, high = len(layers), len(order) + 1  # so many fit, and so many don't or aren't there
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if estimate(middle) <= target else (low, middle)
-    if apply:
-        values = torch.cat([weight.flatten() for weight in parameters.values()])
-        values[order[low:]] = 0
-        for weight, part in zip(parameters.values(), values.split(sizes.tolist()), strict=True):
-            weight.copy_(part.view(weight.shape))
+    energy, high = exact(low), len(order) + 1
+    while energy < target * (1 - UNUSED) and high - low > 1:
+        middle = (low + high) // 2
+        if (at_middle := exact(middle)) <= target:
+            low, energy = middle, at_middle
+        else:
+            high = middle
+    write(low)
 
 
 def _savings(task: Task) -> ZeroSavings:

@@ -8,7 +8,7 @@ energy by zeros. Here the items are channels.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -41,21 +41,33 @@ class WSP(Method):
     )
 
     def run(self, task: Task) -> Outcome:
-        """Train and project. Raises Infeasible when one channel per unit is above the budget."""
-        task.check_reachable()
+        """Train and project. Raises Infeasible when the budget can't be reached."""
         network = task.copy_of_dense()
+        self.check(network, task)
         trainer = task.trainer(network)
         if state := task.saved("training"):
             trainer.restore(state)
         while task.ledger.remaining:
             trainer.step()
             if task.ledger.training_iterations % EVERY == 0:
-                _zero_readers(network, task, _projection(network, task, target(task)))
+                self.project(network, task, target(task))
             task.save("training", trainer.state)
-        dead = _projection(network, task, task.budget)
+        return Outcome(network, self.finish(network, task))
+
+    def check(self, network: nn.Module, task: Task) -> None:
+        """Raises Infeasible before anything is spent."""
+        task.check_reachable()
+
+    def project(self, network: nn.Module, task: Task, target: float) -> None:
+        """A projection during training."""
+        dead = projection(network, task, target)
+        zero_channels(network, task.structure, dead, roles=("consumer", "depthwise"))
+
+    def finish(self, network: nn.Module, task: Task) -> dict[str, Any]:
+        """The last projection, after which nothing grows back; returns the notes."""
+        dead = projection(network, task, task.budget)
         zero_channels(network, task.structure, dead)
-        bounds = torch.tensor(task.structure.upper_bounds)
-        return Outcome(network, {"widths": (bounds - dead.sum(1)).tolist()})
+        return {"widths": (torch.tensor(task.structure.upper_bounds) - dead.sum(1)).tolist()}
 
 
 def target(task: Task) -> float:
@@ -67,7 +79,7 @@ def target(task: Task) -> float:
     return task.dense_energy * (task.budget / task.dense_energy) ** share
 
 
-def _projection(network: nn.Module, task: Task, target: float) -> Tensor:
+def projection(network: nn.Module, task: Task, target: float) -> Tensor:
     """The channels that the projection removes: bool (units, largest upper bound)."""
     norms, bounds = importance(network, task.structure).cpu(), task.structure.upper_bounds
     widths = greedy_widths(
@@ -78,7 +90,3 @@ def _projection(network: nn.Module, task: Task, target: float) -> Tensor:
         target,
     )
     return weakest_channels(norms, widths, bounds)
-
-
-def _zero_readers(network: nn.Module, task: Task, dead: Tensor) -> None:
-    zero_channels(network, task.structure, dead, roles=("consumer", "depthwise"))

@@ -50,7 +50,10 @@ class ZeroSavings:
         return products + weights + self.input_fetch[name] * values * (1 - min(1.0, self.code * unmasked))
 
     def unmasked(self, name: str, zeros: LayerZeros) -> float:
-        """Share of the layer's input values, padding included, that no mask hides."""
+        """Share of the layer's input values, padding included, that no mask hides.
+
+        Products fall by this share, as if every value took part in as many: the paper's relaxed form.
+        """
         return 1 - zeros.masked / (self.shown[name] * zeros.channels)
 
     @property

@@ -68,7 +68,7 @@ def read(path: Path, names: set[str]) -> dict[str, Entry]:
         raise BadInput(f"a platform file at {path}", first_line, "the layout of the other files beside it") from error
     if entries.keys() != names:
         wrong = sorted(entries.keys() ^ names)
-        raise BadInput(f"exactly the entries of Parameters in {path.name}", wrong, "adding or removing these entries")
+        raise BadInput(f"exactly the known entries in {path.name}", wrong, "adding or removing these entries")
     return entries
 
 

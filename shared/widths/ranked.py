@@ -17,8 +17,11 @@ def lowest_scores(
 
     scores: (units, largest bound), padded with anything. energy: widths (units,) -> Ê, which must not grow when a width
     falls. least: channels that every unit keeps, those of its highest scores. Among equal scores the later unit, and in
-    it the higher index, goes first. Raises Infeasible when the widths `least` are above the budget.
+    it the higher index, goes first. Raises Infeasible when the widths `least` are above
+    the budget, and FloatingPointError for NaN.
     """
+    if bool(scores.isnan().any()):
+        raise FloatingPointError("expected scores that are numbers, got NaN; try a lower learning rate")
     limits, floors = torch.tensor(bounds), torch.tensor(least)
     real = torch.arange(scores.shape[1]) < limits[:, None]
     values = torch.where(real, scores.cpu().double(), -torch.inf)

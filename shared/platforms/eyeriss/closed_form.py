@@ -15,7 +15,7 @@ def accesses(layer: Layer, density: Density, chip: Chip, *, images: int, bits: i
 
     A product takes its weight, its input and its partial sum from registers and puts the sum back. Zeros are gated:
     their inputs are read, to see the zero, and nothing else happens. Weights and feature maps travel in the run-length
-    code, beside the `first` layer's input; feature maps lie in the buffer without it.
+    code, but for the `first` layer's input; feature maps lie in the buffer without it.
     """
     made = layer.multiply_adds * density.weights * density.inputs
     weights = layer.weights * chip.coded(density.weights, bits) / images

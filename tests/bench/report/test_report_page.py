@@ -198,3 +198,17 @@ def test_a_records_digest_is_that_of_its_file() -> None:
     assert files
     for file in files:
         assert digest(load(file)) == hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+
+
+def test_a_page_without_a_budget_has_its_table(make_record: Make) -> None:
+    text = text_of([make_record("dense", None)])
+    assert text.count("top-1 accuracy in % at budget") == 1 and "Dense, same iterations" in text
+    assert "Dense, same iterations" in summary_table([make_record("dense", None)])
+
+
+def test_landing_counts_networks_that_lost_weights(make_record: Make) -> None:
+    record = make_record("wsp-weights", 0.9, granularity="weights")
+    assert record.landing is not None
+    landing = record.landing.model_copy(update={"removed_weights": 500})
+    text = text_of([record.model_copy(update={"landing": landing})])
+    assert "Cut further: 1 of 1 networks" in text and "weights removed" in text and "or weights, where" in text

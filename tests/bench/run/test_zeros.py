@@ -23,6 +23,7 @@ from methods import registry
 from methods.contract import Outcome
 from shared.errors import BadInput
 from shared.networks import structure
+from shared.networks.masks import mask_inputs
 from shared.platforms import EyerissPlatform
 from shared.platforms.eyeriss.chip import Density
 
@@ -137,7 +138,9 @@ def test_the_budget_rule_counts_zeros_for_methods_of_weights_alone(chip: Setup) 
 def test_plans_refuse_weights_where_zeros_save_nothing(in_cache: Path) -> None:
     with pytest.raises(BadInput, match=r"a platform on which zero weights save energy for wsp-weights.*got 1080ti"):
         plan.make(Request(methods="ecc,wsp-weights", protocol="smoke", meter="sim"))
-    with pytest.raises(BadInput, match=r"reachable range .* fractions 0\.72.* below what the network can reach"):
+    with pytest.raises(
+        BadInput, match=r"reachable range .* fractions 0\.72.* below what a method that removes weights"
+    ):
         plan.make(replace(DEVICE, methods="wsp-weights", budgets="0.3"))
 
 
@@ -146,3 +149,40 @@ def test_methods_of_weights_get_budgets_above_the_feature_maps(in_cache: Path) -
     budgets = {job.method: job.budget.fraction for job in made.jobs if job.budget is not None}
     assert budgets["uniform"] == 0.4 and 0.72 < budgets["wsp-weights"] < 1
     assert registry.get("wsp-weights").granularity == "weights"
+
+
+@pytest.mark.parametrize(
+    ("layer", "mask", "zeros_save", "reason"),
+    [
+        ("pw1", torch.ones(8, 28, 28), True, None),
+        ("pw1", torch.ones(8, 28, 28), False, "a mask of the inputs of pw1, which saves nothing"),
+        ("bn1", torch.full((1,), 2.0), True, "a mask of the inputs of bn1, which saves nothing"),
+        ("fc", torch.ones(256), True, "a mask of the inputs of fc, which saves nothing"),
+        ("dw1", torch.ones(8, 28, 28), True, "a mask of the inputs of dw1, which saves nothing"),
+        ("pw1", torch.full((8, 28, 28), 0.5), True, "not zeros and ones in their shape"),
+        ("pw1", torch.ones(8, 1, 1), True, "not zeros and ones in their shape"),
+    ],
+)
+def test_only_masks_that_are_described_are_taken(
+    layer: str, mask: torch.Tensor, zeros_save: bool, reason: str | None, chip: Setup
+) -> None:
+    names = [name for name, _ in chip.dense.network.named_modules()]
+    layer = next(name for name in names if name.split(".")[-1] == layer) if layer in names else _norm(chip)
+    network = chip.dense.at(chip.structure.upper_bounds)
+    mask_inputs(network, {layer: mask})
+    job = Job("wsp-masked" if zeros_save else "wsp", Budget(0.95, 0.95 * chip.reach.dense_reading), 0)
+    task = stages.make_task(job, chip, live(chip.dense.network))
+    problem = None
+    try:
+        rules.described(rules.cut(network, task.train), task, chip.dense)
+    except rules.Miss as miss:
+        problem = str(miss)
+    assert (problem is None) == (reason is None)
+    if problem is not None and reason is not None:
+        assert reason.replace("bn1", layer) in problem
+
+
+def _norm(chip: Setup) -> str:
+    """The first batch norm."""
+    modules = chip.dense.network.named_modules()
+    return next(name for name, module in modules if isinstance(module, nn.BatchNorm2d))

@@ -12,7 +12,7 @@ from torch import nn
 
 from methods.contract import Infeasible, Task
 from methods.slimming.slimming import SHRINKING_SHARE, Slimming, _scales, _scores, shrink
-from shared.networks import active_widths, structure
+from shared.networks import active_widths, build, structure
 
 
 @given(st.floats(-3, 3), st.floats(0, 2))
@@ -42,7 +42,7 @@ def test_scales_shrink_by_their_mean_while_it_trains_and_the_lowest_go(
     amounts: list[float] = []
     monkeypatch.setattr("methods.slimming.slimming.shrink", lambda scale, amount: amounts.append(amount))
     outcome = Slimming().run(task)
-    scales = [scale for of_unit in _scales(task.network, task.structure) for scale in of_unit]
+    scales = [scale for of_unit in _scales(task.network, task.structure) for branch in of_unit for scale in branch]
     mean = torch.cat([scale.detach().abs() for scale in scales]).mean()
     steps = int(SHRINKING_SHARE * 40)
     assert len(amounts) == steps * len(scales) and sum(amounts) / len(scales) == pytest.approx(float(mean), rel=1e-5)
@@ -68,3 +68,29 @@ def test_networks_without_batch_norm_are_refused(tiny_task: Any) -> None:
     assert Slimming().refuses(tiny_task().structure) is None
     with pytest.raises(Infeasible, match="least widths"):  # half of the toy network's units have none and stay
         Slimming().run(tiny_task(budget_fraction=0.3))
+
+
+def test_where_an_addition_joins_layers_the_largest_of_their_scales_counts() -> None:
+    network = build("resnet18", input_size=32, in_channels=1, num_classes=4, width_multiplier=0.25)
+    table = structure(network)
+    norms = {name: norm for name, norm in network.named_modules() if isinstance(norm, nn.BatchNorm2d)}
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for norm in norms.values():
+            norm.weight.copy_(torch.rand(len(norm.weight), generator=draw))
+    scores = _scores(_scales(network, table), table)
+    trunk = max(table.units, key=lambda unit: sum(part.role == "producer" for part in unit.slices))
+    branches = [
+        norms[part.tensor.removesuffix(".weight")].weight
+        for part in trunk.slices
+        if part.role == "norm" and part.tensor.endswith("weight")
+    ]
+    assert len(branches) > 1
+    torch.testing.assert_close(scores[trunk.index, : trunk.upper_bound], torch.stack(branches).amax(0).detach())
+
+
+def test_a_budget_that_units_without_batch_norm_exceed_spends_nothing(tiny_task: Any) -> None:
+    task: Task = tiny_task(budget_fraction=0.3)
+    with pytest.raises(Infeasible, match="least widths"):
+        Slimming().run(task)
+    assert task.ledger.training_iterations == 0

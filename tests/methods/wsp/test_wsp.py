@@ -51,7 +51,7 @@ def test_the_greedy_projection_is_close_to_the_exact_knapsack(tiny_task: Any, ta
     task: Task = tiny_task() if prices == "products" else separable(tiny_task())
     network = task.copy_of_dense()
     norms = importance(network, task.structure)
-    dead = wsp._projection(network, task, target)
+    dead = wsp.projection(network, task, target)
     value, cost = value_and_cost(dead, norms, task)
     exact = best_value(norms, task, target)
     assert cost <= target and value <= exact * (1 + 1e-6)
@@ -75,7 +75,7 @@ def test_every_projection_is_feasible_and_comes_every_tenth_iteration(
 ) -> None:
     task: Task = tiny_task(budget_fraction=0.4, iterations=45)
     seen: list[tuple[int, float, float]] = []
-    project = wsp._projection
+    project = wsp.projection
 
     def watched(network: torch.nn.Module, task: Task, target: float) -> torch.Tensor:
         dead = project(network, task, target)
@@ -84,7 +84,7 @@ def test_every_projection_is_feasible_and_comes_every_tenth_iteration(
         seen.append((task.ledger.training_iterations, target, estimate))
         return dead
 
-    monkeypatch.setattr(wsp, "_projection", watched)
+    monkeypatch.setattr(wsp, "projection", watched)
     outcome = WSP().run(task)
     assert [count for count, _, _ in seen] == [10, 20, 30, 40, 45] and EVERY == 10
     assert all(estimate <= target for _, target, estimate in seen)
@@ -98,7 +98,7 @@ def test_a_channel_may_grow_back(tiny_task: Any) -> None:
     trainer = task.trainer(network)
     dead = torch.zeros(len(task.structure.units), max(task.structure.upper_bounds), dtype=torch.bool)
     dead[2, :3] = True
-    wsp._zero_readers(network, task, dead)
+    zero_channels(network, task.structure, dead, roles=("consumer", "depthwise"))
     assert active_widths(network)[2] == task.structure.upper_bounds[2] - 3
     trainer.step()
     assert active_widths(network)[2] == task.structure.upper_bounds[2]

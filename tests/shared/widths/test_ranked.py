@@ -44,3 +44,8 @@ def test_as_few_of_the_lowest_as_meet_the_budget(bounds: list[int], seed: int, s
 def test_a_budget_below_the_least_widths_is_infeasible() -> None:
     with pytest.raises(Infeasible, match="expected a budget of at least 3 "):
         lowest_scores(torch.rand(2, 4), [4, 3], lambda widths: float(widths.sum()), 2.5, [2, 1])
+
+
+def test_scores_that_are_no_numbers_are_refused() -> None:
+    with pytest.raises(FloatingPointError, match="expected scores that are numbers, got NaN"):
+        lowest_scores(torch.tensor([[1.0, torch.nan]]), [2], lambda widths: 1.0, 2.0, [1])
