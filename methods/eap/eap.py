@@ -96,8 +96,8 @@ def swept(task: Task, model: nn.Module, energy: float, sweep: int) -> tuple[nn.M
     """The network after a sweep that ends at Ê <= energy, cut, and facts about the sweep."""
     table = structure(model)
     readers, sampled = _before(task, model, table, sweep)
-    tolerance, widths = _widths(task, readers, energy)
     order = _by_energy(task, table)
+    tolerance, widths = _widths(task, readers, order, energy)
     for unit in order:
         kept = _cut(task, model, table.units[unit], sampled[unit], widths[unit], sweep)
         dead = torch.zeros(len(table.units), max(table.upper_bounds), dtype=torch.bool)
@@ -197,18 +197,35 @@ def _by_magnitude(model: nn.Module, unit: Unit, name: str) -> Reader:
     return Reader.by_magnitude(weight.movedim(part.dim, 0).reshape(unit.upper_bound, -1).square().sum(1))
 
 
-def _widths(task: Task, readers: list[Readers], energy: float) -> tuple[float, list[int]]:
-    """The smallest tolerance, by bisection of its logarithm, whose widths have Ê <= energy; and these widths."""
+def _widths(task: Task, readers: list[Readers], order: list[int], energy: float) -> tuple[float, list[int]]:
+    """The smallest tolerance, by bisection of its logarithm, whose widths have Ê <= energy; and the widths.
 
-    def widths(tolerance: float) -> list[int]:
-        return [unit.least_width(tolerance) for unit in readers]
+    At that tolerance many units may fall at once. They do so in `order`, and the last of them only as far as it must.
+    """
+
+    def widths(logarithm: float) -> list[int]:
+        return [unit.least_width(math.exp(logarithm)) for unit in readers]
+
+    def within(counts: list[int]) -> bool:
+        return float(task.energy(torch.tensor(counts))) <= energy
 
     low, high = math.log(SMALLEST), math.log(LARGEST)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        within = float(task.energy(torch.tensor(widths(math.exp(middle))))) <= energy
-        low, high = (low, middle) if within else (middle, high)
-    return math.exp(high), widths(math.exp(high))
+        low, high = (low, middle) if within(widths(middle)) else (middle, high)
+    found, narrow = widths(low), widths(high)
+    for unit in order:
+        if within(found):
+            break
+        wide, found[unit] = found[unit], min(found[unit], narrow[unit])
+        if within(found):
+            least = found[unit]
+            while wide - least > 1:
+                middle_width = (wide + least) // 2
+                found[unit] = middle_width
+                least, wide = (middle_width, wide) if within(found) else (least, middle_width)
+            found[unit] = least
+    return math.exp(high), found
 
 
 def _by_energy(task: Task, table: Structure) -> list[int]:
