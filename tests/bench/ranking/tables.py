@@ -33,6 +33,7 @@ def page(
                         "seed": seed,
                         "budget": f"{budget:.6g}",
                         "budget.amount": budget,
+                        "granularity": "channels",
                         "ok": ok,
                         "reason": None if ok else "Infeasible: too little",
                         "measures.reading": 0.99 * budget if ok else np.nan,
