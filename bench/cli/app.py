@@ -90,6 +90,9 @@ def plan_(request: Request, work: Work) -> None:
 def report_(
     out: Out = Path("runs"),
     to: Annotated[Path | None, typer.Option(help="Publish into this folder, with copies of the records.")] = None,
+    add: Annotated[
+        bool, typer.Option("--add", help="With --to: keep the other records of the same pages, as of other methods.")
+    ] = False,
     again: Annotated[bool, typer.Option("--again", help="Rewrite the pages in --to from its own records.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Fail when a page in --to differs from its records.")] = False,
     form: Annotated[
@@ -105,6 +108,8 @@ def report_(
 
     console = say.console()
     report.export.check_name(form)
+    if add and (to is None or check or again):
+        raise BadInput("--add with --to alone", "--add", "python -m bench report --to reports --add")
     if check and form != report.export.MARKDOWN:
         raise BadInput("--check with --format markdown", repr(form), "--check alone")
     published = to or Path("reports")
@@ -127,7 +132,11 @@ def report_(
         pages = report.regenerate(published)
     else:
         runs_of_out = report.collect(out)
-        pages = report.publish(runs_of_out, to) if to else report.render([record for record, _ in runs_of_out], out)
+        pages = (
+            report.publish(runs_of_out, to, add=add)
+            if to
+            else report.render([record for record, _ in runs_of_out], out)
+        )
     for page in pages:
         console.print(f"report: {page}", soft_wrap=True)
 

@@ -155,7 +155,7 @@ class Record(_Frozen):
     cost: Cost | None
     energy_fit: EnergyFit
     local_fit: LocalFit | None = None  # None without a budget, and in records from before there was one
-    fingerprints: dict[str, str]  # dataset, dense_weights, profile, energy_model, code, compute
+    fingerprints: dict[str, str]  # dataset, dense_weights, profile, energy_model, code, results, compute
     notes: dict[str, Any]
     trace: dict[str, list[Any]]
     environment: dict[str, Any]  # commit, dirty, versions, host class, threads, compute, command, method_source

@@ -178,9 +178,13 @@ def _check_budgets(name: str, page: pd.DataFrame) -> None:
 
 
 def _aspects(record: Record) -> dict[str, str]:
-    """Name -> JSON of everything that all runs of a page must share."""
+    """Name -> JSON of everything that all runs of a page must share.
+
+    The code may differ, as long as its results don't, see bench.setup.fingerprints.RESULTS.
+    """
+    fingerprints = {"results": "1"} | {key: value for key, value in record.fingerprints.items() if key != "code"}
     protocol = {key: value for key, value in vars(record.protocol).items() if key not in _CHOICES}
-    parts = {"fingerprint of": record.fingerprints, "platform": dict(record.platform), "protocol": protocol}
+    parts = {"fingerprint of": fingerprints, "platform": dict(record.platform), "protocol": protocol}
     return {
         f"{part} {key.replace('_', ' ')}": json.dumps(value, default=str)
         for part, entries in parts.items()

@@ -44,7 +44,9 @@ def facts(page: pd.DataFrame) -> list[tuple[str, str]]:
         ("seeds", ", ".join(map(str, seeds(page)))),
         ("calibration", escape(f"{record.platform.meter} {record.platform.calibration}")),
     ]
-    lines += [(f"fingerprint of {_words(key)}", code(value)) for key, value in sorted(record.fingerprints.items())]
+    for key in sorted(record.fingerprints):
+        values = (code(run.fingerprints.get(key, "1")) for run in records)
+        lines.append((f"fingerprint of {_words(key)}", _distinct(page, values, plain=True)))
     for key in sorted({key for run in records for key in run.environment} - {"command", "commit", "dirty"}):
         lines.append((_words(key), _distinct(page, (_plain(run.environment.get(key)) for run in records))))
     return lines
@@ -61,9 +63,13 @@ def _commit(record: Record) -> str:
     return f"{commit or 'unknown'}{state}"
 
 
-def _distinct(page: pd.DataFrame, values: Iterable[str]) -> str:
-    """The value of the runs when they all agree, else each value with the methods that have it."""
-    camps = page["method"].groupby(pd.Series(list(map(escape, values)), page.index), sort=False).unique()
+def _distinct(page: pd.DataFrame, values: Iterable[str], *, plain: bool = False) -> str:
+    """The value of the runs when they all agree, else each value with the methods that have it.
+
+    plain: whether the values are Markdown already.
+    """
+    texts = list(values) if plain else list(map(escape, values))
+    camps = page["method"].groupby(pd.Series(texts, page.index), sort=False).unique()
     if len(camps) == 1:
         return str(camps.index[0])
     return "; ".join(f"{value} ({', '.join(methods)})" for value, methods in camps.items())

@@ -25,22 +25,30 @@ STUDIES = {  # pages that are not made of records, and what they answer
 }
 
 
-def publish(records_with_files: Sequence[tuple[Record, Path]], reports_dir: Path) -> list[Path]:
+def publish(records_with_files: Sequence[tuple[Record, Path]], reports_dir: Path, *, add: bool = False) -> list[Path]:
     """Copy record files to records/<page>/<method>-<budget>-<seed>.json below `reports_dir` and regenerate its pages.
 
     Returns the paths of these records' pages. Such a page is made of exactly these records: its other committed records
-    are removed. Raises BadInput, before anything is written, when records can't share a page.
+    are removed; with `add` they stay, but for those of the same runs. Raises BadInput, before anything is written, when
+    records can't share a page.
     """
-    pages = checked(record for record, _ in records_with_files)["page"].unique()
     copies = {
         reports_dir / RECORDS / page_name(record) / file_name(record): file.read_bytes()
         for record, file in records_with_files
     }
+    others = [
+        load(old)
+        for folder in {path.parent for path in copies}
+        if add
+        for old in sorted(folder.glob("*.json"))
+        if old not in copies
+    ]
+    pages = checked([*(record for record, _ in records_with_files), *others])["page"].unique()
     for path, content in copies.items():
         atomic_write(path, content)
     for page in pages:
         for old in (reports_dir / RECORDS / page).glob("*.json"):
-            if old not in copies:
+            if old not in copies and not add:
                 old.unlink()
     regenerate(reports_dir)
     return [reports_dir / f"{page}.md" for page in pages]

@@ -17,6 +17,9 @@ from methods.contract import Method
 from shared.cache import content_key
 
 DECIDING = ("setup", "run")  # folders of bench/ whose code decides a run's figures
+# Raise it with every change that may change what a run of any method ends with. Runs of one revision share a page,
+# whatever else has changed in the code since.
+RESULTS = 1
 
 
 @cache

@@ -11,6 +11,7 @@ import pytest
 
 from bench.record.model import Budget, Record
 from bench.report.frame import checked, collect, file_name, frame, is_control
+from bench.report.provenance import facts
 from methods import registry
 from shared.errors import BadInput
 
@@ -97,9 +98,18 @@ def test_mixed_fingerprints_are_refused_naming_the_runs(make_record: Make, finge
 def test_a_missing_fingerprint_differs_and_further_differences_are_named(make_record: Make) -> None:
     records = [make_record("ecc"), make_record("amc", fingerprints={"dataset": "d2"})]
     with pytest.raises(
-        BadInput, match=r"fingerprint of code.*as well: fingerprint of dataset, fingerprint of dense weights"
+        BadInput, match=r"fingerprint of dataset.*as well: fingerprint of dense weights, fingerprint of energy model"
     ):
         checked(records)
+
+
+def test_code_may_differ_as_long_as_its_results_do_not(make_record: Make) -> None:
+    known = make_record().fingerprints
+    newer = make_record("amc", fingerprints=known | {"code": "c2", "results": "1"})
+    page = checked([make_record("ecc"), newer])
+    assert dict(facts(page))["fingerprint of code"] == "`c1` (ecc); `c2` (amc)"
+    with pytest.raises(BadInput, match=r'one fingerprint of results .*"1" in ecc.*"2" in amc'):
+        checked([make_record("ecc"), make_record("amc", fingerprints=known | {"results": "2"})])
 
 
 @pytest.mark.parametrize(

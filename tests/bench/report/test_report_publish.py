@@ -159,6 +159,19 @@ def test_publishing_again_replaces_the_page_and_leaves_others(reports: Path, sav
     assert check(reports) == [] and not (reports / f"{PAGE}-trace-ecc.svg").exists()
 
 
+def test_records_can_be_added_to_a_page(reports: Path, save_record, make_record: Make) -> None:
+    runs, before = reports.parent / "more", {path.name for path in (reports / "records" / PAGE).iterdir()}
+    again, new = save_record(make_record("ecc", after=0.81), runs), save_record(make_record("a-guest"), runs)
+    publish([again, new], reports, add=True)
+    assert {path.name for path in (reports / "records" / PAGE).iterdir()} == before | {"a-guest-0.35-0.json"}
+    assert (reports / "records" / PAGE / "ecc-0.35-0.json").read_bytes() == again[1].read_bytes()
+    assert check(reports) == [] and "a-guest" in (reports / f"{PAGE}.md").read_text()
+    odd = save_record(make_record("amc", 0.2, fingerprints={"dataset": "d2"}), runs)
+    with pytest.raises(BadInput, match="fingerprint of dataset"):
+        publish([odd], reports, add=True)
+    assert check(reports) == []
+
+
 def test_committed_records_are_the_files_of_the_runs(reports: Path, save_record, make_record: Make) -> None:
     record, file = save_record(make_record("ecc"), reports.parent / "run")
     publish([(record, file)], reports)
