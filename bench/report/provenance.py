@@ -44,8 +44,9 @@ def facts(page: pd.DataFrame) -> list[tuple[str, str]]:
         ("seeds", ", ".join(map(str, seeds(page)))),
         ("calibration", escape(f"{record.platform.meter} {record.platform.calibration}")),
     ]
-    for key in sorted(record.fingerprints):
-        values = (code(run.fingerprints.get(key, "1")) for run in records)
+    for key in sorted({key for run in records for key in run.fingerprints}):
+        missing = "1" if key == "results" else "unknown"  # records from before there were revisions are of the first
+        values = (code(run.fingerprints.get(key, missing)) for run in records)
         lines.append((f"fingerprint of {_words(key)}", _distinct(page, values, plain=True)))
     for key in sorted({key for run in records for key in run.environment} - {"command", "commit", "dirty"}):
         lines.append((_words(key), _distinct(page, (_plain(run.environment.get(key)) for run in records))))

@@ -50,9 +50,10 @@ def dense(page: pd.DataFrame) -> float | None:
 
 
 def parts(page: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """ "channels" and "weights" -> the runs of a table of their own: of methods that remove the one, or the other.
+    """The runs of each main table, by what its methods remove: "channels", "weights".
 
-    Beside the latter stand all runs at the same budgets. A part without runs that a budget binds is left out.
+    Beside methods that remove weights stand all runs at the same budgets. A table without compressed networks is left
+    out, unless the page has none.
     """
     bound, weights = page["budget.amount"].notna(), page["granularity"] == "weights"
     beside = page["budget"].isin(page.loc[weights, "budget"]) | ~bound
