@@ -37,6 +37,7 @@ __all__ = [
     "Properties",
     "Task",
     "spend_remaining",
+    "train_stage",
 ]
 
 
@@ -210,3 +211,20 @@ def spend_remaining(task: Task, trainer: Trainer, name: str = "training") -> Non
     while task.ledger.remaining:
         trainer.step()
         task.save(name, trainer.state)
+
+
+def train_stage(task: Task, trainer: Trainer, name: str, known: list[Any], stages: int) -> None:
+    """Train to the end of a stage, of which each has an equal share of the iterations and the last one the remainder.
+
+    known: what each stage up to this one has found, in the checkpoint `name` beside the trainer's state, so that a
+    stopped run goes on here.
+    """
+
+    def state() -> State:
+        return {name: known, "trainer": trainer.state()}
+
+    end = task.ledger.limit if len(known) == stages else task.ledger.limit // stages * len(known)
+    task.save(name, state)
+    while task.ledger.training_iterations < end:
+        trainer.step()
+        task.save(name, state)

@@ -14,14 +14,12 @@ from typing import Any, ClassVar, NamedTuple
 from torch import nn
 
 from methods.amc.env import PruningEnv, Strategy
-from methods.contract import Method, Outcome, Properties, Task
+from methods.contract import Method, Outcome, Properties, Task, train_stage
 from shared.candidates import Candidates, at_widths
-from shared.checkpoints import State
 from shared.networks import Structure, structure
 from shared.protocol import Protocol
 from shared.reconstruction import calibration_batches
 from shared.rng import forked
-from shared.training import Trainer
 from shared.widths.bounded import BoundedWidths, lower_bounds
 
 
@@ -73,17 +71,17 @@ class AMC(Method):
         model = task.copy_of_dense()
         searches: list[Search] = []
         if checkpoint := task.saved("stages"):  # the run was stopped in the training after the last of these searches
-            searches = [Search.restored(search) for search in checkpoint["searches"]]
+            searches = [Search.restored(search) for search in checkpoint["stages"]]
             model = at_widths(task.network, task.structure, searches[-1].best.widths)
             trainer = task.trainer(model)
             trainer.restore(checkpoint["trainer"])
-            _train(task, trainer, searches, stages)
+            train_stage(task, trainer, "stages", searches, stages)
         for stage in range(len(searches), stages):
             candidates = self._candidates(task, model, stage)
             searches.append(self._search(task, candidates, stage, stages))
             # The best strategy of all episodes, not the last policy's. What it leaves of the budget stays unused.
             model = candidates.cut(searches[-1].best.widths)
-            _train(task, task.trainer(model), searches, stages)
+            train_stage(task, task.trainer(model), "stages", searches, stages)
         return Outcome(model, _notes(task, searches), _trace(searches))
 
     def search_samples(self, protocol: Protocol, structure: Structure) -> int:
@@ -125,19 +123,6 @@ def _stages(protocol: Protocol) -> int:
 def _share(total: int, stages: int, stage: int) -> int:
     """The stage's share of `total`: an equal one; the last stage gets the remainder as well."""
     return total // stages + (total % stages if stage == stages - 1 else 0)
-
-
-def _train(task: Task, trainer: Trainer, searches: list[Search], stages: int) -> None:
-    """Train to the end of the last search's stage, from wherever the ledger stands: a stopped run resumes here."""
-
-    def state() -> State:
-        return {"searches": searches, "trainer": trainer.state()}
-
-    end = task.ledger.limit if len(searches) == stages else task.ledger.limit // stages * len(searches)
-    task.save("stages", state)
-    while task.ledger.training_iterations < end:
-        trainer.step()
-        task.save("stages", state)
 
 
 def _notes(task: Task, searches: list[Search]) -> dict[str, object]:

@@ -16,15 +16,13 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from methods.contract import Method, Outcome, Properties, Task
+from methods.contract import Method, Outcome, Properties, Task, train_stage
 from methods.eap.support import RIDGE, Reader, Readers, refitted
 from shared.candidates import at_widths
-from shared.checkpoints import State
 from shared.networks import Structure, Unit, compact, structure, zero_channels
 from shared.networks.pruning import channel_entries
 from shared.protocol import Protocol
 from shared.reconstruction import MAXIMUM_COLUMNS, POSITIONS_PER_BATCH, input_rows, inputs_seen
-from shared.training import Trainer
 
 SWEEPS = 5
 IMAGES = 512  # whose patches are the rows of the least squares
@@ -72,12 +70,12 @@ class EAP(Method):
             model = at_widths(task.network, task.structure, sweeps[-1]["widths"])
             trainer = task.trainer(model)
             trainer.restore(checkpoint["trainer"])
-            train_sweep(task, trainer, sweeps)
+            train_stage(task, trainer, "sweeps", sweeps, SWEEPS)
         for sweep in range(len(sweeps), SWEEPS):
             energy = task.dense_energy * (task.budget / task.dense_energy) ** ((sweep + 1) / SWEEPS)
             model, facts = swept(task, model, energy, sweep)
             sweeps.append(facts)
-            train_sweep(task, task.trainer(model), sweeps)
+            train_stage(task, task.trainer(model), "sweeps", sweeps, SWEEPS)
         notes = {
             "widths": sweeps[-1]["widths"],
             "tolerances": [facts["tolerance"] for facts in sweeps],
@@ -115,19 +113,6 @@ def swept(task: Task, model: nn.Module, energy: float, sweep: int) -> tuple[nn.M
 def batches(protocol: Protocol) -> int:
     """Batches of sampled images."""
     return math.ceil(IMAGES / protocol.batch_size)
-
-
-def train_sweep(task: Task, trainer: Trainer, sweeps: list[dict[str, Any]]) -> None:
-    """Train to the end of the last sweep's share of the iterations."""
-
-    def state() -> State:
-        return {"sweeps": sweeps, "trainer": trainer.state()}
-
-    end = task.ledger.limit if len(sweeps) == SWEEPS else task.ledger.limit // SWEEPS * len(sweeps)
-    task.save("sweeps", state)
-    while task.ledger.training_iterations < end:
-        trainer.step()
-        task.save("sweeps", state)
 
 
 def _layers(model: nn.Module, unit: Unit) -> Iterator[tuple[str, Layer]]:

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from methods.contract import Granularity, Infeasible, Outcome, Task
-from methods.eap.eap import EAP, HALVINGS, LARGEST, SMALLEST, SWEEPS, Layer, batches, sampled_rows, train_sweep
+from methods.contract import Granularity, Infeasible, Outcome, Task, train_stage
+from methods.eap.eap import EAP, HALVINGS, LARGEST, SMALLEST, SWEEPS, Layer, batches, sampled_rows
 from methods.eap.sparse import LayerInputs, fitted, largest, restored
 from shared.energy.zeros import LayerZeros, ZeroSavings
 from shared.networks import Structure
@@ -66,12 +66,12 @@ class EAPWeights(EAP):
             keep_zeros(model, layers)
             trainer = task.trainer(model)
             trainer.restore(checkpoint["trainer"])
-            train_sweep(task, trainer, facts)
+            train_stage(task, trainer, "sweeps", facts, SWEEPS)
         for sweep in range(len(facts), SWEEPS):
             energy = task.dense_energy * (task.budget / task.dense_energy) ** ((sweep + 1) / SWEEPS)
             facts.append(_swept(task, model, layers, zeros, energy, sweep))
             keep_zeros(model, layers)
-            train_sweep(task, task.trainer(model), facts)
+            train_stage(task, task.trainer(model), "sweeps", facts, SWEEPS)
         notes = {
             "kept_weights": facts[-1]["kept"],
             "tolerances": [of_sweep["tolerance"] for of_sweep in facts],
