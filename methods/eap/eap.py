@@ -73,7 +73,7 @@ class EAP(Method):
             train_stage(task, trainer, "sweeps", sweeps, SWEEPS)
         for sweep in range(len(sweeps), SWEEPS):
             energy = task.dense_energy * (task.budget / task.dense_energy) ** ((sweep + 1) / SWEEPS)
-            model, facts = swept(task, model, energy, sweep)
+            model, facts = sweep_once(task, model, energy, sweep)
             sweeps.append(facts)
             train_stage(task, task.trainer(model), "sweeps", sweeps, SWEEPS)
         notes = {
@@ -90,7 +90,7 @@ class EAP(Method):
         return SWEEPS * (1 + len(structure.units)) * images
 
 
-def swept(task: Task, model: nn.Module, energy: float, sweep: int) -> tuple[nn.Module, dict[str, Any]]:
+def sweep_once(task: Task, model: nn.Module, energy: float, sweep: int) -> tuple[nn.Module, dict[str, Any]]:
     """The network after a sweep that ends at Ê <= energy, cut, and facts about the sweep."""
     table = structure(model)
     readers, sampled = _before(task, model, table, sweep)

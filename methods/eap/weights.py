@@ -69,7 +69,7 @@ class EAPWeights(EAP):
             train_stage(task, trainer, "sweeps", facts, SWEEPS)
         for sweep in range(len(facts), SWEEPS):
             energy = task.dense_energy * (task.budget / task.dense_energy) ** ((sweep + 1) / SWEEPS)
-            facts.append(_swept(task, model, layers, zeros, energy, sweep))
+            facts.append(_sweep_once(task, model, layers, zeros, energy, sweep))
             keep_zeros(model, layers)
             train_stage(task, task.trainer(model), "sweeps", facts, SWEEPS)
         notes = {
@@ -107,7 +107,7 @@ def _checked(task: Task, model: nn.Module) -> tuple[ZeroSavings, dict[str, Layer
 
 
 @torch.no_grad()
-def _swept(
+def _sweep_once(
     task: Task, model: nn.Module, layers: dict[str, Layer], zeros: ZeroSavings, energy: float, sweep: int
 ) -> dict[str, Any]:
     """Cut all layers so that Ê with the zeros is at most `energy`; facts about the sweep."""

@@ -100,7 +100,7 @@ def test_each_sweep_meets_its_energy_from_the_most_to_the_least(
 ) -> None:
     task: Task = tiny_task(budget_fraction=0.4, network=network)
     seen: list[tuple[float, float, list[str]]] = []
-    sweep = eap.swept
+    sweep = eap.sweep_once
 
     def watched(task: Task, model: torch.nn.Module, energy: float, index: int) -> Any:
         before = structure(model)
@@ -115,7 +115,7 @@ def test_each_sweep_meets_its_energy_from_the_most_to_the_least(
         assert facts["order"] == sorted(names, key=lambda name: -joules[names.index(name)])
         return model, facts
 
-    monkeypatch.setattr(eap, "swept", watched)
+    monkeypatch.setattr(eap, "sweep_once", watched)
     outcome = EAP().run(task)
     assert [energy for energy, _, _ in seen] == pytest.approx([0.4 ** (k / SWEEPS) for k in range(1, SWEEPS + 1)])
     assert all(0.95 * energy < estimate <= energy for energy, estimate, _ in seen)

@@ -110,7 +110,7 @@ def test_each_sweep_meets_its_energy_and_keeps_its_zeros(tiny_task: Any, monkeyp
     task: Task = tiny_task(budget_fraction=0.6, zeros=True)
     assert task.zeros is not None
     seen: list[tuple[float, float]] = []
-    sweep = module._swept
+    sweep = module._sweep_once
 
     def watched(task: Task, model: torch.nn.Module, layers: Any, zeros: Any, energy: float, index: int) -> Any:
         dead = {name: layer.weight.detach() == 0 for name, layer in layers.items()}
@@ -124,7 +124,7 @@ def test_each_sweep_meets_its_energy_and_keeps_its_zeros(tiny_task: Any, monkeyp
         assert facts["kept"] == {name: int(torch.count_nonzero(layer.weight)) for name, layer in layers.items()}
         return facts
 
-    monkeypatch.setattr(module, "_swept", watched)
+    monkeypatch.setattr(module, "_sweep_once", watched)
     outcome = EAPWeights().run(task)
     assert [energy for energy, _ in seen] == pytest.approx([0.6 ** (k / SWEEPS) for k in range(1, SWEEPS + 1)])
     assert all(0.97 * energy < estimate <= energy for energy, estimate in seen)
