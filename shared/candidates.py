@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from shared.networks import Slice, Structure, compact, zero_channels
-from shared.networks.pruning import channel_entries, is_channels_last
-from shared.networks.ranking import weakest_channels
+from shared.networks import Structure, resized
+from shared.networks.pruning import follow_shapes, is_channels_last, kept_entries
+from shared.networks.units import Owner
 from shared.reconstruction import Reconstruction
 
 
@@ -40,10 +40,9 @@ class Candidates:
         self._tensors = {name: tensor.detach() for name, tensor in model.state_dict(keep_vars=True).items()}
         self._channels_last = {name for name, tensor in self._tensors.items() if is_channels_last(tensor)}
         self._small = copy.deepcopy(model).eval().requires_grad_(False)
-        self._parts: dict[str, list[tuple[int, Slice]]] = {}  # tensor name -> its (unit index, slice) pairs
-        for unit in structure.units:
-            for part in unit.slices:
-                self._parts.setdefault(part.tensor, []).append((unit.index, part))
+        self._parts: dict[str, dict[int, list[Owner]]] = {}  # tensor name -> dimension -> who owns parts
+        for (name, dim), owners in structure.owners.items():
+            self._parts.setdefault(name, {})[dim] = owners
 
     @torch.no_grad()
     def at(self, widths: Sequence[int]) -> nn.Module:
@@ -56,37 +55,27 @@ class Candidates:
             old = getattr(module, leaf)
             new = nn.Parameter(tensor, requires_grad=False) if isinstance(old, nn.Parameter) else tensor
             setattr(module, leaf, new)
-            if any(part.role == "depthwise" for _, part in parts) and isinstance(module, nn.Conv2d):
-                module.groups = len(tensor)
+            if leaf == "weight":
+                follow_shapes(module)
         return self._small
 
     def cut(self, widths: Sequence[int]) -> nn.Module:
         """The network at `widths` as a new compact module with the weights of `at(widths)`."""
-        network = at_widths(self._model, self.structure, widths)
+        network = resized(self._model, widths, self.structure).requires_grad_(True)
         network.load_state_dict(self.at(widths).state_dict())
         return network
 
-    def _cut(self, name: str, parts: list[tuple[int, Slice]], channels: list[Tensor]) -> Tensor:
+    def _cut(self, name: str, parts: dict[int, list[Owner]], channels: list[Tensor]) -> Tensor:
         """The tensor `name` without the removed channels; the columns of a consumer get the solved weights."""
         tensor = self._tensors[name]
-        outputs = next((channels[unit] for unit, part in parts if part.role == "producer"), None)
-        for unit, part in parts:
-            tensor = tensor.index_select(part.dim, channel_entries(channels[unit], part.repeat))
-        for unit, part in parts:
-            if part.role == "consumer":
-                solved = self._reconstruction.weight(name, unit, len(channels[unit]), outputs)
+        for dim, owners in parts.items():
+            tensor = tensor.index_select(dim, kept_entries(tensor.shape[dim], owners, channels))
+        every = [owner for owners in parts.values() for owner in owners]
+        outputs = next((channels[owner.unit] for owner in every if owner.role == "producer"), None)
+        for owner in every:
+            if owner.role == "consumer":
+                solved = self._reconstruction.weight(name, owner.unit, len(channels[owner.unit]), outputs)
                 if solved is not None:
                     tensor.copy_(solved.reshape(tensor.shape))
         # index_select drops the memory format, which would make the evaluation 1.7 times as slow
         return tensor.to(memory_format=torch.channels_last) if name in self._channels_last else tensor
-
-
-def at_widths(model: nn.Module, structure: Structure, widths: Sequence[int]) -> nn.Module:
-    """A network with `model`'s layers at `widths` and arbitrary weights, to load a state dict into."""
-    network = copy.deepcopy(model).requires_grad_(True)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.fill_(1.0)  # `compact` would also cut channels whose weights in `model` happen to be zero
-    equal = torch.zeros(len(widths), max(structure.upper_bounds))
-    zero_channels(network, structure, weakest_channels(equal, widths, structure.upper_bounds))
-    return compact(network, structure)

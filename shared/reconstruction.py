@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from shared.networks import Structure, Unit
-from shared.networks.pruning import channel_entries
+from shared.networks.pruning import channel_entries, owned
 
 CALIBRATION_IMAGES = 3000
 POSITIONS_PER_BATCH = 10  # random pixels of the output map, the same for all images of a batch (AMC's published code)
@@ -83,8 +83,8 @@ class Reconstruction:
     draw: generator of the output pixels. Channels rank by `importance`, (units, largest upper bound), by default the L1
     norm of their consumer weights.
 
-    `skipped` names the consumers that keep their weights: those with more than MAXIMUM_COLUMNS columns, and transposed
-    convolutions.
+    `skipped` names the consumers that keep their weights: those with more than MAXIMUM_COLUMNS columns, transposed
+    convolutions, and those that read other channels beside the unit's.
     """
 
     def __init__(
@@ -106,13 +106,12 @@ class Reconstruction:
         ]
         self._solvers: dict[str, _Solver] = {}
         consumers = {part.tensor: unit for unit in structure.units for part in unit.slices if part.role == "consumer"}
-        layers = {name: model.get_submodule(name.removesuffix(".weight")) for name in consumers}
         fitted = {
             name: layer
-            for name, layer in layers.items()
-            if isinstance(layer, nn.Conv2d | nn.Linear) and layer.weight[0].numel() <= MAXIMUM_COLUMNS
+            for name, unit in consumers.items()
+            if (layer := sole_reader(model, unit, name)) and layer.weight[0].numel() <= MAXIMUM_COLUMNS
         }
-        self.skipped = tuple(name.removesuffix(".weight") for name in layers if name not in fitted)
+        self.skipped = tuple(name.removesuffix(".weight") for name in consumers if name not in fitted)
         grams = _grams(model, fitted, batches, positions, draw)
         for name, gram in grams.items():
             weight = parameters[name].detach().flatten(1)  # (outputs, columns)
@@ -145,13 +144,25 @@ def consumer_norms(model: nn.Module, structure: Structure) -> Tensor:
 
     def norms(unit: Unit) -> Tensor:
         of_layers = [
-            parameters[part.tensor].detach().abs().transpose(0, part.dim).reshape(unit.upper_bound, -1).sum(1)
+            owned(parameters[part.tensor].detach().abs(), part, unit.upper_bound)
+            .transpose(0, part.dim)
+            .reshape(unit.upper_bound, -1)
+            .sum(1)
             for part in unit.slices
             if part.role == "consumer"
         ]
         return torch.stack(of_layers).sum(0)
 
     return pad_sequence([norms(unit) for unit in structure.units], batch_first=True)
+
+
+def sole_reader(model: nn.Module, unit: Unit, name: str) -> nn.Conv2d | nn.Linear | None:
+    """The layer whose weight has this name, if it is no transposed convolution and reads this unit's channels alone."""
+    layer = dict(model.named_modules()).get(name.removesuffix(".weight"))
+    parts = [part for part in unit.slices if part.tensor == name and part.role == "consumer"]
+    if not isinstance(layer, nn.Conv2d | nn.Linear) or len(parts) != 1:
+        return None
+    return layer if layer.weight.shape[1] == unit.upper_bound * parts[0].repeat else None
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from bench.setup.setup import Setup
 from methods import registry
 from shared.energy import ZeroSavings
 from shared.networks import Structure, structure
+from shared.networks.pruning import owned
 from shared.platforms import PlatformReading
 
 
@@ -100,10 +101,10 @@ def _prices(name: str, tensor: Tensor, joules: float, table: Structure) -> Tenso
     for unit in table.units:
         for part in unit.slices:
             if part.tensor == name and part.role == "consumer":
-                rows = prices.movedim(part.dim, 0).reshape(unit.upper_bound, -1)
+                of_unit = owned(prices, part, unit.upper_bound).movedim(part.dim, 0)
+                rows = of_unit.reshape(unit.upper_bound, -1)
                 largest = torch.where(torch.isfinite(rows), rows, -torch.inf).argmax(1, keepdim=True)
-                shape = prices.movedim(part.dim, 0).shape
-                prices = rows.scatter(1, largest, torch.inf).view(shape).movedim(0, part.dim)
+                of_unit.copy_(rows.scatter(1, largest, torch.inf).view(of_unit.shape))
     return prices.flatten()
 
 

@@ -15,8 +15,8 @@ from torch import nn
 
 from methods.amc.env import PruningEnv, Strategy
 from methods.contract import Method, Outcome, Properties, Task, train_stage
-from shared.candidates import Candidates, at_widths
-from shared.networks import Structure, structure
+from shared.candidates import Candidates
+from shared.networks import Structure, resized, structure
 from shared.protocol import Protocol
 from shared.reconstruction import calibration_batches
 from shared.rng import forked
@@ -72,7 +72,7 @@ class AMC(Method):
         searches: list[Search] = []
         if checkpoint := task.saved("stages"):  # the run was stopped in the training after the last of these searches
             searches = [Search.restored(search) for search in checkpoint["stages"]]
-            model = at_widths(task.network, task.structure, searches[-1].best.widths)
+            model = resized(task.network, searches[-1].best.widths, task.structure)
             trainer = task.trainer(model)
             trainer.restore(checkpoint["trainer"])
             train_stage(task, trainer, "stages", searches, stages)

@@ -18,11 +18,10 @@ from torch import Tensor, nn
 
 from methods.contract import Method, Outcome, Properties, Task, train_stage
 from methods.eap.support import RIDGE, Reader, Readers, refitted
-from shared.candidates import at_widths
-from shared.networks import Structure, Unit, compact, structure, zero_channels
-from shared.networks.pruning import channel_entries
+from shared.networks import Structure, Unit, compact, resized, structure, zero_channels
+from shared.networks.pruning import channel_entries, owned
 from shared.protocol import Protocol
-from shared.reconstruction import MAXIMUM_COLUMNS, POSITIONS_PER_BATCH, input_rows, inputs_seen
+from shared.reconstruction import MAXIMUM_COLUMNS, POSITIONS_PER_BATCH, input_rows, inputs_seen, sole_reader
 
 SWEEPS = 5
 IMAGES = 512  # whose patches are the rows of the least squares
@@ -67,7 +66,7 @@ class EAP(Method):
         sweeps: list[dict[str, Any]] = []
         if checkpoint := task.saved("sweeps"):  # the run was stopped in the training after the last of these
             sweeps = checkpoint["sweeps"]
-            model = at_widths(task.network, task.structure, sweeps[-1]["widths"])
+            model = resized(task.network, sweeps[-1]["widths"], task.structure)
             trainer = task.trainer(model)
             trainer.restore(checkpoint["trainer"])
             train_stage(task, trainer, "sweeps", sweeps, SWEEPS)
@@ -117,12 +116,10 @@ def batches(protocol: Protocol) -> int:
 
 def _layers(model: nn.Module, unit: Unit) -> Iterator[tuple[str, Layer]]:
     """The layers that read the unit and whose inputs are sampled, each after the name of its weight."""
-    for part in unit.slices:
-        layer = model.get_submodule(part.tensor.rpartition(".")[0])
-        if part.role != "consumer" or not isinstance(layer, nn.Conv2d | nn.Linear):
-            continue
-        if layer.weight[0].numel() <= MAXIMUM_COLUMNS:
-            yield part.tensor, layer
+    for name in _consumers(unit):
+        layer = sole_reader(model, unit, name)
+        if layer is not None and layer.weight[0].numel() <= MAXIMUM_COLUMNS:
+            yield name, layer
 
 
 def _not_sampled(model: nn.Module, table: Structure) -> set[str]:
@@ -168,7 +165,7 @@ def _before(task: Task, model: nn.Module, table: Structure, sweep: int) -> tuple
 
 
 def _consumers(unit: Unit) -> list[str]:
-    return [part.tensor for part in unit.slices if part.role == "consumer"]
+    return list(dict.fromkeys(part.tensor for part in unit.slices if part.role == "consumer"))
 
 
 def _reader(gram: Tensor, cross: Tensor, weight: Tensor, output: Tensor, unit: Unit) -> Reader:
@@ -177,9 +174,13 @@ def _reader(gram: Tensor, cross: Tensor, weight: Tensor, output: Tensor, unit: U
 
 
 def _by_magnitude(model: nn.Module, unit: Unit, name: str) -> Reader:
-    (part,) = (part for part in unit.slices if part.tensor == name and part.role == "consumer")
     weight = dict(model.named_parameters())[name].detach().double().cpu()
-    return Reader.by_magnitude(weight.movedim(part.dim, 0).reshape(unit.upper_bound, -1).square().sum(1))
+    norms = [
+        owned(weight, part, unit.upper_bound).movedim(part.dim, 0).reshape(unit.upper_bound, -1).square().sum(1)
+        for part in unit.slices
+        if part.tensor == name and part.role == "consumer"
+    ]
+    return Reader.by_magnitude(torch.stack(norms).sum(0))
 
 
 def _widths(task: Task, readers: list[Readers], order: list[int], energy: float) -> tuple[float, list[int]]:

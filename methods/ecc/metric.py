@@ -53,7 +53,7 @@ class ChannelNorms:
         self.shape = (len(structure.units), max(structure.upper_bounds))
         self._optimizer, self._fisher, self._shares = optimizer, fisher, shares
         self._weights: list[Tensor] = [parameters[part.tensor] for _, part in parts]
-        self._slices = [part for _, part in parts]
+        self._slices = [(part, unit.upper_bound) for unit, part in parts]
         self._large = sum(chunked and weight.numel() > CHUNK_ENTRIES for weight in self._weights)
         # For every sum that is copied to the CPU: its index in the flattened result.
         self._place = torch.cat([unit.index * self.shape[1] + torch.arange(unit.upper_bound) for unit, _ in parts])
@@ -80,7 +80,10 @@ class ChannelNorms:
         return flat.index_add_(0, self._place, numbers[:-1] / numbers[-1]).view(self.shape)
 
 
-def _sums_together(parts: Sequence[tuple[Tensor, Tensor, Slice]], floor: Tensor | None) -> list[Tensor]:
+Owned = tuple[Slice, int]  # a slice of a weight, and the number of its channels
+
+
+def _sums_together(parts: Sequence[tuple[Tensor, Tensor, Owned]], floor: Tensor | None) -> list[Tensor]:
     """For each (weight, v, slice) the sum of w^2 (sqrt(v) + floor) over each channel's entries, (channels,).
 
     Without a floor it is the sum of w^2 v.
@@ -97,14 +100,15 @@ def _sums_together(parts: Sequence[tuple[Tensor, Tensor, Slice]], floor: Tensor 
     torch._foreach_mul_(metric, weights)
     return [
         _by_channel(
-            terms.sum([dim for dim in range(terms.ndim) if dim != part.dim]), terms.shape[part.dim] // part.repeat
+            terms.sum([dim for dim in range(terms.ndim) if dim != part.dim]), terms.shape[part.dim], part, channels
         )
-        for terms, part in zip(metric, slices, strict=True)
+        for terms, (part, channels) in zip(metric, slices, strict=True)
     ]
 
 
-def _sums_by_chunks(weight: Tensor, moment: Tensor, part: Slice, floor: Tensor | None) -> Tensor:
+def _sums_by_chunks(weight: Tensor, moment: Tensor, owned: Owned, floor: Tensor | None) -> Tensor:
     """The same sums for one large tensor, chunk by chunk."""
+    part, channels = owned
     # Flattened to (outer, channels * inner) in the order of memory, so that no memory format needs a copy.
     order = sorted(range(weight.ndim), key=weight.stride, reverse=True)
     outer = math.prod(weight.shape[dim] for dim in order[: order.index(part.dim)])
@@ -121,9 +125,14 @@ def _sums_by_chunks(weight: Tensor, moment: Tensor, part: Slice, floor: Tensor |
             torch.mul(some, some_weights, out=totals)
         else:
             totals[: len(some)].addcmul_(some, some_weights)
-    return _by_channel(totals.sum(0), weight.shape[part.dim] // part.repeat)
+    return _by_channel(totals.sum(0), weight.shape[part.dim], part, channels)
 
 
-def _by_channel(sums: Tensor, channels: int) -> Tensor:
-    """Add up the neighbouring sums of each channel: (channels * neighbours,) -> (channels,)."""
-    return sums if len(sums) == channels else sums.view(channels, -1).sum(1)
+def _by_channel(sums: Tensor, size: int, part: Slice, channels: int) -> Tensor:
+    """Add up the neighbouring sums of each channel of a slice: (size * neighbours,) -> (channels,).
+
+    size: entries of the tensor along the slice's dimension.
+    """
+    neighbours = len(sums) // size
+    own = sums[part.offset * neighbours : (part.offset + channels * part.repeat) * neighbours]
+    return own if len(own) == channels else own.view(channels, -1).sum(1)

@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from methods.contract import Method, Outcome, Properties, Task, spend_remaining
 from shared.candidates import Candidates
 from shared.networks import Structure
+from shared.networks.pruning import per_channel
 from shared.protocol import Protocol
 from shared.reconstruction import calibration_batches
 from shared.widths.ranked import lowest_scores
@@ -154,9 +155,9 @@ class LeGR(LcP):
 
 def layers_of(network: nn.Module, structure: Structure) -> list[Layer]:
     """The layers that make a unit's channels, with the squared norms of their filters, on the CPU."""
-    parameters = dict(network.named_parameters())
+    squares = {name: parameter.detach().square() for name, parameter in network.named_parameters()}
     return [
-        Layer(unit.index, parameters[part.tensor].detach().movedim(part.dim, 0).flatten(1).square().sum(1).cpu())
+        Layer(unit.index, per_channel(torch.sum, squares[part.tensor], part, unit.upper_bound).cpu())
         for unit in structure.units
         for part in unit.slices
         if part.role == "producer"

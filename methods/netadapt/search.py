@@ -9,9 +9,8 @@ from torch import nn
 
 from methods.netadapt.schedule import Step
 from methods.netadapt.table import LookupTable
-from shared.candidates import at_widths
 from shared.checkpoints import State
-from shared.networks import Structure, active_channels, compact
+from shared.networks import Structure, active_channels, compact, resized
 
 COLUMNS = ("target_energy", "energy", "unit", "accuracy", "short_term_iterations", "widths", "coarser", "finer")
 
@@ -60,7 +59,7 @@ class Search:
         self.trace, self.start_accuracy = state["trace"], state["start_accuracy"]
         if self.trace["widths"]:
             widths = self.trace["widths"][-1]
-            self.network, self.units = at_widths(self.network, self.units, widths), self.units.at(widths)
+            self.network, self.units = resized(self.network, widths, self.units), self.units.at(widths)
         self.network.load_state_dict(state["network"])
         self._begin(state["iterations"])
         self.best.load_state_dict(state["best"])

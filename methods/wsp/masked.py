@@ -13,7 +13,7 @@ from methods.wsp.weights import WSPWeights, kept_weights, project
 from methods.wsp.wsp import EVERY
 from shared.checkpoints import State
 from shared.networks.masks import MASK, load_state, mask_inputs, masks_of
-from shared.networks.trace import is_depthwise
+from shared.networks.rules.layers import is_grouped
 from shared.reconstruction import inputs_seen
 
 FIRST_SHARE = 0.5  # of the iterations, for weights before any mask
@@ -146,7 +146,7 @@ def _target(task: Task, end: int) -> float:
 
 def _convolutions(network: nn.Module) -> list[str]:
     modules = network.named_modules()
-    return [name for name, layer in modules if isinstance(layer, nn.Conv2d) and not is_depthwise(layer)]
+    return [name for name, layer in modules if isinstance(layer, nn.Conv2d) and not is_grouped(layer)]
 
 
 def _full_masks(network: nn.Module, layers: list[str], image: Tensor) -> dict[str, Tensor]:

@@ -43,7 +43,8 @@ def operation_list(
     rows = np.asarray(positions, dtype=np.float64)
     if rows.ndim != 2 or not rows.size or not ((rows >= 1) & (rows == np.floor(rows)) & np.isfinite(rows)).all():
         raise BadInput("positions (n, p) of whole numbers, 1 or more", f"shape {rows.shape}", "a row per width vector")
-    ends = [side.position or 0 for operation in operations for side in (operation.inputs, operation.outputs)]
+    sides = [side for operation in operations for side in (operation.inputs, operation.outputs)]
+    ends = [part.position or 0 for side in sides for part in side.parts]
     if rows.shape[1] <= max(ends):
         raise BadInput(f"{max(ends) + 1} positions a row", rows.shape[1], "structure.positions(widths)")
     if batch < 1 or repeats < 1 or not (0 <= window_s < math.inf and 0 <= warm_up_s < math.inf):
@@ -131,7 +132,7 @@ class _Rail(BaseModel, extra="forbid"):
 
 class _File(BaseModel, extra="forbid"):
     schema_: str = Field(alias="schema")
-    version: Literal[3]
+    version: Literal[4]
     operations_sha256: str
     batch: int
     windows: list[_Window]

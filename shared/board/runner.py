@@ -28,7 +28,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 OPERATIONS_SCHEMA = "energy-compression-bench/operations"
 MEASUREMENT_SCHEMA = "energy-compression-bench/board-measurement"
-VERSION = 3  # of both files; version 1 had no variants, 2 no warm-up and no board model
+VERSION = 4  # of both files; version 1 had no variants, 2 no warm-up and no board model, 3 no sums of channels
 PASSING = (errno.EAGAIN, errno.EIO, errno.EREMOTEIO, errno.ETIMEDOUT)  # the bus was busy, an acknowledgement was lost
 NO_RAILS = ("", "nc", "sum of shunt voltages")  # lower-case labels of channels that are not connected or no rail
 WARM_UP = 3  # least number of batches to warm up; as many more are timed to plan the window
@@ -230,9 +230,9 @@ class Network:
 
 
 def channels(count: List[Any], positions: List[int]) -> int:
-    """The number of channels that [position or None, dense count, repeat] gives at these positions."""
-    position, dense, repeat = count
-    return int((dense if position is None else positions[position]) * repeat)
+    """The number of channels at these positions: of position or None, dense count, repeat, for each part in turn."""
+    parts = [count[start : start + 3] for start in range(0, len(count), 3)]
+    return sum(int((dense if place is None else positions[place]) * repeat) for place, dense, repeat in parts)
 
 
 def _layer(torch: Any, operation: Dict[str, Any], positions: List[int], in_place: bool) -> Callable[..., Any]:

@@ -5,7 +5,8 @@ Example: of conv, batch_norm, relu, conv, add, the addition reads the outputs of
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -13,6 +14,8 @@ from shared.errors import BadInput
 from shared.networks.operations import Channels, Operation
 
 _ELEMENTWISE = ("batch_norm", "relu", "add")
+_LAYERS = ("conv", "depthwise", "transposed_conv", "linear")
+_KINDS = (*_ELEMENTWISE, *_LAYERS, "max_pool", "avg_pool", "cat", "upsample")  # that the runner executes
 _SIDES = ("output_size", "kernel", "stride", "padding", "dilation", "output_padding")  # pairs of height and width
 
 
@@ -30,7 +33,7 @@ class _Value:
         if self.size == size:
             return self.channels == channels
         area = self.size[0] * self.size[1]
-        flat = Channels(self.channels.position, self.channels.count, self.channels.repeat * area)
+        flat = Channels.of(replace(part, repeat=part.repeat * area) for part in self.channels.parts)
         return size == (1, 1) and flat == channels
 
 
@@ -61,14 +64,18 @@ def wired(operations: tuple[Operation, ...]) -> list[dict[str, Any]]:
                 "name": operation.name,
                 "kind": operation.kind,
                 "sources": sources,
-                "inputs": list(astuple(operation.inputs)),
-                "outputs": list(astuple(operation.outputs)),
+                "inputs": _listed(operation.inputs),
+                "outputs": _listed(operation.outputs),
                 **{side: list(getattr(operation, side)) for side in _SIDES},
                 "variant": operation.variant,
                 "bias": operation.bias,
             }
         )
     return result
+
+
+def _listed(channels: Channels) -> list[int | None]:
+    return [number for part in channels.parts for number in (part.position, part.count, part.repeat)]
 
 
 def _sources(operation: Operation, values: list[_Value], unread: set[int]) -> list[int]:
@@ -88,22 +95,36 @@ def _sources(operation: Operation, values: list[_Value], unread: set[int]) -> li
 
 def _parts(operation: Operation, values: list[_Value], unread: set[int]) -> list[int]:
     """The tensors that a concatenation joins: the latest unread ones, then at most one that others read, too."""
-    missing, parts = operation.inputs.count, []
+    missing, parts = _tally(operation.inputs), []
     same_size = [value for value in reversed(values) if value.size == operation.input_size]
     for value in same_size:
-        if value.number in unread and value.channels.count <= missing:
+        if value.number in unread and _tally(value.channels) <= missing:
             parts.append(value.number)
-            missing -= value.channels.count
-    others = [value.number for value in same_size if value.number not in parts and value.channels.count == missing]
+            missing -= _tally(value.channels)
     if missing:
+        fitting = [value.number for value in same_size if _tally(value.channels) == missing]
+        others = [number for number in fitting if number not in parts] or fitting  # or one of them twice
         if not others:
-            raise BadInput(f"tensors that '{operation.name}' can join", f"{missing} channels too few", "fewer branches")
+            got = f"{sum(missing.values())} channels too few"
+            raise BadInput(f"tensors that '{operation.name}' can join", got, "fewer branches")
         parts.append(others[0])
     return sorted(parts)
 
 
+def _tally(channels: Channels) -> Counter[int | None]:
+    """How many features each position sets, per channel, and how many never change, the image's among them."""
+    counts = Counter[int | None]()
+    for part in channels.parts:
+        changes = part.position not in (None, 0)
+        counts[part.position if changes else None] += part.repeat * (1 if changes else part.count)
+    return counts
+
+
 def _check(operation: Operation) -> None:
     """Raise BadInput unless the list describes the layer completely and its output size is right."""
+    if operation.kind not in _KINDS:
+        what = f"an operation that a board's runner executes, at '{operation.name}'"
+        raise BadInput(what, operation.kind, "another network")
     if operation.variant == "other":
         got = f"another {operation.kind}"
         raise BadInput(f"padding, rounding and mode of '{operation.name}' as a list has them", got, "torch's defaults")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from shared.networks import Structure, active_channels
 from shared.networks.masks import masks_of
-from shared.networks.pruning import channel_entries
+from shared.networks.pruning import kept_entries
 
 
 class LayerZeros(NamedTuple):
@@ -74,15 +74,13 @@ class ZeroSavings:
         """The zeros of each layer between active channels, by the names of the weights."""
         tensors = {name: tensor for name, tensor in network.state_dict().items() if name in self.entries}
         masks = {f"{name}.weight": mask for name, mask in masks_of(network.state_dict()).items()}
-        for unit, row in zip(structure.units, active_channels(network, structure), strict=True):
-            channels = row[: unit.upper_bound].nonzero().flatten()
-            for part in unit.slices if len(channels) < unit.upper_bound else ():
-                if part.tensor in tensors:
-                    entries = channel_entries(channels, part.repeat)
-                    tensors[part.tensor] = tensors[part.tensor].index_select(part.dim, entries)
-                elif part.role == "mask":
-                    name = f"{part.tensor.rpartition('.')[0]}.weight"
-                    masks[name] = masks[name].index_select(part.dim, channels)
+        active = active_channels(network, structure)
+        kept = [row[: unit.upper_bound].nonzero().flatten() for unit, row in zip(structure.units, active, strict=True)]
+        for (name, dim), owners in structure.owners.items():
+            if name in tensors:
+                tensors[name] = tensors[name].index_select(dim, kept_entries(tensors[name].shape[dim], owners, kept))
+            elif owners[0].role == "mask" and (weight := f"{name.rpartition('.')[0]}.weight") in masks:
+                masks[weight] = masks[weight].index_select(dim, kept_entries(masks[weight].shape[dim], owners, kept))
         return {
             name: LayerZeros(
                 torch.count_nonzero(tensor),

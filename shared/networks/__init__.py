@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from shared.networks.operations import Channels, Operation
-    from shared.networks.pruning import active_channels, active_widths, compact, importance, zero_channels
+    from shared.networks.pruning import active_channels, active_widths, compact, importance, resized, zero_channels
     from shared.networks.trace import structure
     from shared.networks.units import Slice, Structure, Unit
 
@@ -38,6 +38,7 @@ __all__ = [
     "importance",
     "names",
     "published_weights",
+    "resized",
     "scaled_pixels",
     "structure",
     "trained_on",

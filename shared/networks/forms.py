@@ -6,12 +6,21 @@ priced but never run.
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from torch import nn
 
 Size = tuple[int, int]
 INTERPOLATE = ("input", "size", "scale_factor", "mode", "align_corners", "recompute_scale_factor", "antialias")
+
+
+def convolution_of_function(arguments: Any, kernel: Size) -> Any:
+    """The layer that computes what `F.conv2d` or `F.conv_transpose2d` does with these arguments."""
+    defaults = {"stride": 1, "padding": 0, "dilation": 1, "output_padding": 0}
+    given = {**defaults, **vars(arguments), "kernel_size": kernel, "padding_mode": "zeros"}
+    sides = {name: given[name] if isinstance(given[name], str) else _pair(given[name]) for name in defaults}
+    return SimpleNamespace(**{**given, **sides})
 
 
 def of_convolution(layer: nn.Conv2d | nn.ConvTranspose2d) -> dict[str, Any]:
@@ -72,4 +81,5 @@ def _named(key: str) -> str:
 
 
 def _pair(value: Any) -> tuple[Any, Any]:
-    return (value, value) if isinstance(value, int | float) else tuple(value)
+    values = (value,) if isinstance(value, int | float) else tuple(value)
+    return values * 2 if len(values) == 1 else values  # torch takes one number for both sides, in a tuple, too

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from numbers import Integral
 from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from shared.errors import BadInput
 from shared.networks import trace
-from shared.networks.units import Role, Slice, Structure
+from shared.networks.rules.layers import is_grouped
+from shared.networks.units import Owner, Role, Slice, Structure
 
 ROLES: tuple[Role, ...] = get_args(Role)
 
@@ -26,7 +29,7 @@ def active_channels(model: nn.Module, structure: Structure | None = None) -> Ten
     rows = []
     for unit in (structure or trace.structure(model)).units:
         consumers = [part for part in unit.slices if part.role == "consumer"]
-        alive = [_per_channel(torch.any, tensors[part.tensor] != 0, part) for part in consumers]
+        alive = [per_channel(torch.any, tensors[part.tensor] != 0, part, unit.upper_bound) for part in consumers]
         rows.append(torch.stack(alive).any(dim=0))
     return pad_sequence(rows, batch_first=True)
 
@@ -51,7 +54,7 @@ def importance(model: nn.Module, structure: Structure, metric: Mapping[str, Tens
                 squares = tensors[part.tensor].detach().square()
                 if metric is not None:
                     squares *= metric[part.tensor]
-                row += _per_channel(torch.sum, squares, part)
+                row += per_channel(torch.sum, squares, part, unit.upper_bound)
         rows.append(row)
     return pad_sequence(rows, batch_first=True)
 
@@ -80,7 +83,7 @@ def zero_channels(
         for part in unit.slices:
             if part.role in roles and (parameter := parameters.get(part.tensor)) is not None:
                 parts.append((parameter, part.dim))
-                entries.append(channel_entries(channels, part.repeat))
+                entries.append(entries_of(part, channels))
     if not parts:
         return
     indices = torch.cat(entries).to(parts[0][0].device, non_blocking=True)  # one copy to the device for all slices
@@ -98,16 +101,43 @@ def compact(model: nn.Module, structure: Structure | None = None) -> nn.Module:
     Convolutions keep their memory format. Traces the model when `structure` is not given.
     """
     table = structure or trace.structure(model)
-    small = copy.deepcopy(model)
-    widths = []
+    kept = []
     for unit, row in zip(table.units, active_channels(model, table), strict=True):
         channels = row[: unit.upper_bound].nonzero().flatten()
-        channels = channels if len(channels) else channels.new_zeros(1)
-        widths.append(len(channels))
-        for part in unit.slices if len(channels) < unit.upper_bound else ():
-            _cut(small, part, channel_entries(channels, part.repeat))
+        kept.append(channels if len(channels) else channels.new_zeros(1))
+    return keeping(model, table, kept)
+
+
+def resized(model: nn.Module, widths: Sequence[int], structure: Structure | None = None) -> nn.Module:
+    """A copy with the first `widths` channels of every unit, in execution order, whatever their weights are.
+
+    Raises BadInput for widths that are too many, too few or outside 1..upper bound. Otherwise as `compact`.
+    """
+    table = structure or trace.structure(model)
+    bounds = table.upper_bounds
+    if len(widths) != len(bounds):
+        raise BadInput(f"{len(bounds)} widths", len(widths), f"one for each upper bound of {bounds}")
+    for unit, (width, bound) in enumerate(zip(widths, bounds, strict=True)):
+        if not (isinstance(width, Integral) and not isinstance(width, bool) and 1 <= int(width) <= bound):
+            raise BadInput(f"an integer from 1 to {bound} as width {unit}", width, f"widths within {bounds}")
+    device = next(model.parameters()).device
+    return keeping(model, table, [torch.arange(int(width), device=device) for width in widths])
+
+
+def keeping(model: nn.Module, structure: Structure, kept: Sequence[Tensor]) -> nn.Module:
+    """A copy with these channels of every unit, ascending indices each."""
+    small = copy.deepcopy(model)
+    for (name, dim), owners in structure.owners.items():
+        if any(len(kept[owner.unit]) < owner.upper_bound for owner in owners):
+            _cut(small, name, dim, owners, kept)
     for module in small.modules():
-        _follow_shapes(module)
+        follow_shapes(module)
+    widths = [len(channels) for channels in kept]
+    if any(operation.kind == "norm" for operation in structure.operations):
+        modules = dict(small.named_modules())
+        for operation in structure.at(widths).operations:
+            if operation.kind == "norm" and operation.module is None:  # no tensor of its own tells its size
+                _follow_size(modules.get(operation.name), operation.outputs.dense)
     config: Any = getattr(model, "config", None)
     if config is not None:
         small.config = {**config, "widths": widths}  # type: ignore[assignment]
@@ -119,39 +149,81 @@ def channel_entries(channels: Tensor, repeat: int) -> Tensor:
     return (channels[:, None] * repeat + torch.arange(repeat, device=channels.device)).flatten()
 
 
+def entries_of(part: Slice | Owner, channels: Tensor) -> Tensor:
+    """Indices of these channels' entries along the slice's dimension: int64 (channels * repeat,)."""
+    return channel_entries(channels, part.repeat) + part.offset
+
+
+def kept_entries(size: int, owners: Sequence[Owner], kept: Sequence[Tensor]) -> Tensor:
+    """Indices along a dimension of `size` entries that are left: those of kept channels, and those of no unit.
+
+    owners: of the dimension's parts, by offset. kept: ascending indices of the channels that each unit keeps.
+    """
+    device = kept[owners[0].unit].device
+    pieces, end = [], 0
+    for owner in owners:
+        pieces += [torch.arange(end, owner.offset, device=device), entries_of(owner, kept[owner.unit])]
+        end = owner.offset + owner.upper_bound * owner.repeat
+    return torch.cat([*pieces, torch.arange(end, size, device=device)])
+
+
 def is_channels_last(tensor: Tensor) -> bool:
     """Whether a tensor (outputs, channels, h, w) is stored with its channels next to each other."""
     return tensor.ndim == 4 and tensor.stride(1) == 1 and tensor.stride(3) == tensor.shape[1]
 
 
-def _per_channel(reduction: Callable[..., Tensor], tensor: Tensor, part: Slice) -> Tensor:
+def owned(tensor: Tensor, part: Slice, channels: int) -> Tensor:
+    """The entries of a tensor that belong to a slice of so many channels, a view."""
+    entries = channels * part.repeat
+    return tensor if tensor.shape[part.dim] == entries else tensor.narrow(part.dim, part.offset, entries)
+
+
+def per_channel(reduction: Callable[..., Tensor], tensor: Tensor, part: Slice, channels: int) -> Tensor:
     """Reduce all entries of each channel of the slice to one: (channels,)."""
-    entries = reduction(tensor, dim=[dim for dim in range(tensor.ndim) if dim != part.dim])
+    entries = reduction(owned(tensor, part, channels), dim=[dim for dim in range(tensor.ndim) if dim != part.dim])
     return reduction(entries.view(-1, part.repeat), dim=1)
 
 
-def _cut(model: nn.Module, part: Slice, entries: Tensor) -> None:
-    """Keep only `entries` along the slice's dimension, in a parameter or buffer of the model."""
-    owner_name, _, name = part.tensor.rpartition(".")
-    owner = model.get_submodule(owner_name)
-    tensor = getattr(owner, name)
-    smaller = tensor.detach().index_select(part.dim, entries)
+def _cut(model: nn.Module, name: str, dim: int, owners: Sequence[Owner], kept: Sequence[Tensor]) -> None:
+    """Keep only the kept channels' entries along `dim` of a parameter or buffer of the model."""
+    owner_name, _, leaf = name.rpartition(".")
+    module = model.get_submodule(owner_name)
+    tensor = getattr(module, leaf)
+    smaller = tensor.detach().index_select(dim, kept_entries(tensor.shape[dim], owners, kept).to(tensor.device))
     if is_channels_last(tensor):
         smaller = smaller.to(memory_format=torch.channels_last)  # index_select loses it, and training would be slower
-    setattr(owner, name, nn.Parameter(smaller, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else smaller)
+    setattr(module, leaf, nn.Parameter(smaller, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else smaller)
 
 
-def _follow_shapes(module: Any) -> None:
+def follow_shapes(module: Any) -> None:
     """Set a layer's size attributes, such as `in_channels`, to the shapes of its tensors."""
     match module:
-        case nn.Conv2d() if trace.is_depthwise(module):
+        case nn.Conv2d() | nn.ConvTranspose2d() if is_grouped(module):
+            made = max(1, module.out_channels // module.groups)  # by each of its groups, before and after
+            transposed = isinstance(module, nn.ConvTranspose2d)
+            depth = max(1, module.in_channels // module.groups)
+            module.groups = module.weight.shape[0] // (depth if transposed else made)
+            module.in_channels, module.out_channels = module.groups * depth, module.groups * made
             module.depthwise = True  # type: ignore[assignment]
-            module.groups = module.in_channels = module.out_channels = module.weight.shape[0]
         case nn.Conv2d():
             module.out_channels, module.in_channels = module.weight.shape[:2]
         case nn.ConvTranspose2d():
             module.in_channels, module.out_channels = module.weight.shape[:2]
         case nn.Linear():
             module.out_features, module.in_features = module.weight.shape
-        case nn.BatchNorm2d():
-            module.num_features = module.weight.shape[0]
+        case nn.modules.batchnorm._NormBase() if module.weight is not None or module.running_mean is not None:
+            _follow_size(module, len(module.weight if module.weight is not None else module.running_mean))
+        case nn.GroupNorm() if module.weight is not None:
+            _follow_size(module, len(module.weight))
+        case nn.PReLU():
+            module.num_parameters = len(module.weight)
+
+
+def _follow_size(norm: Any, channels: int) -> None:
+    """Set the sizes of a normalisation of this many channels."""
+    match norm:
+        case nn.modules.batchnorm._NormBase():
+            norm.num_features = channels
+        case nn.GroupNorm():
+            neighbours = norm.num_channels // norm.num_groups
+            norm.num_channels, norm.num_groups = channels, channels // neighbours

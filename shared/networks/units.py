@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -14,34 +13,48 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from shared.cache import content_key
-from shared.networks.operations import Channels, Operation, priced
+from shared.networks.operations import Channels, Operation, fields_of, priced
 
 Role = Literal["producer", "bias", "norm", "depthwise", "consumer", "mask"]
 
 
 @dataclass(frozen=True)
 class Slice:
-    """A unit's part of one tensor: channel i owns entries i * repeat to (i + 1) * repeat - 1 along `dim`.
+    """A unit's part of one tensor: channel i owns `repeat` entries along `dim`, from offset + i * repeat on.
 
-    role: producer (weight rows that compute the channel), bias, norm (batch norm's weight, bias and running
-    statistics), depthwise (the channel's own filter), consumer (weight columns that read the channel) or mask (of a
-    layer's input, see shared.networks.masks).
+    role: producer (weight rows that compute the channel), bias, norm (a normalisation's weight, bias and running
+    statistics, and other factors per channel), depthwise (the filters that read this channel alone), consumer (weight
+    columns that read the channel) or mask (of a layer's input, see shared.networks.masks).
     """
 
     tensor: str  # name in the state dict
     dim: int
-    repeat: int  # height * width for the columns that read a flattened map, else 1
+    repeat: int  # height * width for the columns that read a flattened map, channels of a group, else 1
     role: Role
+    offset: int = 0  # of the first channel: entries of what is concatenated before it
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A group of channels with one width: removing channel i removes entry i of all its slices."""
+    """A group of channels with one width: removing channel i removes entry i of all its slices.
+
+    Where convolutions have groups, a channel of the unit stands for as many channels as go together.
+    """
 
     index: int  # from 0 in execution order
     name: str  # of the first module that produces the channels
     upper_bound: int  # the dense width
     slices: tuple[Slice, ...]  # of all tensors that have these channels, through every layer that an addition ties
+
+
+class Owner(NamedTuple):
+    """A unit's part of one dimension of a tensor: `upper_bound` channels with `repeat` entries each, from `offset`."""
+
+    offset: int
+    unit: int
+    upper_bound: int
+    repeat: int
+    role: Role
 
 
 @dataclass(frozen=True)
@@ -93,37 +106,62 @@ class Structure:
     @cached_property
     def exact_fingerprint(self) -> str:
         """Hash of all fields of the operations: what decides the cost of a forward pass on hardware."""
-        return content_key([dataclasses.asdict(operation) for operation in self.operations], self.position_bounds)
+        return content_key([fields_of(operation) for operation in self.operations], self.position_bounds)
 
     @cached_property
     def edges(self) -> tuple[tuple[int | None, int | None, float], ...]:
-        """(input position, output position, constant) of every linear layer and every convolution but depthwise ones.
+        """(input position, output position, constant) of every linear layer and every convolution without groups.
 
-        A layer's multiply-adds are the constant times its two positions. A side that never changes is None; its number
-        of channels is in the constant.
+        The constant times the two positions is the layer's number of multiply-adds. A layer that reads a concatenation
+        has an edge for each part of it, and the multiply-adds are their sum. A side that never changes is None; its
+        number of channels is in the constant.
         """
         ones = np.ones(len(self.position_bounds))
         return tuple(
-            (operation.inputs.position, operation.outputs.position, float(operation.macs(ones)))
+            (inputs.position, outputs.position, float(replace(operation, inputs=inputs, outputs=outputs).macs(ones)))
             for operation in self.operations
             if operation.kind in ("conv", "transposed_conv", "linear")
+            for inputs in operation.inputs.parts
+            for outputs in operation.outputs.parts
         )
+
+    @cached_property
+    def owners(self) -> dict[tuple[str, int], list[Owner]]:
+        """Which units own parts of a tensor along a dimension, in the order of the entries."""
+        owners: dict[tuple[str, int], list[Owner]] = {}
+        for unit in self.units:
+            for part in unit.slices:
+                owner = Owner(part.offset, unit.index, unit.upper_bound, part.repeat, part.role)
+                owners.setdefault((part.tensor, part.dim), []).append(owner)
+        return {key: sorted(found) for key, found in owners.items()}
 
     def at(self, widths: Sequence[int]) -> Structure:
         """The structure of this network pruned to `widths`, without another trace."""
         counts = (self.image_channels, *widths, self.outputs)
 
         def cut(channels: Channels) -> Channels:
-            position = channels.position
-            return channels if position is None else dataclasses.replace(channels, count=counts[position])
+            return Channels.of(
+                part if part.position is None else replace(part, count=counts[part.position]) for part in channels.parts
+            )
 
-        return dataclasses.replace(
+        def moved(part: Slice) -> Slice:
+            before = [other for other in self.owners[part.tensor, part.dim] if other.offset < part.offset]
+            gone = sum((other.upper_bound - widths[other.unit]) * other.repeat for other in before)
+            return replace(part, offset=part.offset - gone)
+
+        return replace(
             self,
             units=tuple(
-                dataclasses.replace(unit, upper_bound=width) for unit, width in zip(self.units, widths, strict=True)
+                replace(unit, upper_bound=width, slices=tuple(moved(part) for part in unit.slices))
+                for unit, width in zip(self.units, widths, strict=True)
             ),
             operations=tuple(
-                dataclasses.replace(operation, inputs=cut(operation.inputs), outputs=cut(operation.outputs))
+                replace(
+                    operation,
+                    inputs=cut(operation.inputs),
+                    outputs=cut(operation.outputs),
+                    scales=operation.scales and cut(operation.scales),
+                )
                 for operation in self.operations
             ),
         )

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.networks.operations import Operation
+from shared.networks.operations import CONVOLUTIONS, TRANSPOSED, Operation
 from shared.platforms.parameters import Parameters
 
 Array = NDArray[np.float64]
@@ -67,17 +67,21 @@ def _kernels(operation: Operation) -> Iterator[Kernel]:
             yield Kernel(operation, linear, 1.3)  # its bias rides along
         case "batch_norm":
             yield Kernel(operation, batch_norm, 1.4)
-        case "relu":
+        case "grouped_conv" | "grouped_transposed_conv":
+            yield Kernel(operation, grouped, 1.6, gaps=2)
+        case "relu" | "activation":
             yield Kernel(operation, elementwise, 0.55)
+        case "norm":
+            yield Kernel(operation, norm, 1.4)
         case "max_pool" | "avg_pool" | "upsample":
             yield Kernel(operation, pool, 0.8)
         case "add":
             yield Kernel(operation, add, 0.8)
-        case "cat":
+        case "cat" | "copy" | "broadcast":
             yield Kernel(operation, elementwise, 0.8)
         case _:
             raise ValueError(f"expected a known kind of operation, got {operation.kind!r}; try adding its kernel here")
-    if operation.bias and operation.kind in ("conv", "depthwise", "transposed_conv"):
+    if operation.bias and operation.kind in CONVOLUTIONS:
         yield Kernel(operation, bias_add, 0.4)  # launched inside the convolution's call: no Python on the way
 
 
@@ -89,7 +93,7 @@ def missing_share(activation_bytes: Array, chip: Parameters) -> Array:
 def matrix_product(
     chip: Parameters,
     *,
-    pixels: float,
+    pixels: float | Array,
     columns: Array,
     depth: Array,
     input_bytes: Array,
@@ -128,17 +132,27 @@ def matrix_product(
 
 def convolution(operation: Operation, positions: Array, batch: int, chip: Parameters) -> Cost:
     """Convolution or transposed convolution. Dilation changes neither the counts nor, in this model, the traffic."""
+    return _products(operation, positions, batch, chip, np.asarray(1.0))
+
+
+def grouped(operation: Operation, positions: Array, batch: int, chip: Parameters) -> Cost:
+    """Convolution with groups: a product for each, all in one launch (assumed), so that tiles fill it together."""
+    return _products(operation, positions, batch, chip, operation.inputs.at(positions) / operation.depth)
+
+
+def _products(operation: Operation, positions: Array, batch: int, chip: Parameters, groups: Array) -> Cost:
+    """One matrix product for each group of a convolution."""
     inputs, outputs = operation.inputs.at(positions), operation.outputs.at(positions)
     (kh, kw), (sh, sw) = operation.kernel, operation.stride
     # An output pixel of a transposed convolution gathers only the taps of its own stride phase.
-    taps = kh * kw / (sh * sw) if operation.kind == "transposed_conv" else kh * kw
+    taps = kh * kw / (sh * sw) if operation.kind in TRANSPOSED else kh * kw
     if kh * kw == 1:
         chip = replace(chip, gemm_efficiency=chip.gemm_efficiency * chip.pointwise_efficiency)
     return matrix_product(
         chip,
-        pixels=batch * _area(operation.output_size),
-        columns=outputs,
-        depth=inputs * taps,
+        pixels=batch * _area(operation.output_size) * groups,
+        columns=outputs / groups,
+        depth=inputs / groups * taps,
         input_bytes=_traffic(operation, positions, batch)[0],
         overlap=max(1.0, kw / sw),
     )
@@ -184,8 +198,14 @@ def batch_norm(operation: Operation, positions: Array, batch: int, chip: Paramet
     return streaming(chip, *_traffic(operation, positions, batch), instructions=14, flops=2)
 
 
+def norm(operation: Operation, positions: Array, batch: int, chip: Parameters) -> Cost:
+    """Statistics of the map itself (assumed): it is read for them, then again, and written."""
+    read, write = _traffic(operation, positions, batch)
+    return streaming(chip, 2 * read, write, instructions=24, flops=5)
+
+
 def elementwise(operation: Operation, positions: Array, batch: int, chip: Parameters) -> Cost:
-    """ReLU, or the copies of a concatenation."""
+    """A function of single values, copies, or a combination with one value per channel, whose traffic is neglected."""
     return streaming(chip, *_traffic(operation, positions, batch), instructions=8, flops=1)
 
 

@@ -317,14 +317,14 @@ def test_positions_must_be_rows_of_counts(positions: Any) -> None:
 
 def test_positions_must_be_enough() -> None:
     operations = networks.structure(Branched()).operations
-    with pytest.raises(BadInput, match="4 positions a row, got 3"):  # the image, two widths, the outputs
+    with pytest.raises(BadInput, match="7 positions a row, got 3"):  # the image, five widths, the outputs
         operation_list(operations, [[3, 6, 9]], batch=1)
 
 
 @pytest.mark.parametrize("wrong", [{"batch": 0}, {"batch": 1, "repeats": 0}, {"batch": 1, "window_s": -1.0}])
 def test_counts_must_be_positive(wrong: dict[str, Any]) -> None:
     with pytest.raises(BadInput, match="a batch and repeats"):
-        operation_list(networks.structure(Branched()).operations, [[3, 6, 9, 5, 7]], **wrong)
+        operation_list(networks.structure(Branched()).operations, [[3, 6, 9, 9, 4, 5, 7]], **wrong)
 
 
 STANDARD = {"argparse", "csv", "errno", "glob", "hashlib", "json", "math", "os", "platform", "re", "sys", "threading"}

@@ -102,7 +102,7 @@ def test_rails_are_listed(tmp_path: Path, sysfs: Path) -> None:
         (["missing.json"], "expected an operation list at missing.json"),
         (["broken.json"], "expected an operation list at broken.json"),
         (["older.json"], "('energy-compression-bench/operations', 1); try the runner.py beside it on the host"),
-        (["foreign.json"], "expected an operation list of version 3, got"),
+        (["foreign.json"], "expected an operation list of version 4, got"),
         (["operations.json", "--out", "nowhere/m"], "expected a folder that can be written for --out, got "),
         (["operations.json", "--rail", "VDD_CPU"], "expected a rail labelled VDD_CPU, got rails VDD_IN"),
     ],
@@ -205,7 +205,7 @@ def write_measurement(
     keys = ("row", "repeats", "start_s", "end_s", "conditions")
     measurement = {
         "schema": runner.MEASUREMENT_SCHEMA,
-        "version": 3,
+        "version": 4,
         "operations_sha256": runner.fingerprint(document),
         "batch": document["batch"],
         "windows": [dict(zip(keys, window, strict=True)) for window in windows],
@@ -319,7 +319,7 @@ WINDOW = {"row": 0, "repeats": 1, "start_s": 1.0, "end_s": 2.0, "conditions": {}
         (lambda path: path.write_bytes(b"\xff\xfe"), "a board's measurement at"),
         (lambda path: path.write_text("[]"), "another kind of file"),
         (damage(schema="other"), "another kind of file"),
-        (damage(version=1), "version: Input should be 3"),
+        (damage(version=1), "version: Input should be 4"),
         (damage(windows=[{"row": 0}]), r"windows\.0\.repeats: Field required"),
         (damage(extra=1), "extra: Extra inputs"),
         (damage(operations_sha256="0"), "one of another list"),

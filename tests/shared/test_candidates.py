@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from shared.candidates import Candidates, at_widths
-from shared.networks import Structure, active_widths, structure, zero_channels
+from shared.candidates import Candidates
+from shared.networks import Structure, active_widths, resized, structure, zero_channels
 from shared.reconstruction import Reconstruction
 
 
@@ -134,7 +134,7 @@ def test_networks_of_given_widths_take_weights_that_were_cut_in_steps(task: Any)
     for widths in (half, tuple(1 for _ in dense), tuple(1 + index % 2 for index in range(len(dense)))):
         stepwise = Candidates(model, task.structure, data, torch.Generator()).cut(half)
         stepwise = Candidates(stepwise, structure(stepwise), data, torch.Generator()).cut(widths)
-        direct = at_widths(model, task.structure, widths)
+        direct = resized(model, widths, task.structure)
         direct.load_state_dict(stepwise.state_dict())
         assert active_widths(direct) == widths
         for one, other in zip(direct.parameters(), stepwise.parameters(), strict=True):

@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.networks.operations import Operation
+from shared.networks.operations import CONVOLUTIONS, GROUPED, TRANSPOSED, Operation
 from shared.platforms import parameters
 
 Array = NDArray[np.float64]
 Accesses = dict[tuple[str, str], Array]  # (level, datum) -> how often, per image; compute counts multiply-adds
 
 LEVELS = ("compute", "register file", "array", "buffer", "DRAM")
-LAYERS = ("conv", "depthwise", "transposed_conv", "linear")  # kinds of operations that cost anything
+LAYERS = (*CONVOLUTIONS, "linear")  # kinds of operations that cost anything
 
 
 @dataclass(frozen=True)
@@ -101,10 +101,10 @@ def layer(operation: Operation, positions: Array) -> Layer:
     maps, filters = operation.inputs.at(positions), operation.outputs.at(positions)
     weights = operation.parameters(positions) - operation.bias * filters
     # a transposed convolution reads its input without padding: its padding cuts the output
-    pad = (0, 0) if operation.kind == "transposed_conv" else operation.padding
+    pad = (0, 0) if operation.kind in TRANSPOSED else operation.padding
     height, width = (size + 2 * margin for size, margin in zip(operation.input_size, pad, strict=True))
     return Layer(
-        np.ones_like(maps) if operation.kind == "depthwise" else maps,
+        np.full_like(maps, operation.depth) if operation.kind in GROUPED else maps,
         maps,
         filters,
         operation.kernel,

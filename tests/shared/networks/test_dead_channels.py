@@ -116,7 +116,7 @@ def test_zeroing_touches_the_dead_alone(small_network, random_dead):
         for part in unit.slices:
             for channel in row.nonzero().flatten().tolist():
                 if part.tensor in lost:
-                    lost[part.tensor].narrow(part.dim, channel * part.repeat, part.repeat).fill_(True)
+                    lost[part.tensor].narrow(part.dim, part.offset + channel * part.repeat, part.repeat).fill_(True)
     for name, tensor in model.state_dict().items():
         expected = before[name].masked_fill(lost[name], 0) if name in lost else before[name]
         assert torch.equal(tensor, expected)

@@ -18,7 +18,7 @@ ALL = (*ZOO, "turned", "residual", "hourglass", "joined")
 
 def entries(tensor, part, channel):
     """The view of one channel's entries in a slice."""
-    return tensor.narrow(part.dim, channel * part.repeat, part.repeat)
+    return tensor.narrow(part.dim, part.offset + channel * part.repeat, part.repeat)
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils import prune
 from torch.utils.flop_counter import FlopCounterMode
 
 from shared.errors import BadInput
@@ -265,11 +266,21 @@ def test_transposed_weights_have_their_inputs_first_and_flatten_repeats(small_ne
     assert table.operations[-3].inputs == Channels(position=4, count=9, repeat=8)
 
 
-def test_a_concatenation_fixes_its_operands(small_network):
+def test_a_concatenation_lines_its_operands_up(small_network):
     table = structure(small_network("joined"))
-    assert table.upper_bounds == (5,)
+    assert table.upper_bounds == (4, 3, 5)
     (cat,) = (operation for operation in table.operations if operation.kind == "cat")
-    assert cat.inputs == cat.outputs == Channels(position=None, count=9)
+    # the image's two channels lie between those of left and right, and never change
+    assert cat.inputs == cat.outputs == Channels(1, 4, others=(Channels(None, 2), Channels(2, 3)))
+    assert ("after.weight", 1, 0) in offsets(table.units[0])
+    assert ("after.weight", 1, 4 + 2) in offsets(table.units[1])
+    smaller = table.at((1, 2, 3))
+    assert ("after.weight", 1, 1 + 2) in offsets(smaller.units[1])
+    assert [edge[:2] for edge in table.edges] == [(0, 1), (0, 2), (1, 3), (None, 3), (2, 3), (1, 3), (3, 4)]
+
+
+def offsets(unit):
+    return {(part.tensor, part.dim, part.offset) for part in unit.slices}
 
 
 def test_the_outputs_are_fixed_even_where_a_layer_reads_them():
@@ -409,24 +420,31 @@ class Around(nn.Module):
         return self.last(self.function(self.first(images)))
 
 
+class Standardised(nn.Conv2d):
+    """A convolution with a forward pass of its own."""
+
+    def forward(self, maps):
+        return nn.functional.conv2d(maps, self.weight - self.weight.mean((1, 2, 3), keepdim=True), self.bias)
+
+
 @pytest.mark.parametrize(
     ("function", "words"),
     [
-        (torch.sigmoid, "sigmoid"),
-        (lambda maps: maps * 2, "mul"),
-        (lambda maps: maps.permute(0, 1, 3, 2), "permute"),
-        (lambda maps: maps + 1, "two operands"),
-        (lambda maps: maps.add(maps[:, :1]), "getitem"),
-        (lambda maps: torch.cat([maps, maps], 2), "along the channels"),
-        (lambda maps: maps.mean([1, 2]), "mean over"),
+        (torch.erf, "erf at"),
+        (lambda maps: torch.cumsum(maps.erf(), 1), "erf at 'erf', cumsum at"),  # all of them at once
+        (nn.LocalResponseNorm(2), "LocalResponseNorm at 'function'"),
         (lambda maps: maps.mean(), "mean over"),
-        (lambda maps: maps.flatten(2), "flatten from"),
         (lambda maps: torch.flip(maps, (2, 3)), "flip of the image"),
-        (nn.GELU(), "GELU"),
         (nn.Linear(6, 6), "flat input"),
-        (nn.Conv2d(6, 6, 1, groups=2), "groups=2"),
-        (nn.Conv2d(6, 12, 1, groups=6), "a group per channel"),
-        (nn.BatchNorm2d(6, affine=False), "weight and bias"),
+        (nn.Conv2d(5, 6, 1), r"runs on \(4, 6, 6\), at 'function'"),
+        (lambda maps: maps if maps.sum() > 0 else -maps, "control flow.*in test_structure.py, line"),
+        (lambda maps: maps if maps.shape[2] > 3 else -maps, "control flow.*in test_structure.py, line"),
+        (lambda maps: maps[: len(maps)], "len.*in test_structure.py, line"),
+        (nn.utils.parametrizations.weight_norm(nn.Conv2d(6, 6, 1)), "'function.weight', computed anew"),
+        (nn.utils.parametrizations.spectral_norm(nn.Conv2d(6, 6, 1)), "'function.weight', computed anew"),
+        (prune.l1_unstructured(nn.Conv2d(6, 6, 1), "weight", 0.5), "'function.weight', computed anew"),
+        (nn.LazyConv2d(6, 1), "'function.weight' of a lazy layer"),
+        (Standardised(6, 6, 1), "computed ones at 'function'"),
     ],
 )
 def test_what_it_cannot_follow_is_named(function, words):
@@ -444,20 +462,17 @@ def test_a_flip_of_channels_is_refused():
         structure(Swapped(None))
 
 
-def test_a_tensor_of_the_module_is_refused_whatever_its_name():
-    class Normalised(nn.Module):
-        input_shape = (3, 4, 4)
+def test_a_parameter_of_two_layers_is_refused():
+    first, second = nn.Conv2d(4, 6, 1), nn.Conv2d(6, 6, 1)
+    second.bias = first.bias
+    with pytest.raises(BadInput, match=r"'first.bias' and 'function.bias' in one"):
+        structure(Around(second, first=first))
 
-        def __init__(self):
-            super().__init__()
-            self.register_buffer("mean", torch.zeros(1, 3, 4, 4))
-            self.last = nn.Conv2d(3, 2, 1)
 
-        def forward(self, images):
-            return self.last(images + self.mean)
-
-    with pytest.raises(BadInput, match="got mean"):
-        structure(Normalised())
+def test_a_layer_under_two_names_is_one_layer():
+    network = Around(nn.Conv2d(6, 6, 1))
+    network.other_name = network.function
+    assert structure(network).upper_bounds == (6, 6)
 
 
 def test_a_layer_called_twice_is_refused():
