@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from shared.errors import BadInput
+from shared.host import usable_cores
 from shared.torch_builds import NEW_WHEEL, missing_code
 
 CPU = torch.device("cpu")
@@ -52,7 +53,11 @@ class Computing:
             torch.cuda.synchronize(self.device)
 
     def enter(self) -> None:
-        """Apply this to the process: TF32 off, and this device as CUDA's current one."""
+        """Apply this to the process: TF32 off, this device as CUDA's current one, no more threads than usable cores.
+
+        Torch starts a thread per core and knows no quota of processor time.
+        """
+        torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)

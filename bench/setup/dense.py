@@ -113,6 +113,7 @@ def train(workload: Workload, dataset: Dataset, progress: Progress) -> tuple[nn.
     Returns it in evaluation mode, rounded as `stored` rounds, with its record (scores in 0..1).
     """
     recipe, states = recipe_of(workload), _cached(workload, dataset) / "training"
+    Computing(dataset.train.device).enter()
     keep_freed_memory()
     checkpoints = Checkpoints(states)
     model = untrained(workload).to(dataset.train.device)
@@ -178,6 +179,7 @@ def network_from(checkpoint: Path, workload: Workload) -> nn.Module:
 
 def load(model: nn.Module, checkpoint: Path, workload: Workload, dataset: Dataset) -> DenseWeights:
     """Test the network of a checkpoint file and cache it without rounding; `obtain` returns it from now on."""
+    Computing(dataset.test.device).enter()
     model = model.to(dataset.test.device)
     origin = {"name": checkpoint.name, "sha256_16": content_key(checkpoint.read_bytes())}
     record = _record(model, workload, dataset, loaded_key(workload, dataset)) | {"checkpoint": origin}

@@ -22,6 +22,7 @@ from torch.utils.data import Dataset as Pictures
 
 from shared.data.images import batch_members
 from shared.errors import BadFile, BadInput
+from shared.host import usable_cores
 from shared.objective import CLASSIFICATION, Objective
 from shared.rng import derived_seed
 
@@ -217,8 +218,7 @@ def _together(pairs: Sequence[tuple[Tensor, Tensor] | BadInput]) -> tuple[Tensor
 
 
 def _other_cores() -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores - 1, MOST_WORKERS)
+    return min(usable_cores() - 1, MOST_WORKERS)
 
 
 def open_image(path: str | Path, mode: str | None = "RGB") -> Image.Image:

@@ -121,6 +121,20 @@ def test_full_float32_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
 
 
+@pytest.mark.parametrize(("before", "after"), [(1, 1), (2, 2), (3, 2)])
+def test_torch_starts_no_more_threads_than_usable_cores(
+    before: int, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = torch.get_num_threads()
+    monkeypatch.setattr("shared.computing.usable_cores", lambda: 2)
+    torch.set_num_threads(before)
+    try:
+        ON_CPU.enter()
+        assert torch.get_num_threads() == after
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_what_is_on_the_device_stays_there() -> None:
     tensor = torch.ones(3)
     assert sent(tensor, torch.device("cpu")) is tensor

@@ -85,6 +85,25 @@ def test_a_stopped_training_goes_on_with_the_same_outcome(setup: Setup, short: N
     assert {k: v for k, v in record.items() if k not in times} == {k: v for k, v in again.items() if k not in times}
 
 
+@pytest.mark.parametrize("work", ["train", "test"])
+def test_dense_weights_take_no_more_threads_than_usable_cores(
+    work: str, setup: Setup, short: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads, seen = torch.get_num_threads(), []
+    monkeypatch.setattr("shared.computing.usable_cores", lambda: 2)
+    monkeypatch.setattr(dense, "score", lambda *_: float(seen.append(torch.get_num_threads()) or 0.5))
+    torch.set_num_threads(3)
+    try:
+        if work == "train":
+            dense.train(setup.workload, setup.dataset, lambda *_: None)
+        else:
+            path, network = checkpoint(tmp_path)
+            dense.load(network, path, setup.workload, setup.dataset)
+    finally:
+        torch.set_num_threads(threads)
+    assert set(seen) == {2}
+
+
 @pytest.mark.parametrize(("largest", "dtype"), [(10_000_000, torch.float32), (100_000, torch.float16)])
 def test_the_network_in_use_is_the_one_in_the_file(
     setup: Setup, short: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, largest: int, dtype: torch.dtype
