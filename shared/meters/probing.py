@@ -35,11 +35,10 @@ def probe(root: Path = Path("/"), nvml: Any = None) -> list[ProbeResult]:
 
     root: of the file system. nvml: bindings of NVML, by default the module pynvml.
     """
-    zones = root / rapl.ROOT.relative_to("/")
     return [
         *gpu_sources(nvml),
         *rails(str(root / "sys")),
-        *(_result("RAPL", domain, _zone_names, domain, zones) for domain in rapl.DOMAINS),
+        *(_result("RAPL", domain, _zone_names, domain, root) for domain in rapl.DOMAINS),
         ProbeResult("clock", "wall time", True, "monotonic"),
     ]
 
@@ -102,4 +101,5 @@ def _rail_watts(channel: Rail) -> str:
 
 
 def _zone_names(domain: str, root: Path) -> str:
-    return ", ".join(zone.name for zone in rapl.RaplMeter(domain, root=root).zones)
+    meter = rapl.RaplMeter(domain, root=root / rapl.ROOT.relative_to("/"), machine=root)
+    return ", ".join(zone.name for zone in meter.zones)

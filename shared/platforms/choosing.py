@@ -158,7 +158,7 @@ def _sensor(device: str, kind: str, detail: str, root: Path) -> Meter:
             domain = detail or "package"
             if domain not in DOMAINS:
                 raise MeterError("rapl or rapl:dram", f"rapl:{detail}", "--meter rapl")
-            return RaplMeter(domain, root=root / "sys/class/powercap")
+            return RaplMeter(domain, root=root / "sys/class/powercap", machine=root)
         case "nvml":
             if device == "cpu":
                 raise MeterError("a GPU for --meter nvml", device, "--device local, or --meter rapl")

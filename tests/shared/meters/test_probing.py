@@ -34,6 +34,12 @@ def test_a_machine_with_nothing_is_told_how_to_get_each(tmp_path: Path) -> None:
         assert not is_there and detail.startswith("expected ") and "; try " in detail
 
 
+def test_a_container_is_named_where_it_hides_the_zones(tmp_path: Path) -> None:
+    assert "this container" not in told(tmp_path)["RAPL", "package"][1]
+    write(tmp_path / ".dockerenv", "")
+    assert "on the host of this container" in told(tmp_path)["RAPL", "package"][1]
+
+
 def test_rails_and_zones_are_found_by_a_trial_read(tmp_path: Path) -> None:
     zone = tmp_path / "sys/class/powercap/intel-rapl:0"
     for name, text in (("name", "package-0"), ("energy_uj", "123456"), ("max_energy_range_uj", "262143328850")):

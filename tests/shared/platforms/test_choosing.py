@@ -44,6 +44,9 @@ def rapl(root: Path) -> None:
 def test_joules_of_this_processor_are_its_packages(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="modprobe intel_rapl_msr"):
         choose("cpu", root=tmp_path)
+    (tmp_path / ".dockerenv").touch()
+    with pytest.raises(BadInput, match="on the host of this container"):
+        choose("cpu", root=tmp_path)
     rapl(tmp_path)
     for meter in ("auto", "rapl"):
         platform = choose("cpu", "energy", meter, root=tmp_path)
