@@ -10,10 +10,11 @@ class BadInput(ValueError):
     """
 
     def __init__(self, expected: str, got: object, hint: str) -> None:
-        super().__init__(f"expected {expected}, got {got}; try {hint}")
-        self.parts = expected, str(got), hint
+        # text out of a user's file, such as a tensor's name, may have breaks
+        self.parts = tuple(" ".join(str(part).splitlines()) for part in (expected, got, hint))
+        super().__init__("expected {}, got {}; try {}".format(*self.parts))
 
-    def __reduce__(self) -> tuple[type[BadInput], tuple[str, str, str]]:  # pickled on the way from a worker process
+    def __reduce__(self) -> tuple[type[BadInput], tuple[str, ...]]:  # pickled on the way from a worker process
         return type(self), self.parts
 
 

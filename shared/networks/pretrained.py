@@ -8,11 +8,8 @@ kernels are turned, so that the network here computes the same (see shared.netwo
 from __future__ import annotations
 
 import contextlib
-import io
 import pickle
-import pickletools
 import warnings
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,11 +20,14 @@ from torch import Tensor, nn
 
 from shared.errors import BadInput
 from shared.networks import build, names
+from shared.networks.pickles import refusal
 from shared.networks.trace import structure
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys under which training scripts keep the state dict
 PREFIXES = ("module.", "_orig_mod.", "model.")  # that DataParallel, torch.compile and Lightning add to names
 OPTIONAL = ".num_batches_tracked"  # missing in files older than torch 0.4.1; no code here reads it
+NEVER_NEGATIVE = (".running_var", OPTIONAL)
+LONGEST_NAME = 80  # that a message shows, in characters
 SAVE = "torch.save(network.state_dict(), FILE), or safetensors"
 
 
@@ -38,7 +38,7 @@ def load_checkpoint(model: nn.Module, path: Path) -> None:
     have `PREFIXES` or be those of the network's published weights. `model` changes only if everything fits.
 
     Raises BadInput for a file that can't be read or would run code, for tensors that are missing, unexpected, not
-    finite or of another shape, for another number of classes, and for another network.
+    finite, impossible as a statistic or of another shape, for another number of classes, and for another network.
     """
     config: Any = model.config
     network, own = str(config["name"]), model.state_dict()
@@ -55,29 +55,30 @@ def load_checkpoint(model: nn.Module, path: Path) -> None:
         )
         raise BadInput(f"the tensors of {network} in {path}", got, f"a checkpoint of {network}")
     _check_shapes(model, tensors, path)
-    for name, tensor in tensors.items():
-        if not _is_plain(tensor, own[name]):
-            got = f"{name} of {tensor.dtype} on {tensor.device}"
-            raise BadInput(f"tensors of real floating numbers in {path}", got, SAVE)
-        if not bool(torch.isfinite(tensor).all()):
-            raise BadInput(f"finite numbers in {path}", f"infinity or NaN in {name}", "another checkpoint")
-    model.load_state_dict({**own, **tensors})
+    plain = {name: _plain(name, tensor, own[name].dtype, path) for name, tensor in tensors.items()}
+    model.load_state_dict({**own, **plain})
 
 
 def _state_dict(path: Path) -> dict[str, Tensor]:
     """The tensors in a file, by name; raises BadInput where it holds anything else."""
     content = _content(path)
-    while inner := _wrapped(content):
-        content = inner
+    for _ in WRAPPERS:  # counted, since a dict of a file may hold itself
+        content = _wrapped(content) or content
     if not isinstance(content, Mapping):
         raise BadInput(f"a state dict in {path}", type(content).__name__, SAVE)
     other = [str(name) for name, value in content.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
     if other or not content:
         raise BadInput(f"a state dict in {path}", f"a dict with {_first(other) if other else 'nothing in it'}", SAVE)
-    for name, tensor in content.items():
-        if tensor.layout != torch.strided:  # checked before `from_published`, whose flips and slices fail on them
-            raise BadInput(f"dense tensors in {path}", f"{name} of {tensor.layout}", SAVE)
-    return dict(content)
+    return {name: _dense(name, tensor, path) for name, tensor in content.items()}
+
+
+def _dense(name: str, tensor: Tensor, path: Path) -> Tensor:
+    """The tensor in a form that `from_published` can turn and cut; raises BadInput where there is none."""
+    if tensor.layout == torch.strided and not (tensor.is_nested or tensor.is_quantized):
+        with contextlib.suppress(RuntimeError):  # of float4, which packs two numbers in a byte
+            return tensor.float() if tensor.is_floating_point() and tensor.itemsize == 1 else tensor
+    nested = "nested " if tensor.is_nested else ""
+    raise BadInput(f"dense tensors in {path}", f"{_first([name])} of {nested}{tensor.dtype} ({tensor.layout})", SAVE)
 
 
 def _wrapped(content: Any) -> Mapping[str, Any] | None:
@@ -96,31 +97,10 @@ def _content(path: Path) -> Any:
     except OSError as error:
         raise BadInput("a checkpoint file", f"{path} ({error.strerror})", "the path of one") from None
     except Exception as error:  # a damaged file makes torch raise one of many types
-        if isinstance(error, pickle.UnpicklingError) and (code := _code(path)) is not None:
-            raise BadInput(
-                f"tensors alone in {path}", f"a pickle that asks for {code} (nothing was run)", SAVE
-            ) from None
+        if isinstance(error, pickle.UnpicklingError) and (reason := refusal(path)) is not None:
+            expected, got = reason
+            raise BadInput(f"{expected} in {path}", got, SAVE) from None
         raise BadInput(f"a checkpoint in {path}", f"a file that can't be read ({type(error).__name__})", SAVE) from None
-
-
-def _code(path: Path) -> str | None:
-    """The first name beyond torch and collections that a file's pickles would import, as module.name; imports none."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            content = b"".join(archive.read(name) for name in archive.namelist() if name.endswith("/data.pkl"))
-    else:
-        content = path.read_bytes()
-    pickles, strings = io.BytesIO(content), [""]
-    with contextlib.suppress(Exception):  # bytes that are no pickle raise one of many types
-        while True:  # torch's old format is several pickles, then the tensors' bytes
-            for opcode, argument, _ in pickletools.genops(pickles):
-                if isinstance(argument, str):
-                    strings.append(argument)
-                if opcode.name in ("GLOBAL", "STACK_GLOBAL"):
-                    name = ".".join(strings[-1].split() if opcode.name == "GLOBAL" else strings[-2:])
-                    if not name.startswith(("torch.", "collections.")):
-                        return name
-    return None
 
 
 def _as_own(tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
@@ -154,8 +134,10 @@ def _check_shapes(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -
         return
     layers = structure(model)
     last = next(o for o in reversed(layers.operations) if o.kind in ("conv", "transposed_conv", "linear"))
-    if set(wrong) == {name for name in own if name.startswith(f"{last.module}.")}:
-        classes = len(tensors[f"{last.module}.bias"])
+    weight = f"{last.module}.weight"
+    same_rank = tensors[weight].ndim == own[weight].ndim
+    if same_rank and set(wrong) == {name for name in own if name.startswith(f"{last.module}.")}:
+        classes = tensors[weight].shape[1 if last.kind == "transposed_conv" else 0]
         raise BadInput(f"{layers.outputs} classes in {path}", classes, "the checkpoint for this data set")
     name = wrong[0]
     shapes = f"{tuple(tensors[name].shape)}{f', and {len(wrong) - 1} more' if len(wrong) > 1 else ''}"
@@ -163,11 +145,22 @@ def _check_shapes(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -
     raise BadInput(expected, shapes, f"a checkpoint at width multiplier {config['width_multiplier']}")
 
 
-def _is_plain(tensor: Tensor, own: Tensor) -> bool:
-    """Whether the tensor holds real numbers in memory, floating or integer as the network's own, in any precision."""
-    real = not (tensor.is_meta or tensor.is_complex())
-    return real and tensor.is_floating_point() == own.is_floating_point()
+def _plain(name: str, tensor: Tensor, dtype: torch.dtype, path: Path) -> Tensor:
+    """The tensor in the network's own `dtype`; raises BadInput where it has no real numbers that fit there."""
+    real = not (tensor.is_meta or tensor.is_complex()) and tensor.is_floating_point() == dtype.is_floating_point
+    try:
+        plain = tensor.to(dtype) if real else None
+    except NotImplementedError:  # of bare bits
+        plain = None
+    if plain is None:
+        got = f"{name} of {tensor.dtype} on {tensor.device}"
+        raise BadInput(f"tensors of real floating numbers in {path}", got, SAVE)
+    if not bool(torch.isfinite(plain).all()):  # asked of the network's dtype, which is the narrower one of a float64
+        raise BadInput(f"finite numbers in {path}", f"infinity or NaN in {name}", "another checkpoint")
+    if name.endswith(NEVER_NEGATIVE) and bool((plain < 0).any()):
+        raise BadInput(f"statistics of batches in {path}", f"a number below 0 in {name}", "another checkpoint")
+    return plain
 
 
 def _first(some: list[str], count: int = 3) -> str:
-    return ", ".join(some[:count]) + (", …" if len(some) > count else "")
+    return ", ".join(name[:LONGEST_NAME] for name in some[:count]) + (", …" if len(some) > count else "")

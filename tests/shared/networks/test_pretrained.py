@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
+import math
 import os
 import pickle
 from collections.abc import Callable
@@ -12,6 +14,8 @@ from typing import Any
 import pytest
 import torch
 import torchvision
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -50,7 +54,7 @@ def line(model: nn.Module, path: Path) -> str:
     with pytest.raises(BadInput) as caught:
         load_checkpoint(model, path)
     message = str(caught.value)
-    assert "\n" not in message and len(message) < 500
+    assert len(message.splitlines()) == 1 and len(message) < 500
     assert same(model, before)
     return message
 
@@ -233,6 +237,58 @@ def test_code_inside_of_a_file_of_torch_is_refused(zipped: bool, tmp_path: Path)
     assert mark.exists()
 
 
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_refusal_names_what_is_there_under_every_protocol(zipped: bool, protocol: int, tmp_path: Path) -> None:
+    """A name's parts may come from the pickle's memo; protocols that torch's safe loading can't read are told."""
+    path, theirs, ours = tmp_path / "weights.pth", network("resnet18", 1), network("resnet18", 2)
+
+    def save(content: object) -> None:
+        torch.save(content, path, _use_new_zipfile_serialization=zipped, pickle_protocol=protocol)
+
+    save({"args": [argparse.Namespace(), "argparse"], "state_dict": theirs.state_dict(), "more": argparse.Namespace()})
+    asked = "argparse.Namespace" if protocol >= 2 else "copy_reg._reconstructor"
+    assert f"got a pickle that asks for {asked} (nothing was run);" in line(ours, path)
+    save({"places": {"argparse", complex(1, 2)}, "state_dict": theirs.state_dict(), "module": nn.Sequential(nn.ReLU())})
+    asked = "torch.nn.modules.container.Sequential" if protocol >= 2 else "copy_reg._reconstructor"
+    assert f"a pickle that asks for {asked} (nothing was run);" in line(ours, path)
+    save(theirs.state_dict())
+    if protocol in (2, 3):
+        load_checkpoint(ours, path)
+        assert same(ours, theirs)
+    else:
+        assert f"expected pickle protocol 2 in {path}, got protocol {protocol}; try torch.save(" in line(ours, path)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_plain_pickle_of_tensors_is_refused(protocol: int, tmp_path: Path) -> None:
+    """Its tensors are loaded by a function of torch that runs whatever they hold."""
+    path = tmp_path / "weights.pkl"
+    path.write_bytes(pickle.dumps(dict(network("resnet18").state_dict()), protocol=protocol))
+    assert "torch.storage._load_from_bytes (nothing was run)" in line(network("resnet18"), path)
+
+
+def test_a_damaged_archive_of_code_is_refused(tmp_path: Path) -> None:
+    path = saved({"where": argparse.Namespace(), "state_dict": {}}, tmp_path)
+    path.write_bytes(path.read_bytes().replace(b"Namespace", b"Namesp4ce"))  # its checksum is now wrong
+    assert "a file that can't be read" in line(network("alexnet"), path)
+
+
+def test_a_dict_that_holds_itself_is_refused(tmp_path: Path) -> None:
+    content: dict[str, object] = {}
+    content["model"] = content
+    assert "got a dict with model;" in line(network("alexnet"), saved(content, tmp_path))
+
+
+@pytest.mark.parametrize("key", ["two\nlines", "two\u2028lines", "x" * 100_000])
+def test_names_out_of_a_file_don_t_break_the_line(key: str, tmp_path: Path) -> None:
+    model = network("alexnet")
+    assert "1 unexpected (" in line(model, saved({**model.state_dict(), key: torch.zeros(1)}, tmp_path))
+    assert "a dict with " in line(model, saved({key: 1}, tmp_path))
+    sparse = {**model.state_dict(), key: torch.zeros(1).to_sparse()}
+    assert "(torch.sparse_coo)" in line(model, saved(sparse, tmp_path))
+
+
 def test_a_whole_module_is_refused(tmp_path: Path) -> None:
     message = line(network("alexnet"), saved(network("alexnet"), tmp_path))
     assert "a pickle that asks for shared.networks.zoo.alexnet.AlexNet" in message and "state_dict()" in message
@@ -311,12 +367,87 @@ def test_another_width_is_named(tmp_path: Path) -> None:
     assert "got (8, 1, 7, 7);" in message
 
 
+@pytest.mark.parametrize("shape", [(), (1, 1, 1)])
+def test_a_head_of_another_rank_is_named(shape: tuple[int, ...], tmp_path: Path) -> None:
+    """Of which nobody can say for how many classes it is."""
+    model = network("alexnet")
+    last = next(reversed(model.state_dict())).rpartition(".")[0]
+    tensors = {n: torch.zeros(shape) if n.startswith(last) else t for n, t in model.state_dict().items()}
+    assert f"expected {last}.weight of alexnet as" in line(model, saved(tensors, tmp_path))
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_numbers_that_are_none_are_named(value: float, tmp_path: Path) -> None:
     model = network("alexnet", 1)
     tensors = dict(model.state_dict())
     tensors["features.3.bias"] = torch.full_like(tensors["features.3.bias"], value)
     assert "infinity or NaN in features.3.bias" in line(model, saved(tensors, tmp_path))
+
+
+def test_so_are_those_that_the_network_s_precision_can_t_hold(tmp_path: Path) -> None:
+    model = network("alexnet", 1)
+    tensors = dict(model.state_dict())
+    tensors["features.3.bias"] = torch.full_like(tensors["features.3.bias"], 1e300, dtype=torch.float64)
+    assert "infinity or NaN in features.3.bias" in line(model, saved(tensors, tmp_path))
+
+
+FLOAT8 = [kind for kind in vars(torch).values() if isinstance(kind, torch.dtype) and "float8" in str(kind)]
+
+
+@pytest.mark.parametrize("kind", FLOAT8, ids=str)
+@pytest.mark.parametrize("published", [False, True])
+def test_every_float8_loads_as_its_numbers(kind: torch.dtype, published: bool, tmp_path: Path) -> None:
+    """Those of a published file, too, whose kernels are turned."""
+
+    def float8(tensor: Tensor) -> Tensor:  # 1, 2 and 4 in turn, which all of them hold
+        numbers = 2.0 ** (torch.arange(tensor.numel()) % 3).reshape(tensor.shape)
+        return numbers.to(kind) if tensor.is_floating_point() else tensor
+
+    ours = network("mobilenet", 1, input_size=224)
+    theirs = published_mobilenet(7, list(ours.upper_bounds(0.25))) if published else network("mobilenet", 2)
+    tensors = {name: float8(tensor) for name, tensor in theirs.state_dict().items()}
+    folder = tmp_path / "wide"
+    folder.mkdir()
+    load_checkpoint(ours, saved(tensors, tmp_path))
+    wanted = network("mobilenet", 3, input_size=224)
+    wide = {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}
+    load_checkpoint(wanted, saved(wide, folder))
+    assert same(ours, wanted) and len(FLOAT8) >= 4
+    if not published:
+        assert ours.fc.weight.flatten()[:4].tolist() == [1.0, 2.0, 4.0, 1.0]
+
+
+@pytest.mark.parametrize("kind", FLOAT8, ids=str)
+def test_a_float8_that_is_no_number_is_named(kind: torch.dtype, tmp_path: Path) -> None:
+    model = network("alexnet", 1)
+    bits = torch.full(model.state_dict()["features.3.bias"].shape, 0x80 if "fnuz" in str(kind) else 0xFF)
+    not_numbers = bits.to(torch.uint8).view(kind)
+    assert torch.isnan(not_numbers.float()).all()
+    tensors = {**model.state_dict(), "features.3.bias": not_numbers}
+    assert "infinity or NaN in features.3.bias" in line(model, saved(tensors, tmp_path))
+
+
+@pytest.mark.parametrize("statistic", ["running_var", "running_mean", "num_batches_tracked"])
+@given(value=st.floats(width=32))
+@settings(max_examples=20)
+def test_statistics_that_no_batch_has_are_named(
+    statistic: str, value: float, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    model = network("resnet18", 1)
+    name = f"layer1.0.bn1.{statistic}"
+    tensor = model.state_dict()[name].clone()
+    if statistic == "num_batches_tracked":
+        assume(abs(value) < 2**62)
+        value = math.trunc(value)
+    tensor.view(-1)[0] = value
+    path = saved({**model.state_dict(), name: tensor}, tmp_path_factory.mktemp("file"))
+    if not math.isfinite(value):
+        assert f"infinity or NaN in {name}" in line(model, path)
+    elif value < 0 and statistic != "running_mean":
+        assert f"a number below 0 in {name}" in line(model, path)
+    else:
+        load_checkpoint(model, path)
+        assert torch.equal(model.state_dict()[name], tensor)
 
 
 @pytest.mark.parametrize(
@@ -326,8 +457,12 @@ def test_numbers_that_are_none_are_named(value: float, tmp_path: Path) -> None:
         (lambda tensor: tensor.to(torch.complex64), "torch.complex64"),
         (lambda tensor: tensor.to(torch.int8), "torch.int8"),
         (lambda tensor: tensor.to("meta"), "on meta"),
+        (lambda tensor: torch.nested.nested_tensor([tensor, tensor]), "nested torch.float32"),
+        (lambda tensor: torch.empty(tensor.shape, dtype=torch.float4_e2m1fn_x2), "torch.float4_e2m1fn_x2"),
+        (lambda tensor: torch.empty(tensor.shape, dtype=torch.bits8), "torch.bits8"),
+        (lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8), "torch.qint8"),
     ],
-    ids=["sparse", "complex", "int8", "meta"],
+    ids=["sparse", "complex", "int8", "meta", "nested", "float4", "bits", "quantized"],
 )
 def test_tensors_that_are_no_plain_numbers_are_named(
     change: Callable[[Tensor], Tensor], told: str, tmp_path: Path
@@ -337,6 +472,12 @@ def test_tensors_that_are_no_plain_numbers_are_named(
     tensors["features.3.weight"] = change(tensors["features.3.weight"])
     message = line(model, saved(tensors, tmp_path))
     assert "features.3.weight" in message and told in message
+
+
+def test_bare_bits_are_no_count_of_batches(tmp_path: Path) -> None:
+    model = network("resnet18", 1)
+    tensors = {**model.state_dict(), "bn1.num_batches_tracked": torch.empty((), dtype=torch.bits8)}
+    assert "bn1.num_batches_tracked of torch.bits8" in line(model, saved(tensors, tmp_path))
 
 
 def test_so_are_those_of_a_published_file(tmp_path: Path) -> None:
