@@ -8,11 +8,11 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from safetensors.torch import save
 from torch import Tensor
 
 from bench.record.model import NETWORK_FILE, RECORD_FILE, Record, read, to_json
+from shared import locks
 from shared.cache import atomic_write
 from shared.errors import BadInput
 
@@ -28,16 +28,17 @@ class Store:
 
     @contextlib.contextmanager
     def working(self, slug: str) -> Iterator[None]:
-        """Lock the plan's folder `slug` while its runs are made. Raises BadInput when another process has locked it."""
+        """Lock the plan's folder `slug` while its runs are made.
+
+        Raises BadInput when another process has locked it, and where the file system has no locks.
+        """
         place = self.root / slug
         place.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(place / _LOCK)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
+        lock = locks.taken(place / _LOCK, "another --out, on another file system")
+        if lock is None:
             raise BadInput(
                 f"{place} for this plan alone", "another plan that is at work there", "waiting for it, or another --out"
-            ) from None
+            )
         try:
             yield
         finally:

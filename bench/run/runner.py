@@ -43,9 +43,9 @@ def run(plan: Plan, store: Store, *, jobs: int, fresh: bool, console: Console) -
     After Ctrl-C the same command goes on from the files of finished stages, and from the states of those that were
     running, which are at most a minute old where the method saves them. Raises FullDisk.
     """
-    with _computing(plan, console):
-        plan = replace(plan, setup=plan.setup.with_dense_weights())
-    with store.working(plan.slug):
+    with store.working(plan.slug):  # first, since a folder that is refused after the training would be told late
+        with _computing(plan, console):
+            plan = replace(plan, setup=plan.setup.with_dense_weights())
         return _Runner(plan, store, jobs, console).work(fresh=fresh)
 
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from bench.setup.environment import environment
 from bench.setup.workload import Workload
+from shared import locks
 from shared.cache import atomic_write, cache_dir, content_key
 from shared.checkpoints import Checkpoints, State
 from shared.computing import Computing
@@ -267,7 +267,7 @@ def obtain(workload: Workload, dataset: Dataset, progress: Progress) -> DenseWei
         return weights
     folder = _cached(workload, dataset)
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "lock"):  # another process may have trained them meanwhile
+    with locks.held(folder / "lock"):  # another process may have trained them meanwhile
         if (weights := find(workload, dataset)) is None:
             model, record = train(workload, dataset, progress)
             write(stored(model), record, folder)

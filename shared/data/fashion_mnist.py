@@ -12,8 +12,8 @@ import zlib
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 
+from shared import locks
 from shared.cache import atomic_write, cache_dir, content_key
 from shared.data.images import Dataset, Split
 from shared.errors import BadInput
@@ -68,7 +68,7 @@ def load(folder: Path | None = None, *, source: Path = SOURCE) -> Dataset:
             "a cache folder that can be written", f"{raw} ({error.strerror})", "BENCH_CACHE=FOLDER"
         ) from None
     # several workers may load the data set at the same time
-    with FileLock(root / "FashionMNIST.lock"):
+    with locks.held(root / "FashionMNIST.lock"):
         for name in SHA256:
             _unpacked(raw, name, source)
     given, test = (FashionMNIST(str(root), train=train, download=False) for train in (True, False))

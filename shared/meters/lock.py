@@ -14,12 +14,9 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
-from filelock import FileLock, Timeout
-
+from shared import locks
 from shared.cache import atomic_write, checked_cache_dir
 from shared.meters.meter import MeterError
-
-_RETRY_S = 0.2
 
 
 @contextmanager
@@ -36,7 +33,8 @@ def device_lock(
 
     device: a name that all processes use. purpose: text for the messages of other processes. shared: hold it together
     with others that share it, instead of alone. wait_s: longest wait for the present holder; `say` receives one message
-    about it. folder: of the lock files, by default in the cache folder. Raises MeterError naming the holder.
+    about it. folder: of the lock files, by default in the cache folder. Raises MeterError naming the holder,
+    and BadInput where the folder has no locks.
     """
     folder = folder or checked_cache_dir() / "locks"
     folder.mkdir(parents=True, exist_ok=True)
@@ -71,23 +69,20 @@ def _holder(stem: Path) -> Path:
     return stem.with_name(f"{stem.name}.holder")  # not in the lock file, which each attempt to lock truncates
 
 
-def _acquired(device: str, purpose: str, deadline_s: float, say: Callable[[str], None], stem: Path) -> FileLock:
+def _acquired(device: str, purpose: str, deadline_s: float, say: Callable[[str], None], stem: Path) -> locks.FileLock:
     """The lock, with its holder written beside it. Waits until `deadline_s`."""
-    lock, announced = FileLock(stem.with_name(f"{stem.name}.lock")), False
-    while True:
+    path, announced = stem.with_name(f"{stem.name}.lock"), False
+    while (lock := locks.taken(path)) is None:
         try:
-            lock.acquire(timeout=0)
-            atomic_write(_holder(stem), f"process {os.getpid()} ({purpose})".encode())
-            return lock
-        except Timeout:
-            try:
-                holder = _holder(stem).read_text()
-            except FileNotFoundError:  # the holder has just locked it, or is about to release it
-                holder = "another process"
-            got = f"{device} held by {holder}"
-            if time.monotonic() >= deadline_s:
-                raise MeterError(f"{device} for {purpose} alone", got, "again when it is done") from None
-            if not announced:
-                say(f"waiting: {got}")
-                announced = True
-            time.sleep(_RETRY_S)
+            holder = _holder(stem).read_text()
+        except FileNotFoundError:  # the holder has just locked it, or is about to release it
+            holder = f"another process that has locked {path}"
+        got = f"{device} held by {holder}"
+        if time.monotonic() >= deadline_s:
+            raise MeterError(f"{device} for {purpose} alone", got, "again when it is done")
+        if not announced:
+            say(f"waiting: {got}")
+            announced = True
+        time.sleep(locks.RETRY_S)
+    atomic_write(_holder(stem), f"process {os.getpid()} ({purpose})".encode())
+    return lock

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from filelock import FileLock
 
+from shared import locks
 from shared.cache import atomic_write, cache_dir, content_key
 from shared.energy import BilinearModel, Profile
 from shared.energy.profiles import uniform_rows
@@ -129,7 +129,7 @@ class Hardware(Platform):
         """The series' readings, taken from the cache, and read on until its error has settled."""
         path, block = cache_dir() / "profiles" / f"{series.key}.npz", self.block
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_suffix(".lock")):  # plans share a profile: who comes second waits, and finds it read
+        with locks.held(path.with_suffix(".lock")):  # plans share a profile: who comes second waits, and finds it read
             known = _read(path, block)
             if known is None:
                 _check(may_read)
