@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pandas as pd
     from torch import nn
+
+# The packages that lie beside this one, wherever a user's own file or folder of the same name would be found first.
+for _name in {"methods", "shared"} - sys.modules.keys():
+    _spec = spec_from_file_location(_name, Path(__file__).parents[1] / _name / "__init__.py")
+    assert _spec is not None and _spec.loader is not None
+    sys.modules[_name] = module_from_spec(_spec)
+    _spec.loader.exec_module(sys.modules[_name])
 
 
 def load_compressed(record_folder: Path | str) -> nn.Module:

@@ -4,9 +4,10 @@ import os
 import sys
 from pathlib import Path
 
-# A user's own shared.py in the working directory must not stand in for the suite's package of that name: not here, and
-# not in the server that runs are forked from, which would look there first.
-sys.path.insert(0, str(Path(__file__).parent.parent))
+# With -m Python looks in the working directory first, where a user's own files may have the names of modules that the
+# suite needs. Processes that this one starts inherit the change, as the server that runs are forked from must.
+if not sys.flags.safe_path and sys.path[0] in ("", os.getcwd()) and Path.cwd() != Path(__file__).parents[1]:
+    sys.path.pop(0)
 os.environ["PYTHONSAFEPATH"] = "1"
 # Plots are files and need no backend, while importing matplotlib with one that isn't installed, as a notebook's may be,
 # raises. Processes that this one starts inherit the change.

@@ -76,35 +76,74 @@ def test_help_needs_no_torch(tmp_path: Path) -> None:
     assert "run" in done.stdout
 
 
-OURS_AND_THE_SERVERS = """
+SERVERS = """
 import multiprocessing, runpy, sys
 sys.argv = ["bench", "networks"]
 try:
-    runpy.run_module("bench", run_name="__main__")
+    runpy.run_module("bench", run_name="__main__", alter_sys=True)
 except SystemExit as end:
     assert not end.code
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["shared.errors"])
+context.set_forkserver_preload(["bench.cli.app", "shared.errors"])
 with context.Pool(1) as pool:
-    print(pool.apply(eval, ("__import__('shared').__file__",)))
+    for name in ("bench", "methods", "shared", "shared.errors"):
+        print(pool.apply(eval, (f"repr(__import__('sys').modules.get({name!r}) or __import__({name!r}))",)))
 """
+FOREIGN = {
+    "modules": ("shared.py", "methods.py", "typer.py"),
+    "packages": ("shared/__init__.py", "shared/errors.py", "methods/__init__.py", "typer/__init__.py"),
+    "folders": ("shared/errors.py", "methods/registry.py", "bench/cli.py", "bench/__main__.py", "typer/x.py"),
+}
 
 
-def test_own_files_of_the_same_names_do_no_harm(tmp_path: Path) -> None:
-    """A user's shared.py where the command is typed, neither in its process nor in those that runs are forked from."""
-    for name in ("shared.py", "methods.py"):
-        (tmp_path / name).write_text("x = 1\n")
-    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONSAFEPATH")}
+@pytest.mark.parametrize("variables", [{}, {"PYTHONSAFEPATH": "1"}, {"PYTHONPATH": ""}, {"PYTHONPATH": ":"}], ids=str)
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_own_files_of_the_same_names_do_no_harm(kind: str, variables: dict[str, str], tmp_path: Path) -> None:
+    """Of a user, where the command is typed: neither in its process nor in those that runs are forked from."""
+    for name in FOREIGN[kind]:
+        if variables.get("PYTHONPATH") == ":" and "typer" in name:
+            continue  # there the user asks for modules of the working directory; the suite's own alone are ours
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("raise SystemExit('a user's own file')\n")
+    plain = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONSAFEPATH")}
+
+    def python(*arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=tmp_path,
+            env=plain | variables,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "mobilenet" in python("-m", "bench", "networks").splitlines()
+    *_, bench_, methods_, shared_, errors = python("-c", SERVERS).splitlines()
+    for told, file in zip(
+        (bench_, methods_, shared_, errors),
+        ("bench/__init__.py", "methods/__init__.py", "shared/__init__.py", "shared/errors.py"),
+        strict=True,
+    ):
+        assert str(ROOT / file) in told
+
+
+def test_the_suite_runs_from_its_own_folder_and_leaves_a_scripts_path_alone(tmp_path: Path) -> None:
+    """Where nothing is installed; and a script that imports the suite finds its own modules beside it."""
+    plain = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONSAFEPATH")}
+    site = next(path for path in sys.path if path.endswith("site-packages"))
+    run = f"import runpy, sys; sys.path += [{site!r}]; sys.argv = ['', 'networks']; runpy.run_module('bench.__main__')"
     done = subprocess.run(
-        [sys.executable, "-c", OURS_AND_THE_SERVERS],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, "-S", "-c", run], cwd=ROOT, env=plain, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr
-    assert "mobilenet" in done.stdout and str(ROOT / "shared/__init__.py") in done.stdout.splitlines()[-1]
+    assert "mobilenet" in done.stdout, done.stderr
+    (tmp_path / "mine.py").write_text("import bench, methods.registry, shared.errors, other\nprint(other.x)\n")
+    (tmp_path / "other.py").write_text("x = 'found'\n")
+    done = subprocess.run(
+        [sys.executable, "mine.py"], cwd=tmp_path, env=plain, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "found\n", done.stderr
 
 
 @pytest.mark.parametrize(
