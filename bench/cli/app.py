@@ -167,8 +167,15 @@ def _declared(method: Method) -> str:
 def networks() -> None:
     """List the networks."""
     from shared import networks as zoo
+    from shared.errors import BadInput
 
-    typer.echo("\n".join(zoo.names()))
+    for name in zoo.names():
+        try:
+            zoo.trained_on(name)
+        except BadInput as error:  # one broken file must not hide the other networks
+            typer.echo(f"{name:18} cannot be used: {error}")
+        else:
+            typer.echo(name)
 
 
 @app.command()

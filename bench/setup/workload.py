@@ -51,16 +51,24 @@ class Workload:
 def get(network: str, dataset: str) -> Workload:
     """The workload of `network` on `dataset`, with the width multiplier that the network's file names for it.
 
-    Raises BadInput for unknown names, and for a data set that the network's file does not name.
+    Raises BadInput for unknown names, for a data set that the network's file does not name, and for a file
+    that can't be used.
     """
     if network not in networks.names():
         raise BadInput(f"a network out of {', '.join(networks.names())}", repr(network), "python -m bench networks")
     if dataset not in data.names():
         raise BadInput(f"a data set out of {', '.join(data.names())}", repr(dataset), "python -m bench datasets")
     if dataset not in (arguments := networks.trained_on(network)):
-        suitable = [name for name in networks.names() if dataset in networks.trained_on(name)]
+        suitable = [name for name in networks.names() if _is_trained_on(name, dataset)]
         raise BadInput(
             f"a network that is made for {dataset} ({', '.join(suitable)})", repr(network), f"--network {suitable[0]}"
         )
     options = data.network_arguments(dataset) | arguments[dataset]
     return Workload(network, dataset, tuple(sorted(options.items())))
+
+
+def _is_trained_on(network: str, dataset: str) -> bool:
+    try:
+        return dataset in networks.trained_on(network)
+    except BadInput:  # a file of a user's that can't be used, and that is not asked for
+        return False

@@ -53,19 +53,19 @@ def names() -> tuple[str, ...]:
 
 def trained_on(name: str) -> dict[str, dict[str, Any]]:
     """Data set -> arguments of `build`, for each data set that the zoo trains the dense network `name` on."""
-    network = importlib.import_module(f"{zoo.__name__}.{name}").NETWORK
+    network = zoo.load(name)
     return dict(getattr(network, "trained_on", {}))
 
 
 def scaled_pixels(name: str, dataset: str) -> tuple[float, float] | None:
     """(mean, std) that network `name` normalises pixels in 0..1 with on that data set; None: the data set's own."""
-    network = importlib.import_module(f"{zoo.__name__}.{name}").NETWORK
+    network = zoo.load(name)
     return getattr(network, "scaled_pixels", {}).get(dataset)
 
 
 def published_weights(name: str, dataset: str) -> str | None:
     """Which public file has weights of network `name` trained on that data set, as text for the user; else None."""
-    network = importlib.import_module(f"{zoo.__name__}.{name}").NETWORK
+    network = zoo.load(name)
     return getattr(network, "published_weights", {}).get(dataset)
 
 
@@ -98,7 +98,7 @@ def build(
     if size is not None and not (isinstance(size, tuple | list) and len(size) == 2 and all(map(_is_count, size))):
         raise BadInput("an input size in pixels", input_size, "a height or (height, width)")
 
-    network = importlib.import_module(f"{zoo.__name__}.{name}").NETWORK
+    network = zoo.load(name)
     bounds = network.upper_bounds(width_multiplier)
     chosen = bounds if widths is None else tuple(widths)
     if len(chosen) != len(bounds):

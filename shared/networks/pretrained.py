@@ -119,8 +119,11 @@ def _owner(tensors: Mapping[str, Tensor]) -> str | None:
         return {name for name in tensors if not name.endswith(OPTIONAL)}
 
     for network in names():
-        with torch.device("meta"):
-            model = build(network)
+        try:
+            with torch.device("meta"):
+                model = build(network)
+        except BadInput:  # a file of a user's that can't be used, and that is not asked for
+            continue
         if required(_as_own(dict(tensors), model)) == required(model.state_dict()):
             return network
     return None

@@ -20,6 +20,39 @@ Class attributes and a method, all optional; the dicts are by data set:
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+from shared.errors import BadInput
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def load(name: str) -> Any:
+    """The class that the file of the network `name` sets NETWORK to.
+
+    Raises BadInput, which names the file, where there is none, it can't be imported, or NETWORK is no network.
+    """
+    spec = importlib.util.find_spec(f"{__name__}.{name}")
+    if spec is None:
+        raise BadInput("a network", repr(name), "python -m bench networks")
+    hint = "repairing or removing the file"
+    try:
+        network: type[nn.Module] | None = getattr(importlib.import_module(spec.name), "NETWORK", None)
+    except (Exception, SystemExit) as error:
+        raise BadInput(f"a network in {spec.origin}", f"{type(error).__name__}: {error}", hint) from error
+    if not isinstance(network, type) or not callable(getattr(network, "upper_bounds", None)):
+        got = "no NETWORK" if network is None else f"NETWORK = {network!r:.100}, which has none"
+        raise BadInput(f"NETWORK = a class with `upper_bounds` in {spec.origin}", got, hint)
+    for attribute, kind in (("trained_on", dict), ("scaled_pixels", tuple), ("published_weights", str)):
+        given = getattr(network, attribute, {})
+        if not (isinstance(given, dict) and all(isinstance(value, kind) for value in given.values())):
+            expected = f"{attribute} = a dict from data sets to {kind.__name__} in {spec.origin}"
+            raise BadInput(expected, f"{given!r:.100}", "as in mobilenet.py beside it")
+    return network
+
 
 def scaled(channels: int, width_multiplier: float) -> int:
     """Channels times the multiplier, rounded to a multiple of 8 and at least 8; unchanged at 1."""
