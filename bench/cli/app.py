@@ -49,10 +49,11 @@ def run(request: Request, work: Work) -> None:
     say.check_files(made.setup.dataset, console)
     jobs = work.processes(request.compute)
     finished = runner.run(made, Store(work.out), jobs=jobs, fresh=work.fresh, console=console)
-    pages = report.render(finished.records, work.out)
-    console.print(report.summary_table(finished.records), soft_wrap=True)
-    for page in pages:
-        console.print(f"report: {page}", soft_wrap=True)
+    if finished.records:
+        pages = report.render(finished.records, work.out)
+        console.print(report.summary_table(finished.records), soft_wrap=True)
+        for page in pages:
+            console.print(f"report: {page}", soft_wrap=True)
     for job, reason in finished.open.items():
         console.print(f"{job.name} is still open: {reason}; the same command tries it again", soft_wrap=True)
     if finished.open or any(record.status == "miss" for record in finished.records):

@@ -15,6 +15,7 @@ from dataclasses import fields
 from functools import partial
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -537,12 +538,27 @@ def test_a_folder_s_name_is_no_markup(command: Command, tmp_path: Path, monkeypa
     out = "runs[/x]"
     monkeypatch.setattr("bench.report.render", lambda records, folder: [folder / "page.md"])
     monkeypatch.setattr("bench.report.summary_table", lambda records: f"{len(records)} records")
+    records: list[Any] = [SimpleNamespace(status="ok")]
     monkeypatch.setattr(
-        "bench.run.runner.run", lambda plan, store, **_: Finished([], {plan.jobs[0]: f"{store.root} is full"})
+        "bench.run.runner.run", lambda plan, store, **_: Finished(records, {plan.jobs[0]: f"{store.root} is full"})
     )
     code, told, error = command("run", "--methods", "uniform", "--protocol", "smoke", "--out", out)
     assert (code, error) == (1, "")
     assert f"report: {out}/page.md\n" in told and f"is still open: {tmp_path / out} is full" in told
+
+
+def test_a_plan_of_open_runs_alone_says_why_and_makes_no_report(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "bench.run.runner.run", lambda plan, *_, **__: Finished([], dict.fromkeys(plan.jobs, "no memory"))
+    )
+    options = ("--protocol", "smoke", "--out", str(tmp_path / "runs"))
+    code, told, error = command("run", "--methods", "uniform,magnitude", *options)
+    assert (code, error) == (1, "") and "report:" not in told
+    assert told.count("is still open: no memory; the same command tries it again\n") == 2
+    code, _, error = command("report", "--out", str(tmp_path / "runs"))
+    assert code == 2 and "expected run folders with a record.json" in error
 
 
 def test_an_interrupt_says_that_finished_runs_are_kept(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
