@@ -19,6 +19,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from bench.setup.dense import DenseWeights
 from methods.contract import Infeasible, Outcome, Task
 from shared.data import Batches
+from shared.errors import BadInput
 from shared.ledger import BudgetExhausted
 from shared.networks import Structure, active_widths, compact, structure
 from shared.networks.masks import load_state, masks_of
@@ -175,10 +176,13 @@ def described(small: nn.Module, task: Task, dense: DenseWeights) -> nn.Module:
     """
     small_structure = structure(small)
     widths = small_structure.upper_bounds
-    if small_structure.fingerprint != task.structure.at(widths).fingerprint:
+    try:
+        fresh = dense.at(widths)
+    except BadInput:  # more or fewer units, or wider ones
+        raise Miss(ANOTHER) from None
+    if small_structure.fingerprint != structure(fresh).fingerprint:
         raise Miss(ANOTHER)
     check_masks(small, small_structure, task)
-    fresh = dense.at(widths)
     try:
         load_state(fresh, small.state_dict())
     except RuntimeError:  # other names or shapes

@@ -27,7 +27,7 @@ from shared.data import Dataset, in_files
 from shared.errors import BadInput
 from shared.ledger import Ledger
 from shared.memory import keep_freed_memory
-from shared.networks import build, published_weights
+from shared.networks import published_weights, resized
 from shared.networks.pretrained import load_checkpoint
 from shared.rng import forked
 from shared.training import restore_training, score, train_mode, training_state
@@ -68,10 +68,8 @@ class DenseWeights:
         return replace(self, network=copy.deepcopy(self.network).to(device))
 
     def at(self, widths: Sequence[int]) -> nn.Module:
-        """The network at other widths with initial weights, on the same device."""
-        config: dict[str, Any] = {**self.network.config, "widths": list(widths)}  # type: ignore[dict-item]
-        device = next(self.network.parameters()).device
-        return build(**config).to(device).to(memory_format=torch.channels_last)
+        """The network at other widths, its first channels, on the same device; to load weights into."""
+        return resized(self.network, widths).train().requires_grad_(True).to(memory_format=torch.channels_last)
 
 
 def untrained(workload: Workload) -> nn.Module:

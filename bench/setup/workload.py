@@ -25,8 +25,9 @@ class Workload:
     arguments: tuple[tuple[str, Any], ...]  # of shared.networks.build beside the name; sorted pairs, so hashable
 
     def build(self, widths: tuple[int, ...] | None = None) -> nn.Module:
-        """The network with fresh weights, dense or at `widths`."""
-        return networks.build(self.network, widths=widths, **dict(self.arguments))
+        """The dense network with fresh weights, or its first channels at `widths`."""
+        dense = networks.build(self.network, **dict(self.arguments))
+        return dense if widths is None else networks.resized(dense, widths, self.structure)
 
     @cached_property
     def structure(self) -> Structure:

@@ -77,12 +77,14 @@ def build(
     in_channels: int | None = None,
     width_multiplier: float = 1.0,
     input_size: int | tuple[int, int] | None = None,
+    **options: Any,
 ) -> nn.Module:
     """A network with random weights from torch's global generator; dense unless `widths` are given.
 
     None stands for the network's own default. width_multiplier scales the upper bounds of the widths. input_size is the
-    height of a square image or (height, width). The module has two attributes more: `input_shape` = (channels, height,
-    width), and `config`, the arguments as JSON types. `build(**config)` gives the same shapes.
+    height of a square image or (height, width). options: further arguments of this network, as JSON types. The module
+    has two attributes more: `input_shape` = (channels, height, width), and `config`, the arguments as JSON types.
+    `build(**config)` gives the same shapes.
 
     Raises BadInput for an unknown name, widths that are too many, too few or outside 1..upper bound, and sizes that the
     network can't take.
@@ -98,26 +100,28 @@ def build(
     if size is not None and not (isinstance(size, tuple | list) and len(size) == 2 and all(map(_is_count, size))):
         raise BadInput("an input size in pixels", input_size, "a height or (height, width)")
 
-    network = zoo.load(name)
-    bounds = network.upper_bounds(width_multiplier)
-    chosen = bounds if widths is None else tuple(widths)
-    if len(chosen) != len(bounds):
-        raise BadInput(f"{len(bounds)} widths for {name}", len(chosen), f"one for each upper bound of {bounds}")
-    for unit, (width, bound) in enumerate(zip(chosen, bounds, strict=True)):
-        if not (_is_count(width) and width <= bound):
-            raise BadInput(f"an integer from 1 to {bound} as width {unit} of {name}", width, f"widths within {bounds}")
+    from shared.networks.pruning import resized  # needs torch
 
-    options = {"num_classes": num_classes, "in_channels": in_channels, "input_size": size}
-    arguments = {option: value for option, value in options.items() if value is not None}
-    model = network(tuple(map(int, chosen)), width_multiplier=float(width_multiplier), **arguments)
+    sizes = {"num_classes": num_classes, "in_channels": in_channels, "input_size": size}
+    arguments = {name: value for name, value in sizes.items() if value is not None}
+    model = zoo.make(name, width_multiplier=float(width_multiplier), **arguments, **options)
     model.config = {
         "name": name,
-        "widths": None if widths is None else list(map(int, chosen)),
+        "widths": None,
         "num_classes": num_classes,
         "in_channels": in_channels,
         "width_multiplier": width_multiplier,
         "input_size": None if size is None else list(size),
+        **options,
     }
+    return model if widths is None else _fresh(resized(model, widths))
+
+
+def _fresh(model: nn.Module) -> nn.Module:
+    """The model with weights that its layers draw anew, since their scale depends on their sizes."""
+    for module in model.modules():
+        if callable(reset := getattr(module, "reset_parameters", None)):
+            reset()
     return model
 
 

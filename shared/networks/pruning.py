@@ -114,12 +114,13 @@ def resized(model: nn.Module, widths: Sequence[int], structure: Structure | None
     Raises BadInput for widths that are too many, too few or outside 1..upper bound. Otherwise as `compact`.
     """
     table = structure or trace.structure(model)
-    bounds = table.upper_bounds
+    bounds, config = table.upper_bounds, getattr(model, "config", {})
+    name = config.get("name", type(model).__name__)
     if len(widths) != len(bounds):
-        raise BadInput(f"{len(bounds)} widths", len(widths), f"one for each upper bound of {bounds}")
+        raise BadInput(f"{len(bounds)} widths for {name}", len(widths), f"one for each upper bound of {bounds}")
     for unit, (width, bound) in enumerate(zip(widths, bounds, strict=True)):
         if not (isinstance(width, Integral) and not isinstance(width, bool) and 1 <= int(width) <= bound):
-            raise BadInput(f"an integer from 1 to {bound} as width {unit}", width, f"widths within {bounds}")
+            raise BadInput(f"an integer from 1 to {bound} as width {unit} of {name}", width, f"widths within {bounds}")
     device = next(model.parameters()).device
     return keeping(model, table, [torch.arange(int(width), device=device) for width in widths])
 

@@ -2,11 +2,10 @@
 
 A file sets NETWORK to an nn.Module class with
 
-    upper_bounds(width_multiplier) -> tuple[int, ...]       a static method: the dense widths, in execution order
-    __init__(widths, *, num_classes=…, in_channels=…, width_multiplier=…, input_size=(height, width))
+    __init__(*, num_classes=…, in_channels=…, width_multiplier=…, input_size=(height, width))
 
-__init__ sets `input_shape`; its keyword defaults are the network's own. Layers are plain torch modules, from which the
-units are derived. A depthwise convolution has the attribute `depthwise = True`: with one channel, shapes can't tell.
+__init__ builds the dense network and sets `input_shape`; its keyword defaults are the network's own, and it may have
+further ones. Units are derived from the layers, and networks at other widths are cut from it.
 
 Class attributes and a method, all optional; the dicts are by data set:
 
@@ -43,15 +42,24 @@ def load(name: str) -> Any:
         network: type[nn.Module] | None = getattr(importlib.import_module(spec.name), "NETWORK", None)
     except (Exception, SystemExit) as error:
         raise BadInput(f"a network in {spec.origin}", f"{type(error).__name__}: {error}", hint) from error
-    if not isinstance(network, type) or not callable(getattr(network, "upper_bounds", None)):
-        got = "no NETWORK" if network is None else f"NETWORK = {network!r:.100}, which has none"
-        raise BadInput(f"NETWORK = a class with `upper_bounds` in {spec.origin}", got, hint)
+    if not isinstance(network, type) or not callable(getattr(network, "forward", None)):
+        got = "no NETWORK" if network is None else f"NETWORK = {network!r:.100}"
+        raise BadInput(f"NETWORK = a class of torch modules in {spec.origin}", got, hint)
     for attribute, kind in (("trained_on", dict), ("scaled_pixels", tuple), ("published_weights", str)):
         given = getattr(network, attribute, {})
         if not (isinstance(given, dict) and all(isinstance(value, kind) for value in given.values())):
             expected = f"{attribute} = a dict from data sets to {kind.__name__} in {spec.origin}"
             raise BadInput(expected, f"{given!r:.100}", "as in mobilenet.py beside it")
     return network
+
+
+def make(name: str, **arguments: Any) -> nn.Module:
+    """The dense network of that name. Raises BadInput where its class can't be built with these arguments."""
+    network = load(name)
+    try:
+        return network(**arguments)
+    except TypeError as error:
+        raise BadInput(f"arguments that {network.__name__} of {name}.py takes", error, "none that it lacks") from None
 
 
 def scaled(channels: int, width_multiplier: float) -> int:

@@ -26,17 +26,16 @@ class AlexNet(nn.Module):
 
     def __init__(
         self,
-        widths: tuple[int, ...],
         *,
         num_classes: int = 1000,
         in_channels: int = 3,
-        width_multiplier: float = 1.0,  # acts through `upper_bounds` only
+        width_multiplier: float = 1.0,
         input_size: tuple[int, int] = (224, 224),
     ) -> None:
         if min(input_size) < SMALLEST_INPUT:
             raise BadInput(f"at least {SMALLEST_INPUT} pixels for alexnet", input_size, "mobilenet for small images")
         super().__init__()
-        conv1, conv2, conv3, conv4, conv5, fc6, fc7 = widths
+        conv1, conv2, conv3, conv4, conv5, fc6, fc7 = (scaled(channels, width_multiplier) for channels in CHANNELS)
         self.features = nn.Sequential(
             nn.Conv2d(in_channels, conv1, kernel_size=11, stride=4, padding=2),
             nn.ReLU(inplace=True),
@@ -66,11 +65,6 @@ class AlexNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.classifier(torch.flatten(self.avgpool(self.features(images)), 1))
-
-    @staticmethod
-    def upper_bounds(width_multiplier: float) -> tuple[int, ...]:
-        """Widths of the dense network."""
-        return tuple(scaled(channels, width_multiplier) for channels in CHANNELS)
 
 
 NETWORK = AlexNet

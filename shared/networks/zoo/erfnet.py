@@ -38,14 +38,13 @@ class DownsamplerBlock(nn.Module):
 class NonBottleneck1d(nn.Module):
     """A residual block of two 3x3 convolutions, each split into 3x1 and 1x3; its three inner widths are prunable."""
 
-    def __init__(self, trunk: int, widths: tuple[int, ...], dilation: int, dropout: float) -> None:
+    def __init__(self, trunk: int, dilation: int, dropout: float) -> None:
         super().__init__()
-        first, second, third = widths
-        self.conv3x1_1 = nn.Conv2d(trunk, first, (3, 1), padding=(1, 0))
-        self.conv1x3_1 = nn.Conv2d(first, second, (1, 3), padding=(0, 1))
-        self.bn1 = nn.BatchNorm2d(second, eps=BATCH_NORM_EPS)
-        self.conv3x1_2 = nn.Conv2d(second, third, (3, 1), padding=(dilation, 0), dilation=(dilation, 1))
-        self.conv1x3_2 = nn.Conv2d(third, trunk, (1, 3), padding=(0, dilation), dilation=(1, dilation))
+        self.conv3x1_1 = nn.Conv2d(trunk, trunk, (3, 1), padding=(1, 0))
+        self.conv1x3_1 = nn.Conv2d(trunk, trunk, (1, 3), padding=(0, 1))
+        self.bn1 = nn.BatchNorm2d(trunk, eps=BATCH_NORM_EPS)
+        self.conv3x1_2 = nn.Conv2d(trunk, trunk, (3, 1), padding=(dilation, 0), dilation=(dilation, 1))
+        self.conv1x3_2 = nn.Conv2d(trunk, trunk, (1, 3), padding=(0, dilation), dilation=(1, dilation))
         self.bn2 = nn.BatchNorm2d(trunk, eps=BATCH_NORM_EPS)
         self.dropout = nn.Dropout2d(dropout) if dropout else nn.Identity()
         self.relu = nn.ReLU(inplace=True)
@@ -115,7 +114,6 @@ class ERFNet(nn.Module):
 
     def __init__(
         self,
-        widths: tuple[int, ...],
         *,
         num_classes: int = 20,  # 19 classes of Cityscapes and "ignore"
         in_channels: int = 3,
@@ -128,21 +126,13 @@ class ERFNet(nn.Module):
         if input_size[0] % 8 or input_size[1] % 8:
             raise BadInput("sides divisible by 8 for erfnet", input_size, "a padded image")
         super().__init__()
-        blocks = iter(
-            NonBottleneck1d(trunk[index], widths[3 * block : 3 * block + 3], dilation, dropout)
-            for block, (index, dilation, dropout) in enumerate(BLOCKS)
-        )
+        blocks = iter(NonBottleneck1d(trunk[index], dilation, dropout) for index, dilation, dropout in BLOCKS)
         self.encoder = Encoder(in_channels, trunk, blocks)
         self.decoder = Decoder(num_classes, trunk, blocks)
         self.input_shape = (in_channels, *input_size)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.decoder(self.encoder(images))
-
-    @staticmethod
-    def upper_bounds(width_multiplier: float) -> tuple[int, ...]:
-        """Widths of the dense network."""
-        return tuple(scaled(TRUNK[index], width_multiplier) for index, _, _ in BLOCKS for _ in range(3))
 
     @staticmethod
     def from_published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from shared.errors import BadInput
 from shared.networks.zoo import scaled
 
 CHANNELS = (32, 64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024)  # of conv1 and of pairs 1 to 13
@@ -31,7 +32,7 @@ BATCH_NORM_EPS = 1e-3
 BATCH_NORM_MOMENTUM = 0.1
 
 
-def strides(input_size: tuple[int, int]) -> tuple[int, ...]:
+def strides_for(input_size: tuple[int, int]) -> tuple[int, ...]:
     """Stride of conv1 and of the 13 depthwise layers at an input of (height, width).
 
     The map is halved at most as often as in ImageNet's version and never below SMALLEST_MAP. 224 gives its 5 halvings
@@ -51,7 +52,7 @@ class MobileNet(nn.Module):
     """
 
     # 0.25 reaches 92 % on Fashion-MNIST and trains in tens of milliseconds per batch on one CPU thread
-    trained_on: ClassVar = {"fashion-mnist": {"width_multiplier": 0.25}, "imagenet": {}}
+    trained_on: ClassVar = {"fashion-mnist": {"width_multiplier": 0.25}, "imagenet": {"strides": "imagenet"}}
     published_weights: ClassVar = {
         "imagenet": "imagenet_pretrained_mbnet.pt of hyang1990/energy_constrained_compression"
     }
@@ -59,14 +60,17 @@ class MobileNet(nn.Module):
 
     def __init__(
         self,
-        widths: tuple[int, ...],
         *,
         num_classes: int = 1001,  # class 0 is the background, as in the published ImageNet weights
         in_channels: int = 3,
-        width_multiplier: float = 1.0,  # acts through `upper_bounds` only
+        width_multiplier: float = 1.0,
         input_size: tuple[int, int] = (224, 224),
+        strides: str = "small",  # or "imagenet", whatever the input's size
     ) -> None:
+        if strides not in (found := {"small": strides_for(input_size), "imagenet": strides_for((224, 224))}):
+            raise BadInput("strides of mobilenet", repr(strides), " or ".join(found))
         super().__init__()
+        widths = [scaled(channels, width_multiplier) for channels in CHANNELS]
 
         def convolve(name: str, inputs: int, outputs: int, **options: Any) -> nn.Conv2d:
             conv = nn.Conv2d(inputs, outputs, bias=False, **options)
@@ -76,7 +80,7 @@ class MobileNet(nn.Module):
             self.add_module(f"{name}_relu", nn.ReLU6(inplace=True))
             return conv
 
-        first, *rest = strides(input_size)
+        first, *rest = found[strides]
         self.turned = (first, *rest).count(2) == len(STRIDED_LAYERS)
         convolve("conv1", in_channels, widths[0], kernel_size=3, stride=first, padding=1)
         for pair, stride in enumerate(rest, start=1):
@@ -95,24 +99,24 @@ class MobileNet(nn.Module):
             activations = layer(activations)
         return activations
 
-    @staticmethod
-    def upper_bounds(width_multiplier: float) -> tuple[int, ...]:
-        """Widths of the dense network."""
-        return tuple(scaled(channels, width_multiplier) for channels in CHANNELS)
-
     def from_published(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The tensors of ECC's published MobileNet, which are TensorFlow's, with this network's names and layout.
 
-        Kernels are turned. The background, class 0, is dropped if this network has one output less.
+        Kernels are turned. The background, class 0, is dropped if this network has one output less. Raises BadInput for
+        a network with other strides, which would compute another function than the weights were trained for.
         """
         renamed = {_own_name(name): tensor for name, tensor in tensors.items()}
-        return renamed if renamed.keys() == tensors.keys() else {n: self._own(n, t) for n, t in renamed.items()}
+        if renamed.keys() == tensors.keys():
+            return renamed
+        if not self.turned:
+            raise BadInput("the strides that the weights were trained with", self.input_shape, "strides 'imagenet'")
+        return {name: self._own(name, tensor) for name, tensor in renamed.items()}
 
     def _own(self, name: str, published: Tensor) -> Tensor:
         if name.startswith("fc."):
             with_background = published.shape[:1] == (self.fc.out_features + 1,)
             return published[1:] if with_background else published
-        return published.flip(2, 3) if self.turned and published.ndim == 4 else published
+        return published.flip(2, 3) if published.ndim == 4 else published
 
 
 def _own_name(published: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -16,12 +16,12 @@ STAGES = (64, 128, 256, 512)  # channels, each stage at half the size of the one
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions beside the identity, or beside a strided 1x1 convolution where size and channels change."""
 
-    def __init__(self, inputs: int, inner: int, outputs: int, stride: int) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, inner, 3, stride=stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(inner)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
         self.relu = nn.ReLU(inplace=True)
-        self.conv2 = nn.Conv2d(inner, outputs, 3, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(outputs)
         self.downsample = (
             nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm2d(outputs))
@@ -47,42 +47,31 @@ class ResNet18(nn.Module):
 
     def __init__(
         self,
-        widths: tuple[int, ...],
         *,
         num_classes: int = 1000,
         in_channels: int = 3,
-        width_multiplier: float = 1.0,  # acts through `upper_bounds` only
+        width_multiplier: float = 1.0,
         input_size: tuple[int, int] = (224, 224),
     ) -> None:
         super().__init__()
-        stem, *rest = widths
+        stem, *stages = (scaled(channels, width_multiplier) for channels in STAGES)
         self.conv1 = nn.Conv2d(in_channels, stem, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(stem)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.layer1 = nn.Sequential(BasicBlock(stem, rest[0], stem, 1), BasicBlock(stem, rest[1], stem, 1))
-        self.layer2, self.layer3, self.layer4 = _strided_stages(stem, rest[2:])
+        self.layer1 = nn.Sequential(BasicBlock(stem, stem), BasicBlock(stem, stem))
+        self.layer2, self.layer3, self.layer4 = (
+            nn.Sequential(BasicBlock(before, after, stride=2), BasicBlock(after, after))
+            for before, after in pairwise((stem, *stages))
+        )
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(widths[-2], num_classes)
+        self.fc = nn.Linear(stages[-1], num_classes)
         self.input_shape = (in_channels, *input_size)
 
     def forward(self, images: Tensor) -> Tensor:
         maps = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         maps = self.layer4(self.layer3(self.layer2(self.layer1(maps))))
         return self.fc(torch.flatten(self.avgpool(maps), 1))
-
-    @staticmethod
-    def upper_bounds(width_multiplier: float) -> tuple[int, ...]:
-        """Widths of the dense network."""
-        return tuple(scaled(channels, width_multiplier) for channels in STAGES for _ in range(3))
-
-
-def _strided_stages(trunk: int, widths: list[int]) -> Iterator[nn.Sequential]:
-    """Stages that halve the map; `widths` are (inner, trunk, inner) of each."""
-    for first in range(0, len(widths), 3):
-        inner, outputs, second_inner = widths[first : first + 3]
-        yield nn.Sequential(BasicBlock(trunk, inner, outputs, 2), BasicBlock(outputs, second_inner, outputs, 1))
-        trunk = outputs
 
 
 NETWORK = ResNet18

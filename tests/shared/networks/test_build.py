@@ -16,7 +16,7 @@ from torch import nn
 
 from shared.errors import BadInput
 from shared.networks import build, names, structure
-from shared.networks.zoo.mobilenet import SMALLEST_MAP, strides
+from shared.networks.zoo.mobilenet import SMALLEST_MAP, strides_for
 
 
 def shapes(model):
@@ -122,13 +122,13 @@ def test_erfnet_dilates_drops_out_and_keeps_its_size():
 
 
 def test_mobilenet_strides_are_imagenet_s_at_224():
-    assert strides((224, 224)) == (2, 1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1)
+    assert strides_for((224, 224)) == (2, 1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1)
 
 
 @given(st.integers(1, 600), st.integers(1, 600))
 def test_mobilenet_s_last_map_stays_large_enough(height, width):
     """The map is at least SMALLEST_MAP where the image is, and no further halving would have kept that."""
-    chosen, side = strides((height, width)), min(height, width)
+    chosen, side = strides_for((height, width)), min(height, width)
     halvings = sum(stride == 2 for stride in chosen)
     assert set(chosen) <= {1, 2}
     assert halvings <= 5

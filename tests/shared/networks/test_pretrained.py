@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shared.errors import BadInput
-from shared.networks import build, names
+from shared.networks import build, names, structure
 from shared.networks.pretrained import load_checkpoint
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -176,7 +176,7 @@ def published_mobilenet(classes: int, channels: list[int], seed: int = 3) -> Pub
 def test_mobilenet_of_the_paper_s_published_code_loads(background: int, size: tuple[int, int], tmp_path: Path) -> None:
     """Logits of the file's own network with TensorFlow's padding, without the background's."""
     ours = network("mobilenet", 1, input_size=size).eval()
-    theirs = published_mobilenet(7 + background, list(ours.upper_bounds(0.25)))
+    theirs = published_mobilenet(7 + background, list(structure(ours).upper_bounds))
     parallel = {f"module.{name}": tensor for name, tensor in theirs.state_dict().items()}
     load_checkpoint(ours, saved({"state_dict": parallel}, tmp_path))
     images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -187,9 +187,21 @@ def test_mobilenet_of_the_paper_s_published_code_loads(background: int, size: tu
     assert expected.std() > 1e-3 and (expected - mirrored).abs().max() > 1e-4  # 1e-10 is not what any image gives
 
 
+@pytest.mark.parametrize("size", [96, (64, 96)])  # at 160 both rules give the same strides
+def test_published_weights_want_the_strides_that_they_were_trained_with(size: Any, tmp_path: Path) -> None:
+    """By its own rule the network would halve a smaller image less often, which is another function."""
+    small = network("mobilenet", 1, input_size=size)
+    theirs = saved(published_mobilenet(7, list(structure(small).upper_bounds)).state_dict(), tmp_path)
+    with pytest.raises(BadInput, match="strides 'imagenet'"):
+        load_checkpoint(small, theirs)
+    ours = network("mobilenet", 1, input_size=size, strides="imagenet")
+    load_checkpoint(ours, theirs)
+    assert [layer.stride[0] for layer in ours.modules() if isinstance(layer, nn.Conv2d)].count(2) == 5
+
+
 def test_mobilenet_keeps_the_background_where_it_has_that_class(tmp_path: Path) -> None:
     ours = network("mobilenet", 1, input_size=224).eval()
-    theirs = published_mobilenet(7, list(ours.upper_bounds(0.25)))
+    theirs = published_mobilenet(7, list(structure(ours).upper_bounds))
     load_checkpoint(ours, saved(theirs.state_dict(), tmp_path))
     assert torch.equal(ours.fc.weight, theirs.fc.weight)
 
@@ -404,7 +416,7 @@ def test_every_float8_loads_as_its_numbers(kind: torch.dtype, published: bool, t
         return numbers.to(kind) if tensor.is_floating_point() else tensor
 
     ours = network("mobilenet", 1, input_size=224)
-    theirs = published_mobilenet(7, list(ours.upper_bounds(0.25))) if published else network("mobilenet", 2)
+    theirs = published_mobilenet(7, list(structure(ours).upper_bounds)) if published else network("mobilenet", 2)
     tensors = {name: float8(tensor) for name, tensor in theirs.state_dict().items()}
     folder = tmp_path / "wide"
     folder.mkdir()
@@ -483,7 +495,7 @@ def test_bare_bits_are_no_count_of_batches(tmp_path: Path) -> None:
 def test_so_are_those_of_a_published_file(tmp_path: Path) -> None:
     """Whose kernels are turned as they are loaded: torch knows no turned sparse tensor."""
     ours = network("mobilenet", 1, input_size=224)
-    tensors = published_mobilenet(7, list(ours.upper_bounds(0.25))).state_dict()
+    tensors = published_mobilenet(7, list(structure(ours).upper_bounds)).state_dict()
     tensors["model.1.1.weight"] = tensors["model.1.1.weight"].to_sparse()
     assert "expected dense tensors in" in (told := line(ours, saved(tensors, tmp_path))) and "model.1.1.weight" in told
 

@@ -20,7 +20,7 @@ from shared.networks import build, zoo
 from shared.networks.pretrained import load_checkpoint
 
 ROOT = Path(__file__).parents[3]
-CLASS = "class Own:\n    upper_bounds = staticmethod(lambda width_multiplier: (8,))\n"
+CLASS = "class Own:\n    def forward(self, images): return images\n"
 BROKEN = {
     "syntax": ("def f(:\n", "SyntaxError"),
     "tab": ("if True:\n\tx = 1\n        y = 2\n", "TabError"),
@@ -35,7 +35,7 @@ BROKEN = {
     "other name": (CLASS + "Network = Own\n", "no NETWORK"),
     "none": ("NETWORK = None\n", "no NETWORK"),
     "instance": (CLASS + "NETWORK = Own()\n", "NETWORK = <"),
-    "no bounds": ("class Own: pass\nNETWORK = Own\n", "which has none"),
+    "no module": ("class Own: pass\nNETWORK = Own\n", "NETWORK = <class"),
     "list": (CLASS + "Own.trained_on = ['fashion-mnist']\nNETWORK = Own\n", "['fashion-mnist']"),
     "number": (CLASS + "Own.trained_on = {'fashion-mnist': 0.5}\nNETWORK = Own\n", "{'fashion-mnist': 0.5}"),
     "pixels": (CLASS + "Own.scaled_pixels = (0.5, 0.5)\nNETWORK = Own\n", "(0.5, 0.5)"),
