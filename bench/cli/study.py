@@ -24,7 +24,7 @@ app = typer.Typer()
 
 
 @app.command()
-@with_options("network", "dataset", "data")
+@with_options("network", "dataset", "data", "network_arg", "image_size")
 def dense(
     request: Request,
     weights: Annotated[
@@ -42,7 +42,7 @@ def dense(
     from shared.cache import checked_cache_dir
     from shared.errors import BadInput
 
-    work = workload.get(request.network, request.dataset)
+    work = workload.of(request)
     if weights is not None and to is not None:
         raise BadInput("either --weights or --to", "both", "--weights alone, which keeps them in the cache folder")
     if to is not None:
@@ -93,6 +93,8 @@ def dense(
     "budgets",
     "bits",
     "inference_batch",
+    "network_arg",
+    "image_size",
 )
 def profile(
     request: Request,
@@ -146,7 +148,7 @@ def _show_layers(setup: Setup, out: Path, console: Console) -> None:
     dense = np.array([setup.structure.upper_bounds])
     amounts = layers.frame(platform.breakdown(setup.subject, dense, setup.inference_batch))
     console.print(table(layers.layers_table(amounts, platform.unit)), soft_wrap=True)
-    path = out / f"{slug(request.network, request.dataset, platform.name, request.metric)}-layers.svg"
+    path = out / f"{slug(setup.workload.label, request.dataset, platform.name, request.metric)}-layers.svg"
     title = (
         f"{request.network} on {request.dataset}  ·  {platform.name}, {platform.source}, batch {setup.inference_batch}"
     )
@@ -155,7 +157,7 @@ def _show_layers(setup: Setup, out: Path, console: Console) -> None:
 
 
 @app.command()
-@with_options("device", "network", "dataset")
+@with_options("device", "network", "dataset", "network_arg", "image_size")
 def table(request: Request, to: Annotated[Path, typer.Argument(help="The JSON file to write.")]) -> None:
     """Read every operation of a network on its own and write NetAdapt's lookup table; say how far off its sums are."""
     import torch
@@ -183,7 +185,7 @@ def table(request: Request, to: Annotated[Path, typer.Argument(help="The JSON fi
 
 
 @app.command()
-@with_options("methods", "protocol", "device", "network", "dataset")
+@with_options("methods", "protocol", "device", "network", "dataset", "network_arg", "image_size")
 def tune(
     request: Request,
     jobs: Jobs = CORES,

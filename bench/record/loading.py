@@ -22,6 +22,6 @@ def load(record_folder: Path | str) -> nn.Module:
         raise BadInput(f"a run with a network in {folder}", f"a miss ({record.reason})", "another run")
     if not network_intact(folder, record):
         raise BadInput(f"{folder / NETWORK_FILE} as its record hashes it", "other bytes or no file", "running it again")
-    model = networks.build(**record.network)
+    model = networks.build(**{name: value for name, value in record.network.items() if name != "label"})
     load_state(model, load_file(folder / NETWORK_FILE))
     return model.eval()

@@ -66,7 +66,8 @@ def file_name(record: Record) -> str:
 def page_name(record: Record) -> str:
     """The name of the record's page, see bench.setup.names.slug. Raises BadInput when a part can't be a file's name."""
     platform, kinds = record.platform, ("network", "dataset", "device", "protocol", "method")
-    names = (record.network.get("name"), record.dataset, platform.name, record.protocol.name, record.method)
+    label = record.network.get("label", record.network.get("name"))
+    names = (label, record.dataset, platform.name, record.protocol.name, record.method)
     for kind, name in zip(kinds, names, strict=True):
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise BadInput(f"a {kind} whose name is letters, digits and ._+-", repr(name), "another name")

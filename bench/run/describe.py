@@ -76,10 +76,10 @@ def describe(run: Run) -> tuple[records.Record, dict[str, Tensor] | None]:
 
 
 def _network(setup: Setup, widths: list[int] | None) -> dict[str, Any]:
-    """Arguments of shared.networks.build: for the network at `widths`, else for the dense network."""
-    if widths is None:
-        return {"name": setup.workload.network, **dict(setup.workload.arguments)}
-    return {**setup.dense.network.config, "widths": widths}  # type: ignore[dict-item]
+    """Arguments of shared.networks.build for the network at `widths`, and its label where that is not its name."""
+    config: dict[str, Any] = setup.dense.network.config  # type: ignore[assignment]
+    label = setup.workload.label
+    return {**config, "widths": widths} | ({} if label == config["name"] else {"label": label})
 
 
 def _platform(setup: Setup) -> records.Platform:

@@ -87,13 +87,13 @@ def weights_key(workload: Workload, dataset: Dataset) -> str:
     """Content key of trained weights, over all that decides them: the network's layers, data and recipe."""
     layers = workload.structure.fingerprint
     recipe = asdict(recipe_of(workload))
-    return content_key(workload.network, workload.arguments, layers, dataset.fingerprint, recipe, SEED)
+    return content_key(workload.label, workload.arguments, layers, dataset.fingerprint, recipe, SEED)
 
 
 def loaded_key(workload: Workload, dataset: Dataset) -> str:
     """Content key of weights from a checkpoint, whose training is unknown."""
     layers = workload.structure.fingerprint
-    return content_key("loaded", workload.network, workload.arguments, layers, dataset.fingerprint)
+    return content_key("loaded", workload.label, workload.arguments, layers, dataset.fingerprint)
 
 
 def loaded_folder(workload: Workload, dataset: Dataset) -> Path:
@@ -155,7 +155,7 @@ def train(workload: Workload, dataset: Dataset, progress: Progress) -> tuple[nn.
 def _record(model: nn.Module, workload: Workload, dataset: Dataset, key: str) -> dict[str, Any]:
     """What the record of any dense weights holds; scores the model on the test split."""
     return {
-        "network": workload.network,
+        "network": workload.label,
         "dataset": workload.dataset,
         "arguments": dict(workload.arguments),
         "key": key,
@@ -209,7 +209,7 @@ def write(tensors: dict[str, Tensor], record: dict[str, Any], folder: Path) -> P
 
 def _read(workload: Workload, key: str, folder: Path) -> DenseWeights | None:
     """The weights in `folder` if they have this content key, else None. Raises BadInput for damaged files."""
-    path = folder / f"{workload.network}-{workload.dataset}.safetensors"
+    path = folder / f"{workload.label}-{workload.dataset}.safetensors"
     hint = "git checkout of it, or deleting it from the cache"
     try:
         record = json.loads(path.with_suffix(".json").read_bytes())

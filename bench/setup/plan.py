@@ -51,7 +51,7 @@ class Plan:
         """`<network>-<dataset>-<device>-<source>-<protocol>`, the name of the plan's folder and page."""
         setup, request = self.setup, self.setup.request
         return slug(
-            request.network,
+            setup.workload.label,
             request.dataset,
             setup.platform.name,
             setup.platform.source,
@@ -86,10 +86,10 @@ def make(request: Request, say: Say = lambda _: None, *, to_train: bool = False)
     """
     names = _listed(request.methods, "method names", str)
     methods = {name: registry.get(name) for name in names}
-    for kind, name in [("method", name) for name in names] + [("network", request.network)]:
+    for name in names:
         if not FILE_NAME.fullmatch(name):
             raise BadInput(
-                f"a {kind}'s name of letters, digits and ._+- (runs lie in folders of that name)",
+                "a method's name of letters, digits and ._+- (runs lie in folders of that name)",
                 repr(name),
                 "another name",
             )

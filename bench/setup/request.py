@@ -18,7 +18,9 @@ class Request:
 
     methods: Annotated[str, "Comma-separated ids; `python -m bench methods` lists them."] = "ecc,netadapt,amc"
     device: Annotated[str, "The platform that is asked for joules; `python -m bench devices` lists them."] = "1080ti"
-    network: Annotated[str, "`python -m bench networks` lists them."] = "mobilenet"
+    network: Annotated[
+        str, "`python -m bench networks` lists them. Or FILE.py:NAME or package.module:NAME, whose code is run."
+    ] = "mobilenet"
     dataset: Annotated[str, "`python -m bench datasets` lists them."] = "fashion-mnist"
     protocol: Annotated[str, "smoke (seconds), quick (minutes), standard, long (hours) or paper (days)."] = "quick"
     budgets: Annotated[
@@ -45,6 +47,12 @@ class Request:
         int | None,
         "Images per inference; on eyeriss they share a fetch of the weights. Default: the platform's choice.",
     ] = None
+    network_arg: Annotated[
+        list[str] | None, "NAME=VALUE, an argument of the network's own, such as num_classes=10; may be repeated."
+    ] = None
+    image_size: Annotated[
+        str | None, "Height, or HEIGHTxWIDTH, in pixels to which images are resized. Default: the data set's."
+    ] = None
     compute: Annotated[str, "Where training runs: cpu or cuda:N."] = "cpu"
     compile: Annotated[bool, "Training through torch.compile: slow to start, for long trainings."] = False
 
@@ -57,17 +65,22 @@ class Request:
             if field.name == "data" or value == field.default:
                 continue
             option = f"--{field.name.replace('_', '-')}"
-            text = _without_folder(str(value)) if field.name == "meter" else str(value)
-            parts += [option] if value is True else [option, text]
+            texts = value if isinstance(value, list) else [str(value)]
+            if field.name in ("meter", "network"):
+                texts = [_without_folder(text) for text in texts]
+            parts += [option] if value is True else [word for text in texts for word in (option, text)]
         return shlex.join(parts)
 
 
-def _without_folder(meter: str) -> str:
-    """The meter's option without the folders in its file's or board's path; a board's folder still begins with "./".
+def _without_folder(text: str) -> str:
+    """An option without the folders in a file's or board's path; a board's folder still begins with "./".
 
-    `replay:/home/me/a.csv` becomes `replay:a.csv`, `board:VDD_IN@/home/me/tx2` becomes `board:VDD_IN@./tx2`.
+    `nets/own.py:Net` becomes `own.py:Net`, `replay:/home/me/a.csv` becomes `replay:a.csv`, and
+    `board:VDD_IN@/home/me/tx2` becomes `board:VDD_IN@./tx2`.
     """
-    if board := re.fullmatch(r"(board:(?:[^/@]*@)?)(.*)", meter):
+    if board := re.fullmatch(r"(board:(?:[^/@]*@)?)(.*)", text):
         return board[1] + ("./" if "/" in board[2] else "") + Path(board[2]).name
-    kind, colon, detail = meter.partition(":")
+    if file := re.fullmatch(r"(.*\.py):([^/]*)", text):
+        return f"{Path(file[1]).name}:{file[2]}"
+    kind, colon, detail = text.partition(":")
     return f"{kind}{colon}{Path(detail).name}"

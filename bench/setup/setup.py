@@ -159,7 +159,9 @@ def prepare(request: Request, say: Say = lambda _: None, *, to_train: bool = Fal
         protocol = replace(protocol, inference_batch=request.inference_batch)
     platform = asked_platform(request)
     platform.say = say
-    work = workload.get(request.network, request.dataset)
+    work = workload.of(request)
+    if may_read:  # and in no worker, whose plan was checked
+        work.check()
     checked_cache_dir()
     folder = None if request.data is None else Path(request.data)
     dataset = (work.load_data(folder) if folder or to_train else work.stand_in_data()).to(place.device)

@@ -39,14 +39,20 @@ class _Tracer(fx.Tracer):
 
 
 def traced(model: nn.Module, is_known: Callable[[nn.Module], bool]) -> tuple[nn.Module, fx.Graph]:
-    """A copy of the model on the meta device in evaluation mode, below the attribute `model`, and its graph.
+    """As `graph_of` a copy of the model on the meta device in evaluation mode."""
+    check_tensors(model)
+    return graph_of(meta_copy(model), is_known)
+
+
+def graph_of(model: nn.Module, is_known: Callable[[nn.Module], bool]) -> tuple[nn.Module, fx.Graph]:
+    """A module with the model as the attribute `model`, and its graph.
 
     is_known: says of a module whether it is one node of the graph. Raises BadInput for a model that torch.fx can't
     trace, and for tensors that are not parameters and buffers of one layer alone.
     """
     check_tensors(model)
+    root = _Root(model)
     try:
-        root = _Root(meta_copy(model))
         return root, _Tracer(is_known).trace(root)
     except BadInput:
         raise
@@ -82,7 +88,12 @@ def meta_copy(model: nn.Module) -> nn.Module:
         meta[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)
     for buffer in model.buffers():
         meta[id(buffer)] = torch.empty_like(buffer, device="meta")
-    return copy.deepcopy(model, meta).eval().float()
+    try:
+        return copy.deepcopy(model, meta).eval().float()
+    except Exception as error:
+        raise BadInput(
+            "a module that can be copied", complaint(error), "tensors that are parameters or buffers"
+        ) from None
 
 
 def check_tensors(model: nn.Module) -> None:

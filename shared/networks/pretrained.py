@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from shared.errors import BadInput
-from shared.networks import build, names
+from shared.networks import build, zoo
 from shared.networks.pickles import refusal
 from shared.networks.trace import structure
 
@@ -118,7 +118,7 @@ def _owner(tensors: Mapping[str, Tensor]) -> str | None:
     def required(tensors: Mapping[str, Tensor]) -> set[str]:
         return {name for name in tensors if not name.endswith(OPTIONAL)}
 
-    for network in names():
+    for network in zoo.names():
         try:
             with torch.device("meta"):
                 model = build(network)

@@ -42,7 +42,7 @@ def structure(model: nn.Module) -> Structure:
         raise BadInput("a module with input_shape", type(model).__name__, "setting it to (channels, height, width)")
     if not (isinstance(shape, tuple | list) and len(shape) == 3 and all(isinstance(side, int) for side in shape)):
         raise BadInput("an input_shape of (channels, height, width)", shape, "three whole numbers")
-    root, graph = traced(model, lambda module: rules.kind_of(module) is not None)
+    root, graph = traced(model, rules.is_known)
     return _Walk(root, graph, getattr(model, "keeps_residual_trunk", False)).derive(tuple(shape))
 
 
@@ -149,6 +149,8 @@ class _Walk(fx.Interpreter):
 
     def _numbers(self, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Arithmetic with sizes that were read from activations. What is made of numbers of channels follows them."""
+        if node.target is torch._assert:  # of a shape, which is what it is
+            return None
         if node.op == "call_function" and getattr(node.target, "__module__", "").partition(".")[0] == "torch":
             self.unknown[f"{rules.readable(node.target)} at '{self._name(node)}'"] = None
             return None

@@ -29,6 +29,11 @@ def kind_of(module: nn.Module) -> type[nn.Module] | None:
     return None
 
 
+def is_known(module: nn.Module) -> bool:
+    """Whether the module has a rule as a whole."""
+    return kind_of(module) is not None
+
+
 def readable(key: Any) -> str:
     """An operation's name for a message."""
     return key if isinstance(key, str) else getattr(key, "__name__", str(key))

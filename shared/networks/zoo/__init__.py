@@ -21,12 +21,18 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import pkgutil
 from typing import TYPE_CHECKING, Any
 
 from shared.errors import BadInput
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+def names() -> tuple[str, ...]:
+    """Ids of the networks, sorted."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
 
 
 def load(name: str) -> Any:

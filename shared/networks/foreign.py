@@ -1,0 +1,219 @@
+"""Networks that are not of the zoo: named by file, by module or by a package's entry point, and brought into one form.
+
+The form is the forward pass as torch.fx traces it in evaluation mode, over the network's own modules. So auxiliary
+heads are gone, of a dict the entry "out" is left, and random depth and dropout are off.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torchvision.ops import StochasticDepth
+
+from shared.errors import BadInput
+from shared.networks import GROUP
+from shared.networks.forward import WRAPPED, complaint, graph_of
+from shared.networks.pruning import active_widths, compact, zero_channels
+from shared.networks.rules import is_known
+from shared.networks.trace import structure
+
+COLOURS = 3  # channels that a grey image is repeated over where the network can't take one
+AGREEMENT = 1e-6  # of the largest output, in float64: by how much a cut network may differ from the masked one
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, StochasticDepth)
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """What makes a network. source: hash of the file that defines it."""
+
+    name: str  # without folders
+    make: Callable[..., Any]
+    source: str
+
+    def facts(self, attribute: str) -> Mapping[str, Any]:
+        """A dict by data set that the class has as an attribute, as classes of the zoo do; else an empty one."""
+        return getattr(self.make, attribute, None) or {}
+
+
+@cache
+def find(name: str) -> Foreign:
+    """The network FILE.py:NAME, package.module:NAME, or of an entry point.
+
+    NAME is a class, a function that returns a module, or a module. Raises BadInput where there is none.
+    """
+    entries = [entry for entry in entry_points(group=GROUP) if entry.name == name]
+    place, _, attribute = (entries[0].value if entries else name).rpartition(":")
+    if not place or not attribute:
+        raise BadInput("a network", repr(name), "its id, FILE.py:NAME or package.module:NAME")
+    try:
+        module = _of_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+        made: Any = module
+        for part in attribute.split("."):
+            made = getattr(made, part)
+    except FileNotFoundError:
+        raise BadInput(f"a file {place}", "no file", "its path from the current folder") from None
+    except (Exception, SystemExit) as error:
+        raise BadInput(f"{attribute} in {place}", complaint(error), "repairing it, or another name") from None
+    if not (callable(made) or isinstance(made, nn.Module)):
+        raise BadInput(f"a class, a function or a module as {name}", repr(type(made)), "another name")
+    shown = name if entries or not place.endswith(".py") else f"{Path(place).name}:{attribute}"
+    return Foreign(shown, made, _hash(made, module))
+
+
+def build(foreign: Foreign, sizes: Mapping[str, Any], options: Mapping[str, Any]) -> nn.Module:
+    """The dense network, in the form above, with `input_shape`.
+
+    sizes: num_classes, in_channels, input_size (height, width) and width_multiplier, of which a network gets those that
+    its signature names. options: further arguments. Raises BadInput where it can't be built or followed.
+    """
+    module = _made(foreign, sizes, options)
+    shape = (sizes["in_channels"], *sizes["input_size"])
+    grey = shape[0] == 1
+    try:
+        return _plain(module, shape)
+    except BadInput:
+        if not grey:
+            raise
+        try:
+            return _plain(module, shape, repeats=COLOURS)
+        except BadInput:
+            pass
+        raise
+
+
+def check(model: nn.Module) -> None:
+    """Raise BadInput unless a network that is cut computes what it computes with the same channels at zero.
+
+    What a trace can't see, such as hooks, shows here. One forward pass each in float64, on noise.
+    """
+    table = structure(model)
+    if not table.units:
+        raise BadInput("a network with channels that can be removed", "none", "python -m bench networks")
+    masked = _stirred(model)
+    dead = torch.zeros(len(table.units), max(table.upper_bounds), dtype=torch.bool)
+    for row, bound in zip(dead, table.upper_bounds, strict=True):
+        row[torch.randperm(bound, generator=torch.Generator().manual_seed(bound))[: bound // 2]] = True
+    zero_channels(masked, table, dead)
+    small = compact(masked, table)
+    shape: Any = model.input_shape
+    images = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    with torch.no_grad():
+        try:
+            expected, got = masked(images), small(images)
+        except Exception as error:
+            raise BadInput("a network that runs with fewer channels", complaint(error), "plain layers") from None
+    worst = float((expected - got).abs().max() / expected.abs().max().clamp(min=1e-30))
+    if active_widths(small) != tuple((torch.tensor(table.upper_bounds) - dead.sum(1)).tolist()) or worst > AGREEMENT:
+        got_text = f"a difference by {worst:.2g} of the largest output"
+        raise BadInput("a cut network that computes what the masked one does", got_text, "a network without hooks")
+
+
+def _stirred(model: nn.Module) -> nn.Module:
+    """A copy in float64 and evaluation mode, with running statistics and scales that are not all alike."""
+    stirred = copy.deepcopy(model).double().eval()
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, tensor in stirred.state_dict().items():
+            if name.endswith("running_mean"):
+                tensor.copy_(torch.randn(tensor.shape, generator=draw) * 0.1)
+            elif name.endswith("running_var"):
+                tensor.copy_(torch.rand(tensor.shape, generator=draw) + 0.5)
+    return stirred
+
+
+def _of_file(path: Path) -> Any:
+    """The module of a file, whose folder is searched for what it imports after all other folders."""
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    name = f"bench_network_{hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None  # for any name that ends with .py
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    if (folder := str(path.absolute().parent)) not in sys.path:
+        sys.path.append(folder)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _hash(made: Any, module: Any) -> str:
+    kind = type(made) if isinstance(made, nn.Module) else inspect.unwrap(made)
+    try:
+        file = inspect.getsourcefile(kind) or module.__file__
+    except TypeError:  # a partial, or a built-in
+        file = module.__file__
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
+
+
+def _made(foreign: Foreign, sizes: Mapping[str, Any], options: Mapping[str, Any]) -> nn.Module:
+    if isinstance(foreign.make, nn.Module):
+        return copy.deepcopy(foreign.make)
+    try:
+        named = inspect.signature(foreign.make).parameters
+    except ValueError:
+        named = {}  # type: ignore[assignment]
+    arguments = {**{name: value for name, value in sizes.items() if name in named}, **options}
+    if sizes["width_multiplier"] != 1 and "width_multiplier" not in named:
+        raise BadInput(f"{foreign.name} to take a width multiplier", "none in its signature", "its own arguments")
+    try:
+        module = foreign.make(**arguments)
+    except BadInput:
+        raise
+    except Exception as error:
+        text = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+        raise BadInput(f"{foreign.name} with ({text})", complaint(error), "--network-arg NAME=VALUE") from None
+    if not isinstance(module, nn.Module):
+        raise BadInput(f"a torch module from {foreign.name}", type(module).__name__, "returning the network alone")
+    return module
+
+
+class _Plain(fx.GraphModule):
+    """A traced network. torch.fx leaves attributes behind when it copies a module; these go along."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> fx.GraphModule:
+        copied = super().__deepcopy__(memo)
+        for name in ("input_shape", "config", "keeps_residual_trunk"):
+            if hasattr(self, name):
+                setattr(copied, name, getattr(self, name))
+        return copied
+
+
+def _plain(module: nn.Module, shape: tuple[int, int, int], repeats: int = 1) -> nn.Module:
+    """The forward pass in evaluation mode as a module; `repeats` lets an image of one channel stand for several."""
+    module.eval()
+    root, graph = graph_of(module, is_known)
+    for node in graph.nodes:
+        if node.op in ("call_module", "get_attr"):
+            if not str(node.target).startswith(WRAPPED):  # a tensor that the pass makes
+                setattr(module, str(node.target), getattr(root, str(node.target)))
+            node.target = str(node.target).removeprefix(WRAPPED)
+        elif node.op == "placeholder" and repeats > 1:
+            with graph.inserting_after(node):
+                wide = graph.call_method("expand", (node, -1, repeats, -1, -1))
+            node.replace_all_uses_with(wide, delete_user_cb=lambda user, wide=wide: user is not wide)
+        elif node.op == "output" and isinstance(node.args[0], dict) and "out" in node.args[0]:
+            node.args = (node.args[0]["out"],)
+    plain = _Plain(module, graph, type(module).__name__)
+    plain.graph.eliminate_dead_code()
+    plain.recompile()
+    plain.delete_all_unused_submodules()
+    for layer in plain.modules():
+        if isinstance(layer, DROPOUTS):
+            layer.p = 0.0
+    plain.input_shape = shape  # type: ignore[assignment]
+    plain.keeps_residual_trunk = getattr(module, "keeps_residual_trunk", False)  # type: ignore[assignment]
+    structure(plain)  # refuses what can't be followed
+    return plain.train()
