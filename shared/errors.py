@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 
+def printable(text: object) -> str:
+    """`text` on one line that every file and terminal in UTF-8 takes.
+
+    Line breaks become spaces. Bytes of a path that are no UTF-8 are lone surrogates in Python; they become `\\udcXX`.
+    """
+    return " ".join(str(text).splitlines()).encode(errors="backslashreplace").decode()
+
+
 class BadInput(ValueError):
     """Something that a person typed or placed on disk is wrong.
 
@@ -11,7 +19,7 @@ class BadInput(ValueError):
 
     def __init__(self, expected: str, got: object, hint: str) -> None:
         # text out of a user's file, such as a tensor's name, may have breaks
-        self.parts = tuple(" ".join(str(part).splitlines()) for part in (expected, got, hint))
+        self.parts = tuple(" ".join(printable(part).splitlines()) for part in (expected, got, hint))
         super().__init__("expected {}, got {}; try {}".format(*self.parts))
 
     def __reduce__(self) -> tuple[type[BadInput], tuple[str, ...]]:  # pickled on the way from a worker process

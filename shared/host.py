@@ -5,10 +5,12 @@ root: where the machine's file system begins, so that a folder can stand in for 
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import platform
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -111,3 +113,10 @@ def _text(path: Path) -> str:
         return os.fsdecode(path.read_bytes())
     except OSError:
         return ""
+
+
+def print_any_text() -> None:
+    """From now on "?" stands for what the encoding of the output lacks: neither a dash nor a path's bytes raise."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")

@@ -6,7 +6,6 @@ Imports of torch and of everything that stands on it happen inside the commands,
 
 from __future__ import annotations
 
-import io
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +16,7 @@ from bench.cli import console as say
 from bench.cli import study
 from bench.cli.options import Out, Work, check_writable, with_options
 from bench.setup.request import Request
+from shared.host import print_any_text
 
 if TYPE_CHECKING:
     from methods.contract import Method
@@ -217,9 +217,7 @@ def main() -> int:
     """Run the command line and return its exit code."""
     from shared.errors import BadInput
 
-    for stream in (sys.stdout, sys.stderr):  # a dash in a table must not raise where the output is not UTF-8
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+    print_any_text()
     try:
         code = app(standalone_mode=False) or 0
     except BadInput as error:

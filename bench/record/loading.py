@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safetensors.torch import load_file
+from safetensors.torch import load as tensors_of  # of bytes: its readers of files refuse paths that are no UTF-8
 from torch import nn
 
 from bench.record.model import NETWORK_FILE, read
@@ -23,5 +23,5 @@ def load(record_folder: Path | str) -> nn.Module:
     if not network_intact(folder, record):
         raise BadInput(f"{folder / NETWORK_FILE} as its record hashes it", "other bytes or no file", "running it again")
     model = networks.build(**{name: value for name, value in record.network.items() if name != "label"})
-    load_state(model, load_file(folder / NETWORK_FILE))
+    load_state(model, tensors_of((folder / NETWORK_FILE).read_bytes()))
     return model.eval()

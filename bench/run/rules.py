@@ -19,7 +19,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from bench.setup.dense import DenseWeights
 from methods.contract import Infeasible, Outcome, Task
 from shared.data import Batches
-from shared.errors import BadInput
+from shared.errors import BadInput, printable
 from shared.ledger import BudgetExhausted
 from shared.networks import Structure, active_widths, compact, structure
 from shared.networks.masks import load_state, masks_of
@@ -41,7 +41,7 @@ def reason(error: BaseException) -> str:
         place = traceback.extract_tb(error.__traceback__)[-1]
         what = f"{type(error).__name__}: {text}" if text else type(error).__name__
         text = f"{what} ({Path(place.filename).name}:{place.lineno})"
-    return text.encode(errors="backslashreplace").decode()  # a lone surrogate fits in no file
+    return printable(text)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from shared.errors import BadFile
+from shared.errors import BadFile, printable
 from shared.meters import MeterError
 
 Kind = Literal["disk", "memory", "device", "killed", "fault"]
@@ -53,7 +53,8 @@ def of(error: BaseException) -> Trouble | None:
         if isinstance(cause, MachineTrouble):
             return cause.trouble
         if (kind := _kind(cause)) is not None:
-            return Trouble(kind, " ".join(f"{type(cause).__name__}: {cause}".split()).removesuffix(":")[:300])
+            text = " ".join(f"{type(cause).__name__}: {cause}".split()).removesuffix(":")
+            return Trouble(kind, printable(text)[:300])
     return None
 
 

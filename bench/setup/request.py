@@ -8,6 +8,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated
 
+from shared.errors import printable
+
 
 @dataclass(frozen=True)
 class Request:
@@ -68,7 +70,7 @@ class Request:
             texts = value if isinstance(value, list) else [str(value)]
             if field.name in ("meter", "network"):
                 texts = [_without_folder(text) for text in texts]
-            parts += [option] if value is True else [word for text in texts for word in (option, text)]
+            parts += [option] if value is True else [word for text in texts for word in (option, printable(text))]
         return shlex.join(parts)
 
 

@@ -33,7 +33,7 @@ from bench.studies.trials import at_tightest, compressed
 from methods import registry
 from methods.contract import Task
 from shared.cache import atomic_write
-from shared.host import usable_cores
+from shared.host import print_any_text, usable_cores
 from shared.ledger import Ledger
 from shared.networks import structure
 from shared.training import recalibrate_batch_norm, score
@@ -131,4 +131,5 @@ def page(setup: Setup, scores: dict[Job, Scores]) -> str:
 
 
 if __name__ == "__main__":
+    print_any_text()
     print(write(REQUEST, Path(sys.argv[1]), usable_cores()))

@@ -25,7 +25,7 @@ from methods.contract import Method
 from methods.ecc import ECC, ECCInvariant, UniformGradual
 from methods.ecc.metric import ChannelNorms
 from shared.cache import atomic_write
-from shared.host import usable_cores
+from shared.host import print_any_text, usable_cores
 from shared.networks import Structure
 
 NAME = "importances"
@@ -124,4 +124,5 @@ def page(scores: pd.DataFrame) -> str:
 
 
 if __name__ == "__main__":
+    print_any_text()
     print(write(Path(sys.argv[1]), usable_cores()))

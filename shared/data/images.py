@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from shared.cache import atomic_write, cache_dir, content_key
 from shared.computing import sent
+from shared.errors import printable
 from shared.objective import CLASSIFICATION, Objective
 from shared.rng import generator
 
@@ -235,7 +236,7 @@ class Dataset:
                 reported_s, left_min = taken_s, taken_s * (total / done - 1) / 60
                 say(f"{done:,} of {total:,} images read, about {left_min:.0f} min to go")
 
-        say(f"reading all {total:,} images in {self.folder} once, to find damaged files now")
+        say(f"reading all {total:,} images in {printable(self.folder)} once, to find damaged files now")
         for split in splits:
             split.check(read)
         atomic_write(mark, b"")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.cache import content_key
-from shared.errors import BadInput
+from shared.errors import BadInput, printable
 from shared.meters.meter import Meter, MeterError, Window
 from shared.meters.signal import FEWEST_SAMPLES, PowerTrace
 from shared.meters.timing import Clock
@@ -32,7 +32,7 @@ class ReplayMeter(Meter):
 
     def __init__(self, path: Path, clock: Clock | None = None) -> None:
         self.path, self.clock = path, clock or Clock()
-        self.scope = f"recording {path.name}"
+        self.scope = f"recording {printable(path.name)}"
         self._times_s, self._watts = read_trace(path)
         self.period_s = float(np.median(np.diff(self._times_s)))
         self._origin_s: float | None = None
@@ -53,7 +53,7 @@ class ReplayMeter(Meter):
         if end_s > times_s[-1] + self.period_s:
             lasts_s = times_s[-1] - times_s[0]
             raise MeterError(
-                f"a window within the {lasts_s:.3g} s of {self.path}",
+                f"a window within the {lasts_s:.3g} s of {printable(self.path)}",
                 f"one that ends at {end_s - self._origin_s:.3g} s",
                 "a longer recording",
             )
@@ -65,7 +65,7 @@ class ReplayMeter(Meter):
 
     def facts(self) -> dict[str, object]:
         """See Meter."""
-        return {"recording": str(self.path), "samples": self._times_s.size, "period_s": self.period_s}
+        return {"recording": printable(self.path), "samples": self._times_s.size, "period_s": self.period_s}
 
 
 def read_trace(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

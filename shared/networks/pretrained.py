@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load as tensors_of  # of bytes: its readers of files refuse paths that are no UTF-8
 from torch import Tensor, nn
 
 from shared.errors import BadInput
@@ -91,7 +91,7 @@ def _content(path: Path) -> Any:
         with path.open("rb") as file:
             is_safetensors = file.read(9)[8:] == b"{"  # 8 bytes of length, then JSON
         if is_safetensors:
-            return load_file(path)
+            return tensors_of(path.read_bytes())
         with warnings.catch_warnings(action="ignore"):  # what torch warns of, this module refuses in one line
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:

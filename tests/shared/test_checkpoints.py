@@ -1,6 +1,7 @@
 """A state comes back as it was, with the ledger's counts and the time that was spent."""
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,13 @@ def test_tensors_come_back_in_every_bit(dtype: torch.dtype, tmp_path: Path) -> N
         (again["last"], tensor),
     ):
         assert found.dtype == dtype and torch.equal(found, expected)
+
+
+def test_a_folder_whose_name_is_not_utf_8(tmp_path: Path) -> None:
+    kept = Checkpoints(tmp_path / os.fsdecode(b"\xe9"), every_s=0)
+    kept.save("a", lambda: {"x": torch.ones(2)}, Ledger(1))
+    again = kept.load("a", Ledger(1))
+    assert again is not None and torch.equal(again["x"], torch.ones(2))
 
 
 def test_infinity_and_long_floats_survive(tmp_path: Path) -> None:

@@ -51,8 +51,9 @@ def made(setup: Setup, tmp_path_factory: pytest.TempPathFactory) -> Made:
     return Made(record, weights)
 
 
-def test_what_was_put_is_found_and_loaded(made: Made, tmp_path: Path) -> None:
-    store = Store(tmp_path / "out")
+@pytest.mark.parametrize("name", [b"out", b"\xe9"])
+def test_what_was_put_is_found_and_loaded(name: bytes, made: Made, tmp_path: Path) -> None:
+    store = Store(tmp_path / os.fsdecode(name))
     put = made.put(store)
     folder = store.folder(NAME)
     found = store.find(NAME, "key")

@@ -52,7 +52,7 @@ def test_every_version_of_python_gives_the_same_hash() -> None:
         (b'"mJ"', b"'mJ'"),
         (b"= [f", b"= [\n            f"),
         (b"{FACTOR * value + self.offset:.3f}", b"{ FACTOR*value  +self.offset :.3f}"),
-        (b' {unit!r}"', b' ' b'" f"{unit!r}"'),
+        (b' {unit!r}"', b' " f"{unit!r}"'),
     ],
 )
 def test_prose_and_formatting_change_nothing(old: bytes, new: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -75,6 +76,7 @@ def test_the_command_names_no_place_and_no_default() -> None:
         "board:VDD_IN@/home/a@b/errands": "board:VDD_IN@./errands",
         "board:/home/a@b/errands": "board:./errands",
         "board:VDD_IN@user@jetson": "board:VDD_IN@user@jetson",
+        os.fsdecode(b"replay:/a/\xe9.csv"): r"'replay:\udce9.csv'",  # a record is UTF-8
     }
     for meter, told in meters.items():
         assert Request(meter=meter).command == f"python -m bench run --meter {told}"

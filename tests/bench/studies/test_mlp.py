@@ -121,6 +121,7 @@ def test_steps_are_adams_with_the_decay_inside_the_gradient(monkeypatch: pytest.
     X, y = design(positions), design(positions) @ PLANTED
     model = MlpModel(TERMS, BOUNDS, depth=0)
     seen = []
+
     def watch(step: int) -> None:
         seen.append((step, weights_of(model)))
 

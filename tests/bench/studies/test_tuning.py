@@ -72,9 +72,7 @@ def test_known_scores_are_not_computed_again(
     assert len(done) == 15 and changed != first
 
 
-def test_a_stopped_study_keeps_what_it_has(
-    tune: Callable[..., tuple[str, list[Trial]]], tmp_path: Path
-) -> None:
+def test_a_stopped_study_keeps_what_it_has(tune: Callable[..., tuple[str, list[Trial]]], tmp_path: Path) -> None:
     class Stop(Exception):
         pass
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -112,3 +113,8 @@ def test_a_path_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         with pytest.raises(BadInput, match="a recording that can be read") as caught:
             ReplayMeter(path, SimulatedClock())
         assert str(path) in str(caught.value)
+
+
+def test_what_it_tells_of_a_name_that_is_not_utf_8_fits_in_a_record(tmp_path: Path) -> None:
+    meter = ReplayMeter(recording(tmp_path / os.fsdecode(b"\xe9.csv"), np.arange(10.0), np.ones(10)))
+    assert meter.scope == r"recording \udce9.csv" and meter.facts()["recording"] == rf"{tmp_path}/\udce9.csv"

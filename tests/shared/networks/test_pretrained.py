@@ -16,7 +16,7 @@ import torch
 import torchvision
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -84,10 +84,10 @@ def test_every_form_of_a_state_dict_loads(name: str, form: str, tmp_path: Path) 
     assert next(ours.parameters()).dtype == torch.float32
 
 
-@pytest.mark.parametrize("file", ["weights.safetensors", "weights.bin"])
+@pytest.mark.parametrize("file", ["weights.safetensors", "weights.bin", os.fsdecode(b"\xe9.safetensors")])
 def test_safetensors_load_whatever_the_file_is_called(file: str, tmp_path: Path) -> None:
     theirs, ours = network("mobilenet", 1), network("mobilenet", 2)
-    save_file({f"module.{name}": tensor for name, tensor in theirs.state_dict().items()}, tmp_path / file)
+    (tmp_path / file).write_bytes(save({f"module.{name}": tensor for name, tensor in theirs.state_dict().items()}))
     load_checkpoint(ours, tmp_path / file)
     assert same(ours, theirs)
 
