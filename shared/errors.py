@@ -18,8 +18,7 @@ class BadInput(ValueError):
     """
 
     def __init__(self, expected: str, got: object, hint: str) -> None:
-        # text out of a user's file, such as a tensor's name, may have breaks
-        self.parts = tuple(" ".join(printable(part).splitlines()) for part in (expected, got, hint))
+        self.parts = tuple(map(printable, (expected, got, hint)))
         super().__init__("expected {}, got {}; try {}".format(*self.parts))
 
     def __reduce__(self) -> tuple[type[BadInput], tuple[str, ...]]:  # pickled on the way from a worker process

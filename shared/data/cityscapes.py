@@ -10,21 +10,25 @@ are not public.
 from __future__ import annotations
 
 import os
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import Dataset as Pictures
 from torch.utils.data import Subset
 from torchvision import datasets, tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from shared.cache import content_key
-from shared.data.files import FileSplit, Pairs, checked_folder, held_out, open_image, sizes
+from shared.data.files import FileSplit, Pairs, checked_folder, decoded, held_out, once, open_image, pictures, sizes
 from shared.data.images import Dataset
-from shared.errors import BadInput
+from shared.data.listing import Picture
+from shared.errors import BadInput, printable
 from shared.objective import segmentation
 
 HEIGHT, WIDTH = 512, 1024
@@ -37,6 +41,9 @@ CLASS_WEIGHTS = (
     *(7.8698, 9.5169, 10.3737, 6.6616, 10.2605, 10.2879, 10.2898, 10.4054, 10.1381, 0.0),
 )
 SUFFIX = "_leftImg8bit.png"
+LABEL_SUFFIX = "_gtFine_labelIds.png"
+HIGHEST_TRAIN_ID = 19  # as ERFNet's published training numbers what is ignored; Cityscapes' own scripts end at 18
+LABELS = "the *_gtFine_labelIds.png of gtFine_trainvaltest.zip"
 LAYOUT = "leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip, unpacked there"
 # label ids 0 to 33; the license plate's id, -1, is in no label map
 _KNOWN = [label for label in datasets.Cityscapes.classes if label.id >= 0]
@@ -55,29 +62,41 @@ _MOVED = v2.Compose(
 )
 
 
-class Scenes(datasets.Cityscapes):
-    """Pairs of an image and its map of class numbers 0 to 19, at the files' size and in the files' order."""
+class Scenes(Pictures[tuple[Image.Image, Image.Image]]):
+    """Pairs of an image and its map of class numbers 0 to 19, at the files' size and in the files' order.
 
-    def __init__(self, root: Path, split: str) -> None:
-        try:
-            super().__init__(root, split, mode="fine", target_type="semantic")
-        except NotADirectoryError as error:
-            raise BadInput("nothing but folders of cities", f"the file {error.filename}", "moving it away") from None
-        pairs = ((image, target) for image, (target,) in zip(self.images, self.targets, strict=True))
-        # torchvision lists every file in a city's folder, also one that is no image
-        self.files = sorted(pair for pair in pairs if pair[0].endswith(SUFFIX))
-        if not self.files:
+    Raises BadInput for an image without a label map, and for a city without any label id above 19. Vegetation (21), sky
+    (23) and cars (26) are in every city, while train ids end at 18, or at 19 for what is ignored. A single map of train
+    ids between label maps can't be told for sure; a map without an id above 19 gives a warning when it is read.
+    """
+
+    def __init__(self, root: Path, split: str, listed: Sequence[Picture]) -> None:
+        self.images_dir, labels_dir = root / "leftImg8bit" / split, root / "gtFine" / split
+        if not listed:
             raise BadInput(f"images in {self.images_dir}", "none", LAYOUT)
-        for _, target in self.files:
+        self.files: list[tuple[str, str]] = []
+        cities: dict[Path, list[str]] = {}
+        for image, city in sorted((picture.path, picture.group) for picture in listed):
+            target = os.path.join(labels_dir, city, os.path.basename(image).removesuffix(SUFFIX) + LABEL_SUFFIX)
             if not os.path.isfile(target):
                 raise BadInput("a label map for every image", f"no file {target}", LAYOUT)
+            self.files.append((image, target))
+            cities.setdefault(labels_dir / city, []).append(target)
+        for folder, maps in cities.items():
+            highest = 0
+            for path in maps:  # one map is enough in a city of label ids
+                if (highest := max(highest, _highest_id(path))) > HIGHEST_TRAIN_ID:
+                    break
+            else:
+                expected = f"label ids above {HIGHEST_TRAIN_ID}, as of vegetation and sky, in {folder}"
+                raise BadInput(expected, f"ids up to {highest}, which may be train ids", LABELS)
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, Image.Image]:
         image_path, label_path = self.files[index]
-        image, labels = open_image(image_path), open_image(label_path, mode=None)
+        image, labels = open_image(image_path), decoded(label_path)
         if labels.mode != "L" or labels.size != image.size:
             raise BadInput(
                 f"8-bit label ids of {image.width}x{image.height} pixels in {label_path}",
@@ -87,8 +106,21 @@ class Scenes(datasets.Cityscapes):
         ids = np.asarray(labels)
         classes = TRAIN_IDS[ids]
         if (unknown := classes == UNKNOWN).any():
-            raise BadInput(f"label ids 0 to {_KNOWN[-1].id} in {label_path}", int(ids[unknown][0]), LAYOUT)
+            first = int(ids[unknown][0])
+            got = f"{first}, as in train ids" if first == UNKNOWN else first
+            raise BadInput(f"label ids 0 to {_KNOWN[-1].id} in {label_path}", got, LABELS)
+        if ids.max() <= HIGHEST_TRAIN_ID:
+            name = printable(label_path)
+            warnings.warn(f"{name} has ids up to {ids.max()}: if they are train ids, try {LABELS}", stacklevel=2)
         return image, Image.fromarray(classes)
+
+
+def _highest_id(path: str) -> int:
+    """The highest id in a label map; `UNKNOWN` for a file that can't be used, which is named when it is read."""
+    try:
+        return int(np.asarray(decoded(path)).max())
+    except BadInput:
+        return UNKNOWN
 
 
 def evaluation(image: Image.Image, label: Any) -> tuple[Tensor, Tensor]:
@@ -109,13 +141,14 @@ def training(image: Image.Image, label: Any) -> tuple[Tensor, Tensor]:
 def load(folder: Path | None = None) -> Dataset:
     """Cityscapes in `folder`: 19 classes and the ignored one; train without a tenth, that tenth as search, val as test.
 
-    Raises BadInput for a missing folder, a folder without images and a missing label map. A file that can't be decoded
-    and an unknown label id raise it when they are read. The split depends on file names; the fingerprint on names and
-    sizes.
+    Links and hidden files are as in ImageNet. Raises BadInput for a missing folder, a folder without images, a missing
+    label map, and train ids under the names of label ids as `Scenes` tells them. A file that can't be decoded and an
+    unknown label id raise it when they are read. The split depends on file names; the fingerprint on names and sizes.
     """
     parts = [f"{kind}/{split}" for kind in ("leftImg8bit", "gtFine") for split in ("train", "val")]
     folder = checked_folder(folder, "Cityscapes", parts, LAYOUT)
-    given, test = Scenes(folder, "train"), Scenes(folder, "val")
+    listed = (pictures(folder / "leftImg8bit" / split, _is_scene, deep=False) for split in ("train", "val"))
+    given, test = (Scenes(folder, split, found) for split, found in zip(("train", "val"), once(*listed), strict=True))
     names = [os.path.basename(image) for image, _ in given.files]
     if len(names) < 2:
         raise BadInput(f"two images or more in {given.images_dir}", len(names), LAYOUT)
@@ -140,6 +173,10 @@ def stand_in() -> Dataset:
     search = TRAIN // 10
     train, search_, test = (_split([(image, label)] * count) for count in (TRAIN - search, search, VAL))
     return Dataset("cityscapes", train, search_, test, CLASSES, content_key("no Cityscapes"))
+
+
+def _is_scene(name: str) -> bool:
+    return name.endswith(SUFFIX)
 
 
 def _split(pictures: Pairs) -> FileSplit:

@@ -5,13 +5,11 @@ The contents of a batch are a pure function of (seed, index), whatever the numbe
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -20,11 +18,28 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as Pictures
 
+from shared.data.decoding import decoded, open_image
 from shared.data.images import batch_members
+from shared.data.listing import checked_folder, groups, held_out, once, pictures, sizes
 from shared.errors import BadFile, BadInput
 from shared.host import usable_cores
 from shared.objective import CLASSIFICATION, Objective
 from shared.rng import derived_seed
+
+__all__ = [
+    "FileSplit",
+    "FileStream",
+    "Pairs",
+    "Request",
+    "checked_folder",
+    "decoded",
+    "groups",
+    "held_out",
+    "once",
+    "open_image",
+    "pictures",
+    "sizes",
+]
 
 Pairs = Pictures[Any] | Sequence[tuple[Image.Image, Any]]  # (image, label) by index
 Transform = Callable[[Image.Image, Any], tuple[Tensor, Tensor]]
@@ -219,49 +234,3 @@ def _together(pairs: Sequence[tuple[Tensor, Tensor] | BadInput]) -> tuple[Tensor
 
 def _other_cores() -> int:
     return min(usable_cores() - 1, MOST_WORKERS)
-
-
-def open_image(path: str | Path, mode: str | None = "RGB") -> Image.Image:
-    """The decoded image in a file, converted to `mode` unless that is None.
-
-    Raises BadInput naming a file that is missing, truncated or no image.
-    """
-    try:
-        with Image.open(path) as image:
-            if mode is None:
-                image.load()
-                return image
-            return image.convert(mode)
-    except Exception as error:  # a damaged file may raise anything
-        line = " ".join(str(error).split())
-        raise BadInput(f"a whole image in {path}", f"{type(error).__name__}: {line}", "fetching it again") from None
-
-
-def sizes(folder: Path, paths: Iterable[str]) -> list[tuple[str, int]]:
-    """Path relative to `folder` and size in bytes of each file, for a fingerprint that needs no file contents.
-
-    Raises BadInput naming a broken link.
-    """
-    try:
-        return [(os.path.relpath(path, folder), os.stat(path).st_size) for path in paths]
-    except OSError as error:
-        raise BadInput("files that can be read", f"{error.filename} ({error.strerror})", "fetching it again") from None
-
-
-def held_out(names: Sequence[str], count: int) -> list[int]:
-    """Indices, in order, of the `count` files of the validation split: those whose names have the lowest hashes.
-
-    The split depends on the files' names alone. Adding or removing one file exchanges at most one file of the split.
-    """
-    ranked = sorted(range(len(names)), key=lambda index: hashlib.blake2b(names[index].encode()).digest())
-    return sorted(ranked[:count])
-
-
-def checked_folder(folder: Path | None, name: str, parts: Sequence[str], hint: str) -> Path:
-    """`folder`, if it has the subfolders `parts` of data set `name`. Raises BadInput naming the first missing one."""
-    if folder is None:
-        raise BadInput(f"the folder of {name}", "no --data", "--data DIR")
-    for part in ("", *parts):
-        if not (folder / part).is_dir():
-            raise BadInput(f"{name} in {folder}", f"no folder {folder / part}", hint)
-    return folder

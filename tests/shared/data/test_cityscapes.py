@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -230,6 +232,83 @@ def test_other_files_beside_the_images_are_left_alone(cityscapes_tree: Path, tmp
     shutil.copytree(cityscapes_tree, root)
     (root / "leftImg8bit/val/munster/.DS_Store").write_bytes(b"\0")
     assert len(cityscapes.load(root).test) == 3
-    stray = root / "leftImg8bit/val/.DS_Store"
-    stray.write_bytes(b"\0")
-    assert f"nothing but folders of cities, got the file {stray};" in refuse(root)  # torchvision looks into each
+    for stray in (".DS_Store", "README.txt"):
+        (root / "leftImg8bit/val" / stray).write_bytes(b"\0")
+    assert len(cityscapes.load(root).test) == 3
+
+
+# --- train ids under the names of label ids
+
+
+def to_train_ids(root: Path, places: str, ignored: int) -> None:
+    """Rewrites maps as Cityscapes' own scripts do it: ids 0 to 18 and one for all that is ignored."""
+    for path in root.glob(places):
+        ids = classes_of(np.asarray(Image.open(path))).numpy().astype(np.uint8)
+        Image.fromarray(np.where(ids == 19, ignored, ids).astype(np.uint8)).save(path)
+
+
+@pytest.mark.parametrize("ignored", [0, 18, 19])
+@pytest.mark.parametrize(
+    ("places", "first"), [("*/*/*", "train/aachen"), ("val/*/*", "val/munster"), ("train/bremen/*", "train/bremen")]
+)
+def test_train_ids_are_refused(ignored: int, places: str, first: str, cityscapes_tree: Path, tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    shutil.copytree(cityscapes_tree, root)
+    to_train_ids(root / "gtFine", f"{places}_labelIds.png", ignored)
+    with pytest.raises(BadInput) as caught:
+        cityscapes.load(root)
+    assert str(caught.value) == (
+        f"expected label ids above 19, as of vegetation and sky, in {root}/gtFine/{first}, "
+        f"got ids up to {max(ignored, 18)}, which may be train ids; "
+        "try the *_gtFine_labelIds.png of gtFine_trainvaltest.zip"
+    )
+
+
+def test_train_ids_with_255_are_named(cityscapes_tree: Path, tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    shutil.copytree(cityscapes_tree, root)
+    to_train_ids(root / "gtFine", "val/*/*_labelIds.png", 255)
+    assert "got 255, as in train ids; try the *_gtFine_labelIds.png of gtFine_trainvaltest.zip" in refuse(root)
+
+
+def test_a_single_map_without_ids_above_19_gives_a_warning(cityscapes_tree: Path, tmp_path: Path) -> None:
+    """Between maps of label ids it may be one of them."""
+    root = tmp_path / "tree"
+    shutil.copytree(cityscapes_tree, root)
+    to_train_ids(root, LABELS, 0)
+    pictures = cityscapes.load(root).test.pictures  # type: ignore[attr-defined]
+    with pytest.warns(
+        UserWarning, match=rf"{root / LABELS} has ids up to 18: if they are train ids, try the \*_gtFine_"
+    ):
+        assert pictures[1]
+    with warnings.catch_warnings(action="error"):
+        assert pictures[0] and pictures[2]
+
+
+def test_hidden_and_linked_images_change_nothing(cityscapes_tree: Path, tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    shutil.copytree(cityscapes_tree, root)
+    before = cityscapes.load(root)
+    val = root / "leftImg8bit/val"
+    for place in (val / ".ipynb_checkpoints", val / "munster/.ipynb_checkpoints", val / "munster/backup"):
+        place.mkdir()
+        shutil.copy(root / IMAGE, place)
+    (val / "munster/._munster_000001_000019_leftImg8bit.png").write_bytes(b"x")
+    (val / "munster/again_leftImg8bit.png").symlink_to(root / IMAGE)
+    after = cityscapes.load(root)
+    assert after.fingerprint == before.fingerprint and len(after.test) == 3
+
+    for place in ("leftImg8bit/val/munster", "gtFine/train"):
+        (root / place).rename(tmp_path / place.replace("/", "-"))
+        (root / place).symlink_to(tmp_path / place.replace("/", "-"))
+    assert cityscapes.load(root).fingerprint == before.fingerprint
+
+
+def test_names_that_are_not_utf_8(cityscapes_tree: Path, tmp_path: Path) -> None:
+    root = tmp_path / os.fsdecode(b"tr\xe9e")
+    shutil.copytree(cityscapes_tree, root)
+    for name in (IMAGE, LABELS):
+        os.rename(root / name, root / name.replace("munster_000001", os.fsdecode(b"m\xfcnster_000001")))
+    assert len(list(cityscapes.load(root).test.batches(1))) == 3
+    (root / LABELS.replace("munster_000001", os.fsdecode(b"m\xfcnster_000001"))).unlink()
+    assert r"tr\udce9e/gtFine/val/munster/m\udcfcnster_000001_000019_gtFine_labelIds.png" in refuse(root)

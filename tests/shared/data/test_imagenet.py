@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -151,6 +152,120 @@ def test_missing_folders_are_named(tmp_path: Path) -> None:
 def test_another_number_of_classes_is_named(train: int, val: int, part: str, tmp_path: Path) -> None:
     message = refuse(skeleton(tmp_path, train, val, image=False))
     assert f"1000 classes, a folder each, in {tmp_path / part}, got {train if part == 'train' else val};" in message
+
+
+def extra(*places: str) -> Callable[[Path], None]:
+    def change(root: Path) -> None:
+        for place in places:
+            (root / place).mkdir()
+            (root / place / "one.JPEG").hardlink_to(root / "image.JPEG")
+
+    return change
+
+
+def missing(*places: str) -> Callable[[Path], None]:
+    def change(root: Path) -> None:
+        for place in places:
+            shutil.rmtree(root / place)
+
+    return change
+
+
+def empty_in_both(root: Path) -> None:
+    (root / "train/n99999999").mkdir()
+    (root / "val/n99999999").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("change", "advice"),
+    [
+        (extra("train/n99999999"), "in {root}/train, got 1001; try moving n99999999 away, not in val"),
+        (extra("val/n99999999"), "in {root}/val, got 1001; try moving n99999999 away, not in train"),
+        (extra("train/old", "val/old"), "in {root}/train, got 1001; try moving old away, no name of a class"),
+        (empty_in_both, "in {root}/train, got 1001; try moving n99999999 away, empty"),
+        (extra("train/n99999999", "val/n99999999"), "in {root}/train, got 1001; try ILSVRC 2012 as train/"),
+        (missing("train/n00000007"), "in {root}/train, got 999; try adding n00000007, in val"),
+        (missing("val/n00000007"), "in {root}/val, got 999; try adding n00000007, in train"),
+        (missing("train/n00000007", "val/n00000007"), "in {root}/train, got 999; try ILSVRC 2012 as train/"),
+    ],
+)
+def test_a_class_folder_too_many_or_missing_is_named(
+    change: Callable[[Path], None], advice: str, tmp_path: Path
+) -> None:
+    change(skeleton(tmp_path))
+    assert advice.format(root=tmp_path) in refuse(tmp_path)
+
+
+@pytest.mark.parametrize("change", [1, -1])
+def test_the_names_of_imagenet_tell_which_class_is_wrong(change: int, tmp_path: Path) -> None:
+    wnids = (Path(imagenet.__file__).parent / "imagenet_wnids.txt").read_text().split()
+    assert len(set(wnids)) == len(wnids) == 1000 and wnids == sorted(wnids)
+    assert (wnids[0], wnids[-1]) == ("n01440764", "n15075141")
+    for part in ("train", "val"):
+        for name in [*wnids, "n99999999"] if change == 1 else wnids[1:]:
+            (tmp_path / part / name).mkdir(parents=True)
+    advice = "moving n99999999 away, no class of ImageNet" if change == 1 else "adding n01440764, a class of ImageNet"
+    assert f"got {1000 + change}; try {advice}" in refuse(tmp_path)
+
+
+def test_hidden_files_and_links_change_nothing(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    root.mkdir()
+    skeleton(root)
+    before = imagenet.load(root)
+    for place in ("train", "val", "train/n00000007"):
+        (root / place / ".ipynb_checkpoints").mkdir()
+        (root / place / ".ipynb_checkpoints/one-checkpoint.JPEG").hardlink_to(root / "image.JPEG")
+    (root / "val/n00000007/._one.JPEG").write_bytes(b"\0\5\x16\7")
+    (root / "train/n00000007/again.JPEG").symlink_to("one.JPEG")
+    (root / "train/n00000007/loop").symlink_to(".")
+    after = imagenet.load(root)
+    assert after.fingerprint == before.fingerprint
+    assert [len(split) for split in (after.train, after.search, after.test)] == [1000, 1000, 2000]
+
+    for place in ("train/n00000007", "val"):  # as on a larger disk
+        (root / place).rename(tmp_path / place.replace("/", "-"))
+        (root / place).symlink_to(tmp_path / place.replace("/", "-"))
+    assert imagenet.load(root).fingerprint == before.fingerprint
+    (tmp_path / "link").symlink_to(root)
+    assert imagenet.load(tmp_path / "link").fingerprint == before.fingerprint
+
+
+@pytest.mark.parametrize(("part", "goal"), [("train", "n00000008"), ("val", "../train/n00000007")])
+def test_a_class_folder_that_leads_to_another_one_is_refused(part: str, goal: str, tmp_path: Path) -> None:
+    root = skeleton(tmp_path)
+    place = root / part / "n00000007"
+    shutil.rmtree(place)
+    place.symlink_to(goal)
+    message = refuse(root)
+    assert f"{place}/one.JPEG" in message and f"{Path(goal).name}/one.JPEG" in message and "are one file" in message
+
+
+def test_a_class_of_links_to_pictures_of_another_class_has_none(tmp_path: Path) -> None:
+    root = skeleton(tmp_path)
+    for path in (root / "train/n00000007").iterdir():
+        path.unlink()
+        path.symlink_to(root / "train/n00000008" / path.name)
+    assert "none that lies there alone in n00000007;" in refuse(root)
+
+
+def test_names_that_are_not_utf_8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "set").mkdir()
+    root = skeleton(tmp_path / "set").rename(tmp_path / os.fsdecode(b"caf\xe9"))
+    bad = root / "train/n00000007" / os.fsdecode(b"\xe9\n.JPEG")
+    bad.write_bytes((root / "image.JPEG").read_bytes())
+    dataset = imagenet.load(root)
+    assert len(dataset.train) + len(dataset.search) == 2001
+    said = list[str]()
+    dataset.check(said.append)
+    assert said == [rf"reading all 4,001 images in {tmp_path}/caf\udce9 once, to find damaged files now"]
+    bad.write_bytes(b"<html>")
+    with pytest.raises(BadInput) as caught:
+        for split in (dataset.train, dataset.search):
+            list(replace(split, workers=1).batches(512))  # type: ignore[type-var]
+    assert r"caf\udce9/train/n00000007/\udce9 .JPEG" in str(caught.value)
+    str(caught.value).encode()
 
 
 def test_images_that_are_not_sorted_into_classes_are_no_classes(tmp_path: Path) -> None:
