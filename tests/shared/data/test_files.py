@@ -7,8 +7,11 @@ import gc
 import itertools
 import multiprocessing
 import pickle
+import resource
 import shutil
-from collections.abc import Callable
+import signal
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,9 +25,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset as Pictures
+from torch.utils.data import get_worker_info
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from shared.data import BatchStream, Dataset, Split, cityscapes
-from shared.data.files import FileSplit, checked_folder, held_out, open_image, sizes
+from shared.data.files import FileSplit, Request, checked_folder, held_out, open_image, sizes
 from shared.errors import BadFile, BadInput
 from shared.objective import segmentation
 
@@ -204,6 +209,60 @@ def test_label_maps_make_batches_of_maps(folder: Path) -> None:
     split = replace(split_of(folder), evaluation=mapped, label_shape=(4, 5), objective=segmentation(19))
     _, labels = split.take(torch.tensor([2, 5]))
     assert labels.shape == (2, 4, 5) and labels[:, 0, 0].tolist() == [2, 5]
+
+
+class Confined(Folder):
+    """A worker that reads one of its pictures can't send tensors of more than 4 KiB through shared memory."""
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        assert get_worker_info() is not None, "the limit would stay in this process"
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+        return super().__getitem__(index)
+
+
+@pytest.fixture
+def in_a_minute() -> Iterator[None]:
+    """Ends a test that waits for a batch which never comes."""
+
+    def end(*_: object) -> None:
+        raise TimeoutError("no batch came")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def test_batches_need_no_shared_memory(folder: Path, in_a_minute: None) -> None:
+    def large(image: Image.Image, label: Any) -> tuple[Tensor, Tensor]:
+        pixels, number = plain(image, label)
+        return pixels.repeat(1, 20, 20), number.repeat(90, 90)
+
+    split = replace(split_of(folder, workers=2), evaluation=large, training=large, label_shape=(90, 90))
+    confined = replace(split, pictures=Confined(folder))
+    for one, other in zip(confined.batches(4), replace(split, workers=0).batches(4), strict=True):
+        assert same(one, other) and one[0].is_contiguous(memory_format=torch.channels_last)
+    assert same(confined.stream(0, 4).batch(1), replace(split, workers=0).stream(0, 4).batch(1))
+
+
+def test_batches_are_pinned_before_they_go_to_a_gpu(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the function that a DataLoader calls for a batch; whether memory is pinned shows on a GPU alone."""
+    pinned = list[int]()
+    monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: pinned.append(tensor.data_ptr()) or tensor)
+    split = split_of(folder)
+    given = pin_memory(next(iter(split.reading([[Request(9), Request(0)]]))))
+    assert pinned == [tensor.data_ptr() for tensor in given] and len(given) == 2
+    images, labels = split.finished(given)
+    assert labels.tolist() == [9, 0] and images.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(images, expected([9, 0]))
+
+
+def test_batches_from_workers_can_be_changed_in_place(folder: Path) -> None:
+    with warnings.catch_warnings(action="error"):
+        for images, labels in split_of(folder, workers=1).batches(4):
+            images.add_(1)
+            labels.add_(1)
 
 
 # --- files that can't be used
