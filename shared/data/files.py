@@ -8,7 +8,6 @@ The contents of a batch are a pure function of (seed, index), whatever the numbe
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
