@@ -166,6 +166,18 @@ class Structure:
             ),
         )
 
+    @cached_property
+    def prunable_share(self) -> float:
+        """Share of the dense network's multiply-adds in layers that read or make channels of a unit."""
+        dense, units = self.position_bounds, range(1, len(self.units) + 1)
+        counts = [
+            (float(operation.macs(dense)), any(part.position in units for side in sides for part in side.parts))
+            for operation in self.operations
+            for sides in [(operation.inputs, operation.outputs)]
+        ]
+        total = sum(count for count, _ in counts)
+        return sum(count for count, prunable in counts if prunable) / total if total else 0.0
+
     def positions(self, widths: ArrayLike | Tensor) -> Tensor:
         """Widths (..., units) with image channels and outputs added: float64 (..., units + 2); differentiable."""
         rows = torch.as_tensor(widths, dtype=torch.float64)

@@ -90,22 +90,21 @@ def test_the_methods_guide_shows_the_package_of_the_tests() -> None:
     assert code == (ROOT / "tests/example_package/bench_median.py").read_text()
 
 
-def test_adding_a_network(suite: Path) -> None:
+def test_a_network_of_ones_own(suite: Path) -> None:
     (code,) = blocks("adding-a-network.md", "python")
-    (suite / "shared/networks/zoo/small.py").write_text(code)
+    (suite / "small.py").write_text(code)
     printed = type_benchs(commands("adding-a-network.md"), suite)
-    assert len(printed) == 4 and "small" in printed[0].split()
-    assert "held-out error" in printed[1] and "small on fashion-mnist" in printed[2]
-    assert re.search(r"\| ECC +\| +\d\d\.\d\d \|", printed[3])
+    assert len(printed) == 5 and all("held-out error" in printed[index] for index in (0, 3, 4))
+    assert "small.py:Small on fashion-mnist" in printed[1]
+    assert re.search(r"\| ECC +\| +\d\d\.\d\d \|", printed[2])
+    (record,) = (suite / "runs").glob("Small-*/ecc-*/record.json")
     probe = (
-        "import torch; from shared.networks import build, compact, active_widths, structure, zero_channels;"
-        "model = build('small').double().eval(); table = structure(model); assert table.upper_bounds == (16, 32, 48);"
-        "dead = torch.rand(3, 48) < 0.5; dead[:, 0] = False; zero_channels(model, table, dead);"
-        "small, images = compact(model), torch.rand(2, 1, 28, 28).double();"
-        "assert active_widths(small) == active_widths(model) != (16, 32, 48);"
-        "assert (model(images) - small(images)).abs().max() < 1e-10"
+        "import sys, torch, bench; from shared.networks import structure;"
+        "model = bench.load_compressed(sys.argv[1]); widths = tuple(model.config['widths']);"
+        "assert structure(model).upper_bounds == widths != (8, 16, 24);"
+        "assert model(torch.rand(2, 1, 28, 28)).shape == (2, 10)"
     )
-    type_in(["python", "-c", probe], suite)
+    type_in(["python", "-c", probe, str(record.parent)], suite)
 
 
 def test_adding_a_platform(suite: Path) -> None:
