@@ -105,6 +105,7 @@ def report_(
     from bench import report
     from bench.studies import energy_models as energy_study
     from bench.studies import eyeriss
+    from bench.studies import networks as network_study
     from shared.errors import BadInput
 
     console = say.console()
@@ -115,7 +116,9 @@ def report_(
         raise BadInput("--check with --format markdown", repr(form), "--check alone")
     published = to or Path("reports")
     if check:
-        problems = [*report.check(published), *energy_study.check(published), *eyeriss.check(published)]
+        problems = [
+            problem for room in (report, energy_study, eyeriss, network_study) for problem in room.check(published)
+        ]
         for problem in problems:
             console.print(problem, soft_wrap=True)
         if problems:
@@ -165,8 +168,18 @@ def _declared(method: Method) -> str:
 
 
 @app.command()
-def networks() -> None:
-    """List the networks."""
+def networks(
+    to: Annotated[
+        Path | None, typer.Option(help="Folder of the page of torchvision's networks, made anew; an hour.")
+    ] = None,
+) -> None:
+    """List the networks; with --to, try torchvision's and write their page."""
+    if to is not None:
+        from bench.studies import networks as study
+
+        check_writable("--to", to)
+        say.console().print(f"report: {study.write(to)}", soft_wrap=True)
+        return
     from shared import networks as zoo
     from shared.errors import BadInput
 

@@ -56,7 +56,11 @@ class Workload:
 
     def _fitted(self, images: Dataset) -> Dataset:
         size, scale = dict(self.arguments)["input_size"], networks.scaled_pixels(self.network, self.dataset)
-        images = images.resized((size, size) if isinstance(size, int) else size)
+        sides = (size, size) if isinstance(size, int) else size
+        if images.label_shape and images.label_shape != sides:
+            got = f"{sides[0]}x{sides[1]}"
+            raise BadInput(f"--image-size of the label maps, {'x'.join(map(str, images.label_shape))}", got, "that one")
+        images = images.resized(sides)
         return images if scale is None else images.scaled(*scale)
 
     def check(self) -> None:

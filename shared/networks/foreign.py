@@ -81,17 +81,17 @@ def build(foreign: Foreign, sizes: Mapping[str, Any], options: Mapping[str, Any]
     """
     module = _made(foreign, sizes, options)
     shape = (sizes["in_channels"], *sizes["input_size"])
-    grey = shape[0] == 1
     try:
         return _plain(module, shape)
-    except BadInput:
-        if not grey:
+    except BadInput as error:
+        if shape[0] != 1:
             raise
-        try:
-            return _plain(module, shape, repeats=COLOURS)
-        except BadInput:
-            pass
-        raise
+        in_grey = error
+    try:
+        return _plain(module, shape, repeats=COLOURS)
+    except BadInput as error:
+        # the one that says more than that sizes do not fit
+        raise (in_grey if " runs on " in str(error) else error) from None
 
 
 def check(model: nn.Module) -> None:

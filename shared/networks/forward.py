@@ -76,9 +76,10 @@ def _place(error: BaseException) -> str:
 
 
 def _is_user_s(file: Path) -> bool:
-    standard, torch_s = Path(sysconfig.get_path("stdlib")), Path(torch.__file__).parent
-    in_standard = standard in file.parents and "site-packages" not in file.parts
-    return not (in_standard or torch_s in file.parents or file.parent == Path(__file__).parent or file.suffix != ".py")
+    standard, own = Path(sysconfig.get_path("stdlib")), Path(__file__).parent
+    libraries = {Path(torch.__file__).parent} | (set() if "site-packages" in file.parts else {standard})
+    of_suite = own in file.parents and own / "zoo" not in file.parents
+    return file.suffix == ".py" and not of_suite and libraries.isdisjoint(file.parents)
 
 
 def meta_copy(model: nn.Module) -> nn.Module:
