@@ -136,7 +136,10 @@ def convolution(operation: Operation, positions: Array, batch: int, chip: Parame
 
 
 def grouped(operation: Operation, positions: Array, batch: int, chip: Parameters) -> Cost:
-    """Convolution with groups: a product for each, all in one launch (assumed), so that tiles fill it together."""
+    """Convolution with groups: a product for each, all in one launch (assumed), so that tiles fill it together.
+
+    Of the weights only one group's come from DRAM; all of them are few.
+    """
     return _products(operation, positions, batch, chip, operation.inputs.at(positions) / operation.depth)
 
 

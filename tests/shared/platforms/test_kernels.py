@@ -162,3 +162,40 @@ def test_batch_multiplies_pixels(chip: Parameters) -> None:
     rows = np.array([[24.0, 40.0], [5.0, 33.0]])
     for a, b in zip(kernels.convolution(one, rows, 2, chip), kernels.convolution(tall, rows, 1, chip), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    groups=st.integers(1, 6),
+    depth=st.integers(1, 12),
+    made=st.integers(1, 12),
+    size=st.integers(1, 20),
+    kernel=st.sampled_from([1, 3]),
+    kind=st.sampled_from(["conv", "transposed_conv"]),
+)
+def test_groups_cost_what_so_many_images_cost_without(
+    groups: int, depth: int, made: int, size: int, kernel: int, kind: str, chip: Parameters
+) -> None:
+    one = convolution(depth, made, size, kernel, 1, kind)
+    whole = dataclasses.replace(
+        one, kind=f"grouped_{kind}", inputs=Channels(0, 1, depth), outputs=Channels(0, 1, made), depth=depth
+    )
+    got = kernels.grouped(whole, np.array([[groups]]), 4, chip)
+    expected = kernels.convolution(one, np.array([[depth, made]]), 4 * groups, chip)
+    np.testing.assert_allclose(np.array(got), np.array(expected), rtol=1e-12)
+    assert [each.cost for each in kernels.expand((whole,))] == [kernels.grouped]
+
+
+def test_functions_of_values_cost_what_relu_does_and_norms_read_twice(chip: Parameters) -> None:
+    relu = Operation("a", "relu", Channels(0, 64), Channels(0, 64), (32, 32), (32, 32))
+    rows = np.array([[64]])
+
+    def price(kind: str) -> kernels.Cost:
+        (kernel,) = kernels.expand((dataclasses.replace(relu, kind=kind),))  # type: ignore[arg-type]
+        return kernel.cost(kernel.operation, rows, 256, chip)
+
+    for kind in ("activation", "copy", "broadcast"):
+        assert price(kind) == price("relu")
+    tensor = 4.0 * 256 * 64 * 32 * 32
+    assert price("norm").l2_bytes == 3 * tensor
+    assert price("relu").l2_bytes == 2 * tensor
