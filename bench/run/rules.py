@@ -174,11 +174,10 @@ def described(small: nn.Module, task: Task, dense: DenseWeights) -> nn.Module:
     Raises Miss when `small` has other operations or tensors, or other outputs on a training batch, as hooks or a
     forward pass of its own would cause.
     """
-    small_structure = structure(small)
-    widths = small_structure.upper_bounds
     try:
-        fresh = dense.at(widths)
-    except BadInput:  # more or fewer units, or wider ones
+        small_structure = structure(small)
+        fresh = dense.at(small_structure.upper_bounds)
+    except BadInput:  # what can't be followed, more or fewer units, or wider ones
         raise Miss(ANOTHER) from None
     if small_structure.fingerprint != structure(fresh).fingerprint:
         raise Miss(ANOTHER)

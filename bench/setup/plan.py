@@ -86,10 +86,11 @@ def make(request: Request, say: Say = lambda _: None, *, to_train: bool = False)
     """
     names = _listed(request.methods, "method names", str)
     methods = {name: registry.get(name) for name in names}
-    for name in names:
+    places = [("network", request.network)] if ":" not in request.network else []
+    for kind, name in [*(("method", name) for name in names), *places]:
         if not FILE_NAME.fullmatch(name):
             raise BadInput(
-                "a method's name of letters, digits and ._+- (runs lie in folders of that name)",
+                f"a {kind}'s name of letters, digits and ._+- (runs lie in folders of that name)",
                 repr(name),
                 "another name",
             )

@@ -69,7 +69,7 @@ class Workload:
             return
         classes, outputs = data.network_arguments(self.dataset)["num_classes"], self.structure.outputs
         if outputs != classes:
-            hint = f"--network-arg num_classes={classes}, or the name that it has there"
+            hint = f"--network-arg NAME={classes}, NAME being what it calls their number"
             raise BadInput(f"{classes} outputs of {self.network} for {self.dataset}", outputs, hint)
         foreign.check(self.build())
 
@@ -115,15 +115,13 @@ def get(
         raise BadInput(f"a network out of {', '.join(networks.names())}", repr(network), "python -m bench networks")
     source, made_for = networks.source(network), networks.trained_on(network)
     if source is None and dataset not in made_for:
-        suitable = [name for name in networks.names() if dataset in networks.trained_on(name)]
+        suitable = [name for name in networks.names() if _is_made_for(name, dataset)]
         raise BadInput(
             f"a network that is made for {dataset} ({', '.join(suitable)})", repr(network), f"--network {suitable[0]}"
         )
-    arguments = data.network_arguments(dataset) | made_for.get(dataset, {})
+    arguments = data.network_arguments(dataset) | made_for.get(dataset, {}) | dict(options)
     if size is not None:
         arguments["input_size"] = size
-    if options:
-        arguments["options"] = tuple(sorted({**dict(arguments.get("options", {})), **options}.items()))
     if source is not None:
         arguments["source"] = source
     label = network
@@ -131,3 +129,10 @@ def get(
         name = re.sub(r"[^A-Za-z0-9._+]+", "-", network.rpartition(":")[2])
         label = f"{name}-{content_key(source, sorted(options.items()), size)[:8]}"
     return Workload(network, dataset, tuple(sorted(arguments.items())), label)
+
+
+def _is_made_for(network: str, dataset: str) -> bool:
+    try:
+        return dataset in networks.trained_on(network)
+    except BadInput:  # a file of a user's that can't be used, and that is not asked for
+        return False

@@ -79,8 +79,6 @@ def check(folder: Path) -> list[str]:
 def request(name: str) -> Request:
     """What is asked for a network of torchvision by that name."""
     options = {"image_size": str(PIXELS), **NETWORKS[name]}
-    classes = 11 if options.get("dataset") == "garment-scenes" else 10
-    options["network_arg"] = [f"num_classes={classes}", *options.get("network_arg", [])]
     module, _, function = f"torchvision.models.{name}".rpartition(".")
     return Request(network=f"{module}:{function}", protocol="smoke", meter="sim", methods="ecc", **options)
 
@@ -178,7 +176,7 @@ def page(rows: dict[str, Any]) -> str:
         "# Torchvision's networks",
         "",
         "What the suite makes of networks that it was not written for, each named by its module "
-        "(`--network torchvision.models:NAME --network-arg num_classes=10`).",
+        "(`--network torchvision.models:NAME`).",
         "",
         "**Prunable** is the share of the multiply-adds in layers that read or make channels which can be removed. "
         "**Cut − masked** is the largest difference between a network whose channels were cut at random and the same "

@@ -17,7 +17,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shared.networks import Operation, Structure
+from shared.networks import Operation, Structure, Unit
 from shared.widths.bounded import BoundedWidths, WidthEnergy, lower_bounds
 
 Observation = NDArray[np.float32]
@@ -156,9 +156,20 @@ def _static_features(structure: Structure, energy: WidthEnergy) -> NDArray[np.fl
 
 def _consumers(structure: Structure) -> list[Operation]:
     """For every unit the first layer that reads it."""
-    layers = {operation.module: operation for operation in structure.operations}
-    names = [next(part.tensor for part in unit.slices if part.role == "consumer") for unit in structure.units]
-    return [layers[name.removesuffix(".weight")] for name in names]
+    layers = {f"{operation.module}.weight": operation for operation in structure.operations}
+    readers = ("conv", "transposed_conv", "linear")
+
+    def reader(unit: Unit) -> Operation:
+        name = next(part.tensor for part in unit.slices if part.role == "consumer")
+        if name in layers:
+            return layers[name]
+        return next(  # of a function that is called with a parameter
+            operation
+            for operation in structure.operations
+            if operation.kind in readers and any(part.position == unit.index + 1 for part in operation.inputs.parts)
+        )
+
+    return [reader(unit) for unit in structure.units]
 
 
 def _array(values: Tensor) -> NDArray[np.float64]:

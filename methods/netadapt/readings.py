@@ -17,6 +17,7 @@ import numpy as np
 
 from methods.netadapt.table import POINTS, Entry, Floats, LookupTable, term_grid
 from shared.cache import content_key
+from shared.errors import BadInput
 from shared.networks import Operation, Structure
 from shared.networks.operations import priced
 from shared.platforms import SimulatedPlatform
@@ -46,10 +47,16 @@ def read_entries(structure: Structure, read: ReadOperation, points: int = POINTS
 
     Operations that differ in nothing that the platform prices are read once. Operations whose input and output channels
     are the same unit, such as depthwise convolutions, are read at equal widths only.
+
+    Raises BadInput for a network with an operation on channels of several units, whose table would have an axis for
+    each.
     """
     cache: dict[str, Floats] = {}
     entries: dict[tuple[int, ...], Entry] = {}
     for operation in structure.operations:
+        if operation.inputs.others or operation.outputs.others:
+            got = f"several behind a concatenation at '{operation.name}'"
+            raise BadInput("layers that read one unit, for a table", got, "--network mobilenet")
         term = (operation.inputs.position, operation.outputs.position)
         counts = (operation.inputs.count, operation.outputs.count)
         positions, grids, widths = term_grid(term, counts, structure.position_bounds, points)

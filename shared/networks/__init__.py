@@ -92,13 +92,12 @@ def build(
     in_channels: int | None = None,
     width_multiplier: float = 1.0,
     input_size: int | tuple[int, int] | None = None,
-    options: Mapping[str, Any] | Sequence[tuple[str, Any]] = (),
-    source: str | None = None,
+    **own: Any,
 ) -> nn.Module:
     """A network with random weights from torch's global generator; dense unless `widths` are given.
 
     None stands for the network's own default. width_multiplier scales the upper bounds of the widths. input_size is the
-    height of a square image or (height, width). options: arguments of this network's own, as JSON types. The module
+    height of a square image or (height, width). own: further arguments of the network, as JSON types. The module
     has two attributes more: `input_shape` = (channels, height, width), and `config`, the arguments as JSON types.
     `build(**config)` gives the same shapes.
 
@@ -132,17 +131,16 @@ def build(
         "in_channels": in_channels,
         "width_multiplier": width_multiplier,
         "input_size": None if size is None else list(size),
+        **own,
     }
-    if own := dict(options):
-        config["options"] = own
     if name in zoo.names():
-        model = zoo.make(name, **{**given, **own})
+        model = zoo.make(name, **given, **own)
     else:
         missing = [option for option in ("in_channels", "input_size") if option not in given]
         if missing:
             raise BadInput(f"sizes for {name}", f"no {' and no '.join(missing)}", "in_channels=3, input_size=224")
         foreign = _foreign().find(name)
-        if source not in (None, foreign.source):
+        if (source := own.pop("source", foreign.source)) != foreign.source:
             raise BadInput(f"{name} of source {source}", foreign.source, "the file that it was made from")
         model = _foreign().build(foreign, given, own)
         config |= {"name": foreign.name, "source": foreign.source}

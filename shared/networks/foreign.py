@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -73,13 +74,13 @@ def find(name: str) -> Foreign:
     return Foreign(shown, made, _hash(made, module))
 
 
-def build(foreign: Foreign, sizes: Mapping[str, Any], options: Mapping[str, Any]) -> nn.Module:
+def build(foreign: Foreign, sizes: Mapping[str, Any], own: Mapping[str, Any]) -> nn.Module:
     """The dense network, in the form above, with `input_shape`.
 
     sizes: num_classes, in_channels, input_size (height, width) and width_multiplier, of which a network gets those that
-    its signature names. options: further arguments. Raises BadInput where it can't be built or followed.
+    its signature names. own: further arguments. Raises BadInput where it can't be built or followed.
     """
-    module = _made(foreign, sizes, options)
+    module = _made(foreign, sizes, own)
     shape = (sizes["in_channels"], *sizes["input_size"])
     try:
         return _plain(module, shape)
@@ -158,16 +159,19 @@ def _hash(made: Any, module: Any) -> str:
     return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
 
 
-def _made(foreign: Foreign, sizes: Mapping[str, Any], options: Mapping[str, Any]) -> nn.Module:
+def _made(foreign: Foreign, sizes: Mapping[str, Any], own: Mapping[str, Any]) -> nn.Module:
     if isinstance(foreign.make, nn.Module):
         return copy.deepcopy(foreign.make)
     try:
         named = inspect.signature(foreign.make).parameters
-    except ValueError:
-        named = {}  # type: ignore[assignment]
-    arguments = {**{name: value for name, value in sizes.items() if name in named}, **options}
+    except ValueError:  # of what is not written in Python
+        named = MappingProxyType({})
     if sizes["width_multiplier"] != 1 and "width_multiplier" not in named:
         raise BadInput(f"{foreign.name} to take a width multiplier", "none in its signature", "its own arguments")
+    # functions like torchvision's hand all that they do not name to a class
+    hands_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in named.values())
+    wanted = {*named, "num_classes"} if hands_on else set(named)
+    arguments = {**{name: value for name, value in sizes.items() if name in wanted}, **own}
     try:
         module = foreign.make(**arguments)
     except BadInput:

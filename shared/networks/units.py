@@ -15,7 +15,7 @@ from torch import Tensor
 from shared.cache import content_key
 from shared.networks.operations import Channels, Operation, fields_of, priced
 
-Role = Literal["producer", "bias", "norm", "depthwise", "consumer", "mask"]
+Role = Literal["producer", "bias", "norm", "scale", "depthwise", "consumer", "mask"]
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Slice:
     """A unit's part of one tensor: channel i owns `repeat` entries along `dim`, from offset + i * repeat on.
 
     role: producer (weight rows that compute the channel), bias, norm (a normalisation's weight, bias and running
-    statistics, and other factors per channel), depthwise (the filters that read this channel alone), consumer (weight
-    columns that read the channel) or mask (of a layer's input, see shared.networks.masks).
+    statistics), scale (another factor, slope or offset per channel), depthwise (the filters that read this channel
+    alone), consumer (weight columns that read the channel) or mask (of a layer's input, see shared.networks.masks).
     """
 
     tensor: str  # name in the state dict

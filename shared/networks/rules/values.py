@@ -58,7 +58,7 @@ def prelu(walk: Walk, call: Call) -> Activation:
     (name,) = claimed(walk, call, layer, "weight")
     own = slope is not None and slope.tensor.numel() == source.tensor.shape[1]
     if own:
-        give(name, 0, "norm", source)
+        give(name, 0, "scale", source)
     scales = source.segments if own else (Segment(Group(-1, call.name, 1, fixed=True), 1),)
     return log_alike(walk, "activation", call, scales=scales)
 
@@ -130,7 +130,7 @@ def _with_constant(walk: Walk, call: Call, product: bool) -> Activation:
     scales: tuple[Segment, ...] | None = None
     if trained or per_channel:
         name = walk.claim(constant) if constant.name is not None else None
-        give(name if per_channel else None, dim, "norm", source)
+        give(name if per_channel else None, dim, "scale", source)
     if trained and per_channel:
         scales = source.scaled(constant.tensor.numel() // source.tensor.shape[1])
     elif trained:

@@ -54,7 +54,7 @@ class MobileNet(nn.Module):
     # 0.25 reaches 92 % on Fashion-MNIST and trains in tens of milliseconds per batch on one CPU thread
     trained_on: ClassVar = {
         "fashion-mnist": {"width_multiplier": 0.25},
-        "imagenet": {"options": {"strides": "imagenet"}},
+        "imagenet": {"strides": "imagenet"},
     }
     published_weights: ClassVar = {
         "imagenet": "imagenet_pretrained_mbnet.pt of hyang1990/energy_constrained_compression"

@@ -201,7 +201,7 @@ class Stumbles(Good):
         (Vandal, "leaves the dense network", "changed the dense network in place"),
         (Poisoned, "is finite", "NaN"),
         (Fat, "keeps the budget", "above the budget"),
-        (Extended, "is the network billed", "outputs differ"),
+        (Extended, "is the network billed", "another network than the one that the energy model describes"),
         (Searches, "announces its search samples", "looked at 50 search samples, announced at most 0"),
         (Moody, "is deterministic", "weights differ"),
         (Forgetful, "stops and goes on", "weights differ"),

@@ -140,7 +140,7 @@ def test_another_number_of_classes_is_told_before_anything_is_trained(tmp_path: 
     (tmp_path / "own.py").write_text(
         NET.replace("num_classes, in_channels", "classes=7, in_channels=1").replace("num_classes", "classes")
     )
-    with pytest.raises(BadInput, match=r"10 outputs of .* for fashion-mnist, got 7; try --network-arg num_classes=10"):
+    with pytest.raises(BadInput, match=r"10 outputs of .* for fashion-mnist, got 7; try --network-arg NAME=10"):
         asked(f"{tmp_path}/own.py:net").check()
 
 

@@ -69,12 +69,12 @@ def made(file: Path, name: str = "Net", channels: int = 3, **options: Any) -> nn
 
 
 def test_a_file_s_class_gets_the_sizes_that_it_names_and_its_own_arguments(file: Path) -> None:
-    net = made(file, num_classes=8, options={"width": 4})
+    net = made(file, num_classes=8, width=4)
     table = structure(net)
     assert table.position_bounds == (3, 4, 9, 8)
     assert net.config == {
         **{"name": "nets.py:Net", "widths": None, "num_classes": 8, "in_channels": 3, "width_multiplier": 1.0},
-        **{"input_size": [5, 5], "options": {"width": 4}, "source": foreign.find(f"{file}:Net").source},
+        **{"input_size": [5, 5], "width": 4, "source": foreign.find(f"{file}:Net").source},
     }
     assert str(file.parent) not in str(net.config)
 
@@ -123,7 +123,7 @@ def test_networks_of_packages_have_ids(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(foreign, "entry_points", points)
     foreign.find.cache_clear()
     assert "their-net" in networks.names()
-    net = build("their-net", in_channels=3, input_size=32, options={"num_classes": 4})
+    net = build("their-net", in_channels=3, input_size=32, num_classes=4)
     assert structure(net).outputs == 4 and net.config["name"] == "their-net"
     foreign.find.cache_clear()
 
@@ -168,7 +168,7 @@ def test_what_is_not_there_is_one_line(name: str, words: str) -> None:
 
 def test_arguments_that_it_does_not_take_are_named(file: Path) -> None:
     with pytest.raises(BadInput, match=r"unexpected keyword argument 'depth'.*--network-arg"):
-        made(file, options={"depth": 3})
+        made(file, depth=3)
     with pytest.raises(BadInput, match="to take a width multiplier"):
         made(file, width_multiplier=0.5)
     with pytest.raises(BadInput, match="no in_channels and no input_size"):

@@ -194,7 +194,7 @@ def test_published_weights_want_the_strides_that_they_were_trained_with(size: An
     theirs = saved(published_mobilenet(7, list(structure(small).upper_bounds)).state_dict(), tmp_path)
     with pytest.raises(BadInput, match="strides 'imagenet'"):
         load_checkpoint(small, theirs)
-    ours = network("mobilenet", 1, input_size=size, options={"strides": "imagenet"})
+    ours = network("mobilenet", 1, input_size=size, strides="imagenet")
     load_checkpoint(ours, theirs)
     assert [layer.stride[0] for layer in ours.modules() if isinstance(layer, nn.Conv2d)].count(2) == 5
 

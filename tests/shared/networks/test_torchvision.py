@@ -39,7 +39,7 @@ def test_a_network_can_be_cut_and_trained(name: str) -> None:
     module, _, function = f"torchvision.models.{name}".rpartition(".")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = build(f"{module}:{function}", in_channels=3, input_size=size, options={"num_classes": 10, **options})
+        model = build(f"{module}:{function}", in_channels=3, input_size=size, num_classes=10, **options)
         for layer in model.modules():
             if isinstance(layer, nn.BatchNorm2d):
                 nn.init.uniform_(layer.weight, 0.5, 1.5)

@@ -87,7 +87,7 @@ def test_others_work_on(broken: tuple[Path, str], tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_is_no_file() -> None:
-    with pytest.raises(BadInput, match="expected a network, got 'nosuch'; try python -m bench networks"):
+    with pytest.raises(BadInput, match="expected a network, got 'nosuch'; try its id"):
         networks.trained_on("nosuch")
 
 

@@ -22,8 +22,9 @@ SUBJECT = Subject(networks.structure(build()), build)
 
 
 def counted(widths: tuple[int, ...]) -> float:
+    network = build(widths).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        build(widths).eval()(torch.zeros(1, 1, 28, 28))
+        network(torch.zeros(1, 1, 28, 28))
     return counter.get_total_flops() / 2  # a multiply-add is two operations to it
 
 
