@@ -156,9 +156,12 @@ RULES = (spends_the_ledger, leaves_the_dense_network, is_finite, keeps_the_budge
 
 def check_rules(task: Task, dense: DenseWeights, outcome: Outcome) -> nn.Module:
     """The cut network of an outcome that keeps all rules. Raises Miss for the first broken rule."""
-    for rule in RULES:
-        rule(task, dense, outcome)
-    return described(cut(outcome.network, task.train), task, dense)
+    try:
+        for rule in RULES:
+            rule(task, dense, outcome)
+        return described(cut(outcome.network, task.train), task, dense)
+    except BadInput as error:  # operations that can't be followed, more or fewer units, or wider ones
+        raise Miss(f"{ANOTHER}: {error}") from None
 
 
 def cut(network: nn.Module, stream: Batches) -> nn.Module:
@@ -174,11 +177,8 @@ def described(small: nn.Module, task: Task, dense: DenseWeights) -> nn.Module:
     Raises Miss when `small` has other operations or tensors, or other outputs on a training batch, as hooks or a
     forward pass of its own would cause.
     """
-    try:
-        small_structure = structure(small)
-        fresh = dense.at(small_structure.upper_bounds)
-    except BadInput:  # what can't be followed, more or fewer units, or wider ones
-        raise Miss(ANOTHER) from None
+    small_structure = structure(small)
+    fresh = dense.at(small_structure.upper_bounds)
     if small_structure.fingerprint != structure(fresh).fingerprint:
         raise Miss(ANOTHER)
     check_masks(small, small_structure, task)
