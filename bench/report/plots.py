@@ -119,18 +119,27 @@ def differences(page: pd.DataFrame) -> pd.DataFrame:
 
 
 def forest(page: pd.DataFrame, unit: Unit, data: pd.DataFrame) -> Figure:
-    """A forest plot: a row per method with its paired difference to the reference and the interval."""
+    """A forest plot: a row per method with its paired difference to the reference and the interval.
+
+    A method that lies far below the others has its numbers at the left edge, so that intervals can be read.
+    """
     figure = page_figure(page, 0.95 + 0.28 * len(data))
     axes = figure.subplots()
     others = [method for method in data["method"] if method not in BUILT_IN]
     axes.axvline(0, color=FAINT, lw=0.9, ls=(0, (1, 3)), zorder=1)
+    lowest = FAR * min(0.0, data["mean"].median())
     for place, row in enumerate(data.itertuples()):
         colour, marker = method_style(str(row.method), others)
+        if row.high < lowest:
+            text = f"← {row.mean:.2f} ({row.low:.2f} to {row.high:.2f})".replace("-", "−")
+            at: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+            axes.annotate(text, (0, place), xytext=(6, 0), va="center", fontsize=7.5, color=colour, **at)
+            continue
         look = {"mec": colour} | (_CONTROL if row.control else _COMPARED) | {"ls": "none"}
         axes.hlines(place, row.low, row.high, color=colour, lw=1.6, zorder=2)
         axes.plot([row.mean], [place], color=colour, marker=marker, **look)
     axes.set_yticks(range(len(data)), data["title"])
-    axes.invert_yaxis()
+    axes.set_ylim(len(data) - 0.5, -0.5)
     axes.set_xlabel(f"{first(page).score} on test minus that of {REFERENCE}, points, and 95 % interval over the seeds")
     return figure
 

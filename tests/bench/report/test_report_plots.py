@@ -20,7 +20,7 @@ import pytest
 
 from bench.record.model import Record
 from bench.report import checked
-from bench.report.plots import accuracy, differences, draw, legend_columns, points, unit_widths
+from bench.report.plots import accuracy, differences, draw, forest, legend_columns, points, unit_widths
 from bench.report.style import (
     BUDGETS,
     CARD,
@@ -275,3 +275,17 @@ def test_same_plot_of_another_version_means_same_data(drawn: dict[str, bytes]) -
 )
 def test_legend_columns_fit_the_width(labels: list[str], columns: int) -> None:
     assert legend_columns(labels) == columns
+
+
+def test_a_method_far_below_leaves_the_others_intervals_readable(make_record: Make) -> None:
+    rows = [("ecc", "ECC", False, -0.4, -0.6, -0.2), ("amc", "AMC", False, -0.8, -1.3, -0.3)]
+    rows.append(("magnitude", "Magnitude per joule", True, -68.35, -68.52, -68.17))
+    data = pd.DataFrame(rows, columns=["method", "title", "control", "mean", "low", "high"])
+    page = checked([make_record()])
+    axes = forest(page, page_unit(page), data).axes[0]
+    left, right = axes.get_xlim()
+    assert -2 < left < -1.3 and right > 0
+    assert [text.get_text() for text in axes.texts] == ["← −68.35 (−68.52 to −68.17)"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["ECC", "AMC", "Magnitude per joule"]
+    axes = forest(page, page_unit(page), data[:2]).axes[0]
+    assert not axes.texts
