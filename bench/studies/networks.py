@@ -63,6 +63,8 @@ def write(folder: Path, say: Callable[[str], None] = print) -> Path:
             say(f"trying {name}")
             rows[name] = tried(request(name))
             atomic_write(records, (json.dumps(rows, indent=1) + "\n").encode())
+    rows = {name: rows[name] for name in NETWORKS}
+    atomic_write(records, (json.dumps(rows, indent=1) + "\n").encode())
     atomic_write(folder / f"{NAME}.md", page(rows).encode())
     return folder / f"{NAME}.md"
 
