@@ -8,22 +8,46 @@ from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from shared.errors import BadInput
 from shared.networks.groups import Activation, Segment
 
 
 class Extent(int):
-    """A number of channels that was read from an activation, so that it follows the widths."""
+    """A number of features that was read from an activation, `origin`, so that it follows the widths."""
+
+    origin: Activation
+
+    def __new__(cls, value: int, origin: Activation) -> Extent:
+        extent = super().__new__(cls, value)
+        extent.origin = origin
+        return extent
+
+
+def extents(*values: Any) -> list[Extent]:
+    """The extents in nested arguments."""
+    found: list[Extent] = []
+
+    def collect(value: Any) -> Any:
+        if isinstance(value, Extent):
+            found.append(value)
+        return value
+
+    fx.node.map_aggregate(values, collect)
+    return found
 
 
 @dataclass(frozen=True)  # no tuple: torch.fx would look for tensors in it
 class Constant:
-    """A tensor that no image decides: a parameter or buffer of this name, or None where it is computed from some."""
+    """A tensor that no image decides: a parameter or buffer of this name, or None where it is computed from some.
+
+    sources: names of those that it is computed from.
+    """
 
     name: str | None
     tensor: Tensor
+    sources: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,6 +95,19 @@ class Call:
         fx.node.map_aggregate((self.args, tuple(self.kwargs.values())), collect)
         return found
 
+    @cached_property
+    def constants(self) -> list[Constant]:
+        """The constants among the arguments, in order."""
+        found: list[Constant] = []
+
+        def collect(value: Any) -> Any:
+            if isinstance(value, Constant):
+                found.append(value)
+            return value
+
+        fx.node.map_aggregate((self.args, tuple(self.kwargs.values())), collect)
+        return found
+
     @property
     def source(self) -> Activation:
         """The first activation among the arguments."""
@@ -100,10 +137,9 @@ class Call:
         arguments = {**defaults, **self.named("input", *names)}
         for name in ("weight", "bias"):
             value = arguments.get(name)
-            if isinstance(value, Activation) or (isinstance(value, Constant) and value.name is None):
-                raise BadInput(
-                    "weights that are parameters", f"computed ones at '{self.place}'", "a layer with weights"
-                )
+            if isinstance(value, Activation) or (isinstance(value, Constant) and not _is_own(value)):
+                got = f"computed ones, or buffers, at '{self.place}'"
+                raise BadInput("weights that are parameters", got, "a layer with weights of its own")
         return SimpleNamespace(**arguments)
 
     def tensor(self, layer: Any, name: str) -> Constant | None:
@@ -111,6 +147,8 @@ class Call:
         value = getattr(layer, name, None)
         if value is None or isinstance(value, Constant):
             return value
+        if name in ("weight", "bias") and not isinstance(value, nn.Parameter):
+            raise BadInput("weights that are parameters", f"a buffer '{self.name}.{name}'", "a parameter")
         return Constant(f"{self.name}.{name}", value)
 
     def expect(self, holds: bool, what: str) -> None:
@@ -118,3 +156,7 @@ class Call:
         if not holds:
             shapes = ", ".join(str(tuple(operand.tensor.shape[1:])) for operand in self.operands)
             raise BadInput(what, f"'{self.name}' of {shapes}", "a form that structure() can follow")
+
+
+def _is_own(constant: Constant) -> bool:
+    return constant.name is not None and isinstance(constant.tensor, nn.Parameter)

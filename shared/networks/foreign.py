@@ -6,6 +6,7 @@ heads are gone, of a dict the entry "out" is left, and random depth and dropout 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import importlib
@@ -21,7 +22,8 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import fx, nn
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
 from torchvision.ops import StochasticDepth
 
 from shared.errors import BadInput
@@ -33,6 +35,7 @@ from shared.networks.trace import structure
 
 COLOURS = 3  # channels that a grey image is repeated over where the network can't take one
 AGREEMENT = 1e-6  # of the largest output, in float64: by how much a cut network may differ from the masked one
+AGREEMENT_OF_TRACE = 1e-4  # the same of the traced and the original pass, in float32
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, StochasticDepth)
 
 
@@ -116,10 +119,16 @@ def check(model: nn.Module) -> None:
             expected, got = masked(images), small(images)
         except Exception as error:
             raise BadInput("a network that runs with fewer channels", complaint(error), "plain layers") from None
-    worst = float((expected - got).abs().max() / expected.abs().max().clamp(min=1e-30))
-    if active_widths(small) != tuple((torch.tensor(table.upper_bounds) - dead.sum(1)).tolist()) or worst > AGREEMENT:
-        got_text = f"a difference by {worst:.2g} of the largest output"
-        raise BadInput("a cut network that computes what the masked one does", got_text, "a network without hooks")
+    wanted = tuple((torch.tensor(table.upper_bounds) - dead.sum(1)).tolist())
+    if active_widths(small) != wanted:
+        raise BadInput(f"widths {wanted} of a cut network", active_widths(small), "plain layers")
+    if not (worst := _apart(expected, got)) <= AGREEMENT:
+        difference = f"a difference by {worst:.2g} of the largest output"
+        raise BadInput("a cut network that computes what the masked one does", difference, "a network without hooks")
+
+
+def _apart(expected: Tensor, got: Tensor) -> float:
+    return float((expected - got).abs().max() / expected.abs().max().clamp(min=1e-30))
 
 
 def _stirred(model: nn.Module) -> nn.Module:
@@ -136,27 +145,36 @@ def _stirred(model: nn.Module) -> nn.Module:
 
 
 def _of_file(path: Path) -> Any:
-    """The module of a file, whose folder is searched for what it imports after all other folders."""
+    """The module of a file. What it imports as it is loaded is searched for beside it, too, and is its own."""
     if not path.is_file():
         raise FileNotFoundError(path)
     name = f"bench_network_{hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None  # for any name that ends with .py
     module = importlib.util.module_from_spec(spec)
+    before, folder = set(sys.modules), str(path.absolute().parent)
     sys.modules[name] = module  # dataclasses look their module up
-    if (folder := str(path.absolute().parent)) not in sys.path:
-        sys.path.append(folder)
-    spec.loader.exec_module(module)
+    sys.path.append(folder)
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(folder)
+        for other in set(sys.modules) - before - {name}:
+            if Path(getattr(sys.modules[other], "__file__", None) or "/").parent == Path(folder):
+                del sys.modules[other]  # another file's may have the same name
     return module
 
 
 def _hash(made: Any, module: Any) -> str:
+    """Of the file that was named, and of the one that defines the class or function."""
     kind = type(made) if isinstance(made, nn.Module) else inspect.unwrap(made)
-    try:
-        file = inspect.getsourcefile(kind) or module.__file__
-    except TypeError:  # a partial, or a built-in
-        file = module.__file__
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
+    files = {module.__file__}
+    with contextlib.suppress(TypeError):  # a partial, or a built-in
+        files.add(inspect.getsourcefile(kind))
+    digest = hashlib.sha256()
+    for file in sorted(filter(None, files)):
+        digest.update(Path(file).read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def _made(foreign: Foreign, sizes: Mapping[str, Any], own: Mapping[str, Any]) -> nn.Module:
@@ -204,6 +222,8 @@ def _plain(module: nn.Module, shape: tuple[int, int, int], repeats: int = 1) -> 
             if not str(node.target).startswith(WRAPPED):  # a tensor that the pass makes
                 setattr(module, str(node.target), getattr(root, str(node.target)))
             node.target = str(node.target).removeprefix(WRAPPED)
+        elif node.target in (F.batch_norm, F.instance_norm):
+            raise BadInput("batch norm as a layer, which knows whether it trains", f"a function at '{node.name}'", "it")
         elif node.op == "placeholder" and repeats > 1:
             with graph.inserting_after(node):
                 wide = graph.call_method("expand", (node, -1, repeats, -1, -1))
@@ -220,4 +240,17 @@ def _plain(module: nn.Module, shape: tuple[int, int, int], repeats: int = 1) -> 
     plain.input_shape = shape  # type: ignore[assignment]
     plain.keeps_residual_trunk = getattr(module, "keeps_residual_trunk", False)  # type: ignore[assignment]
     structure(plain)  # refuses what can't be followed
+    _check_same(module, plain, repeats)
     return plain.train()
+
+
+@torch.no_grad()
+def _check_same(module: nn.Module, plain: nn.Module, repeats: int) -> None:
+    """Raise BadInput where the traced pass is not the module's, as after operations in place on what is used again."""
+    shape: Any = plain.input_shape
+    images = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+    expected = module.eval()(images.expand(-1, shape[0] * repeats, -1, -1))
+    expected = expected["out"] if isinstance(expected, dict) else expected
+    if not (worst := _apart(expected, plain.eval()(images))) <= AGREEMENT_OF_TRACE:
+        got = f"a difference by {worst:.2g} of the largest output"
+        raise BadInput("a forward pass that torch.fx traces as it is", got, "x = x + y in place of x += y")

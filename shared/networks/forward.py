@@ -105,12 +105,14 @@ def check_tensors(model: nn.Module) -> None:
             names = sorted(getattr(module, "parametrizations", {})) or list(_computed(module))
             got = f"'{path}.{names[0]}', computed anew in each forward pass, as weight norm or a mask does"
             raise BadInput("weights that are parameters of their layers", got, "removing it: its effect stays")
-        for name, parameter in module.named_parameters(recurse=False):
+        for name, parameter in module._parameters.items():
+            if parameter is None:
+                continue
             own = f"{path}.{name}".lstrip(".")
             if isinstance(parameter, nn.parameter.UninitializedParameter):
                 raise BadInput("layers of known sizes", f"'{own}' of a lazy layer", "calling the network once before")
             owner, first = owners.setdefault(id(parameter), (id(module), own))
-            if owner != id(module):
+            if owner != id(module) or first != own:
                 raise BadInput("a parameter for one layer", f"'{first}' and '{own}' in one", "a parameter for each")
 
 

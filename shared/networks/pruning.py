@@ -114,8 +114,8 @@ def resized(model: nn.Module, widths: Sequence[int], structure: Structure | None
     Raises BadInput for widths that are too many, too few or outside 1..upper bound. Otherwise as `compact`.
     """
     table = structure or trace.structure(model)
-    bounds, config = table.upper_bounds, getattr(model, "config", {})
-    name = config.get("name", type(model).__name__)
+    bounds, config = table.upper_bounds, getattr(model, "config", None)
+    name = config["name"] if isinstance(config, dict) and "name" in config else type(model).__name__
     if len(widths) != len(bounds):
         raise BadInput(f"{len(bounds)} widths for {name}", len(widths), f"one for each upper bound of {bounds}")
     for unit, (width, bound) in enumerate(zip(widths, bounds, strict=True)):
@@ -140,7 +140,7 @@ def keeping(model: nn.Module, structure: Structure, kept: Sequence[Tensor]) -> n
             if operation.kind == "norm" and operation.module is None:  # no tensor of its own tells its size
                 _follow_size(modules.get(operation.name), operation.outputs.dense)
     config: Any = getattr(model, "config", None)
-    if config is not None:
+    if isinstance(config, dict):
         small.config = {**config, "widths": widths}  # type: ignore[assignment]
     return small
 

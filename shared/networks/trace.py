@@ -17,7 +17,7 @@ from torch import fx, nn
 
 from shared.errors import BadInput
 from shared.networks import rules
-from shared.networks.calls import Call, Constant, Draft, Extent
+from shared.networks.calls import Call, Constant, Draft, Extent, extents
 from shared.networks.forward import WRAPPED, complaint, traced
 from shared.networks.groups import Activation, Group, Segment
 from shared.networks.operations import Channels, Operation
@@ -56,6 +56,7 @@ class _Walk(fx.Interpreter):
         self.groups: list[Group] = []
         self.drafts: list[Draft] = []
         self.owned: set[str] = set()  # tensors of layers that were called
+        self.read: set[str] = set()  # tensors that values are computed from
         self.unknown: dict[str, None] = {}  # operations without a rule, as text
 
     def derive(self, input_shape: tuple[int, int, int]) -> Structure:
@@ -68,6 +69,8 @@ class _Walk(fx.Interpreter):
         if not isinstance(result, Activation):
             raise BadInput("a network with one output tensor", type(result).__name__, "returning the logits alone")
         result.fix()
+        for group in self.groups:  # channels of tensors that a value is computed from
+            group.root().fixed |= any(part.tensor in self.read for part in group.root().parts)
 
         prunable = [
             group
@@ -75,11 +78,12 @@ class _Walk(fx.Interpreter):
             if group.parent is None and not group.fixed and any(part.role == "consumer" for part in group.parts)
         ]
         units = tuple(Unit(index, group.name, group.count, group.slices()) for index, group in enumerate(prunable))
+        outputs = sum(segment.features for segment in result.segments)
         position = {id(group): index for index, group in enumerate(prunable, start=1)}
-        outputs = [segment.group.root() for segment in result.segments]
-        if len(outputs) == 1:
-            position[id(outputs[0])] = len(units) + 1
-        position[id(self.groups[0])] = 0
+        ends = [(segment.group.root(), len(units) + 1, outputs) for segment in result.segments]
+        for end, place, features in [*ends, (self.groups[0], 0, input_shape[0])]:
+            if end.count == features:  # else they are counted in bundles, and a position counts features
+                position[id(end)] = place
 
         def channels(segments: tuple[Segment, ...]) -> Channels:
             roots = [segment.group.root() for segment in segments]
@@ -87,6 +91,8 @@ class _Walk(fx.Interpreter):
             places = [None if len(roots) > 1 and root.fixed else position.get(id(root)) for root in roots]
             return Channels.of(
                 Channels(place, root.count, segment.features // root.count)
+                if segment.features % root.count == 0
+                else Channels(None, segment.features)
                 for place, root, segment in zip(places, roots, segments, strict=True)
             )
 
@@ -103,7 +109,7 @@ class _Walk(fx.Interpreter):
             )
             for draft in self.drafts
         )
-        return Structure(units, operations, input_shape[0], sum(segment.features for segment in result.segments))
+        return Structure(units, operations, input_shape[0], outputs)
 
     def _refuse(self) -> NoReturn:
         raise BadInput("operations that structure() knows", ", ".join(self.unknown), "a network without them") from None
@@ -135,13 +141,23 @@ class _Walk(fx.Interpreter):
         key = node.target if module is None else rules.kind_of(module)
         call = Call(self._name(node), module, node, args, kwargs, self._tensor_of)
         if not call.operands:
-            if any(isinstance(arg, Constant) for arg in args):
-                return Constant(None, call.output)
+            if call.constants:
+                names = {name for constant in call.constants for name in (*constant.sources, constant.name) if name}
+                return Constant(None, call.output, tuple(sorted(names)))
             return self._numbers(node, args, kwargs)
+        for constant in call.constants:
+            self.read |= set(constant.sources)
+        if not node.users and rules.is_in_place(node, module):
+            raise BadInput(
+                f"an operation whose result is used, at '{call.place}'", "one that works in place", "x = f(x)"
+            )
         rule = cast("Callable[[_Walk, Call], Any] | None", rules.RULES.get(key))
         if rule is None:
             self.unknown[f"{rules.readable(node.target if module is None else type(module))} at '{call.place}'"] = None
             rule = opaque
+        if rule is not rules.RULES["view"]:  # which asks where numbers come from
+            for extent in extents(args, kwargs):
+                extent.origin.fix()
         return rule(self, call)
 
     def _name(self, node: fx.Node) -> str:
@@ -155,9 +171,15 @@ class _Walk(fx.Interpreter):
             self.unknown[f"{rules.readable(node.target)} at '{self._name(node)}'"] = None
             return None
         result = getattr(super(), node.op)(node.target, args, kwargs)
-        sized = node.target in (operator.mul, operator.floordiv, operator.add, operator.sub)
-        if sized and any(isinstance(arg, Extent) for arg in args) and isinstance(result, int):
-            return Extent(result)
+        found = extents(args, kwargs)
+        if found and node.target in (operator.mul, operator.floordiv) and isinstance(result, int):
+            for other in found[1:]:
+                if other.origin is not found[0].origin:
+                    other.origin.fix()
+            return Extent(result, found[0].origin)
+        if node.target is not operator.getitem:
+            for extent in found:  # what becomes of the number is not known
+                extent.origin.fix()
         return result
 
     def _tensor_of(self, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -181,6 +203,14 @@ class _Walk(fx.Interpreter):
         """Note an operation; returns its output."""
         self.drafts.append(draft)
         return draft.output
+
+    def uncounted(self, computed: Constant) -> tuple[Segment, ...] | None:
+        """The parameters that a value is computed from and that no layer has counted so far."""
+        parameters = dict(self.module.named_parameters())
+        names = [name for name in computed.sources if f"{WRAPPED}{name}" in parameters and name not in self.owned]
+        self.owned |= set(names)
+        entries = sum(parameters[f"{WRAPPED}{name}"].numel() for name in names)
+        return (Segment(Group(-1, "", entries, fixed=True), entries),) if entries else None
 
     def claim(self, tensor: Constant) -> str:
         """The tensor's name. Raises BadInput where another layer has used it: a slice has one group."""

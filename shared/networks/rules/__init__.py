@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import fx, nn
 from torchvision.ops import StochasticDepth, stochastic_depth
 
 from shared.networks.rules import layers, maps, rule, values
@@ -32,6 +32,14 @@ def kind_of(module: nn.Module) -> type[nn.Module] | None:
 def is_known(module: nn.Module) -> bool:
     """Whether the module has a rule as a whole."""
     return kind_of(module) is not None
+
+
+def is_in_place(node: fx.Node, module: nn.Module | None) -> bool:
+    """Whether the node changes its operand, so that its result need not be used."""
+    if module is not None:
+        return bool(getattr(module, "inplace", False))
+    name = readable(node.target)
+    return bool(node.kwargs.get("inplace")) or (name.endswith("_") and not name.endswith("__"))
 
 
 def readable(key: Any) -> str:
@@ -93,9 +101,9 @@ RULES: dict[Any, rule.Rule] = {
         (maps.attribute, (getattr,)),
         (maps.size, ("size",)),
         (maps.numel, ("numel", torch.numel, "nelement")),
-        (maps.number, ("dim", "ndimension", "get_device", "is_contiguous", "type_as")),
+        (maps.number, ("dim", "ndimension", "get_device", "is_contiguous")),
         (values.passed, (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, F.dropout, F.dropout2d)),
-        (values.passed, (StochasticDepth, stochastic_depth, "float", "to", "clone", "detach")),
+        (values.passed, (StochasticDepth, stochastic_depth, "float", "to", "type_as", "clone", "detach")),
         (maps.cat, (torch.cat, torch.concat, torch.concatenate)),
         (values.add, (operator.add, operator.iadd, torch.add, "add", "add_")),
         (values.subtract, (operator.sub, operator.isub, torch.sub, torch.subtract, "sub", "sub_")),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from shared.networks import forms
-from shared.networks.calls import Call
+from shared.networks.calls import Call, Constant
 from shared.networks.groups import Activation, Group, Segment, bundle
 from shared.networks.operations import Kind
 from shared.networks.rules.rule import Walk, claimed, give, log, log_alike
@@ -38,6 +38,8 @@ def _convolved(walk: Walk, call: Call, arguments: tuple[str, ...]) -> Activation
     call.expect(source.tensor.ndim == 4, "a convolution of maps")
     weight, bias, mask = claimed(walk, call, layer, "weight", "bias", "input_mask")
     details = {"bias": bias is not None, **forms.of_convolution(layer)}
+    if transposed and call.module is not None and call.option("output_size", 1) is not None:
+        details["variant"] = "other"  # a padding of its output that is not the layer's own
     kind: Kind = "transposed_conv" if transposed else "conv"
     if is_grouped(layer):
         depth = shape[0] // layer.groups if transposed else shape[1]
@@ -113,6 +115,8 @@ def _normalised(walk: Walk, call: Call, layer: Any, kind: Kind, vanishes: bool) 
     """vanishes: whether a removed channel is zero behind it where there are no weight and bias."""
     source = call.source
     weight, bias, *statistics = claimed(walk, call, layer, *NORM_TENSORS)
+    if call.module is not None and kind == "norm" and weight is None and bias is None:
+        walk.claim(Constant(f"{call.name}.size", source.tensor))  # of its own, since no tensor tells it
     for name in (weight, bias, *statistics):
         give(name, 0, "norm", source)
     affine = weight is not None and bias is not None

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from shared.networks import forms
-from shared.networks.calls import Call, Extent
+from shared.networks.calls import Call, Extent, extents
 from shared.networks.groups import Activation, bundle, unite
 from shared.networks.operations import Kind
 from shared.networks.rules.rule import Walk, log, opaque
@@ -114,8 +116,9 @@ def reshape(walk: Walk, call: Call) -> Activation:
     if after[:2] != before[:2] and after != (before[0], math.prod(before[1:])):
         return opaque(walk, call)
     of_code = call.node.target in ("view", "reshape", torch.reshape) and not _follows(call)
-    # a squeeze of all sides of 1 would also remove a single channel that is left
-    if of_code or (call.node.target in ("squeeze", torch.squeeze) and call.option("dim", 1) is None):
+    squeezed = call.option("dim", 1) if call.node.target in ("squeeze", torch.squeeze) else ()
+    # such a squeeze would also remove a single channel that is left
+    if of_code or squeezed is None or 1 in {dim % len(before) for dim in _listed(squeezed)}:
         source.fix()
     return Activation(tensor, source.scaled(after[1], before[1]), source.vanishes)
 
@@ -124,7 +127,15 @@ def _follows(call: Call) -> bool:
     """Whether the new number of features is left open, or made of numbers of channels."""
     sizes = call.option("size", 1, call.kwargs.get("shape"))
     sizes = call.args[1:] if isinstance(sizes, int) else sizes
+    for extent in extents(sizes):
+        if extent.origin.segments != call.source.segments:  # of other channels
+            extent.origin.fix()
+            return False
     return isinstance(sizes, list | tuple) and (sizes[1] == -1 or isinstance(sizes[1], Extent))
+
+
+def _listed(value: Any) -> Sequence[int]:
+    return (value,) if isinstance(value, int) else value
 
 
 def permute(walk: Walk, call: Call) -> Activation:
@@ -150,10 +161,18 @@ def contiguous(walk: Walk, call: Call) -> Activation:
 
 
 def expand(walk: Walk, call: Call) -> Activation:
-    """A single channel, such as a grey image's, in place of several, or the shape that was there."""
+    """A single channel, such as a grey image's, in place of several, or larger sides of the map.
+
+    A number of channels that stands in the code, or is another tensor's, holds for the dense network alone.
+    """
     source, tensor = call.source, call.output
     if tensor.shape[:1] != source.tensor.shape[:1] or (tensor.shape[1] != source.tensor.shape[1] != 1):
         return opaque(walk, call)
+    sizes = call.option("size", 1)
+    sizes = call.args[1:] if isinstance(sizes, int) else sizes
+    if isinstance(sizes, Activation) or (sizes[1] != -1 and source.tensor.shape[1] != 1):
+        for operand in call.operands:
+            operand.fix()
     return Activation(tensor, source.scaled(tensor.shape[1], source.tensor.shape[1]), source.vanishes)
 
 
@@ -180,8 +199,9 @@ def getitem(walk: Walk, call: Call) -> Any:
 
 def attribute(walk: Walk, call: Call) -> Any:
     """The shape of an activation, or another attribute that is no tensor."""
-    name = call.args[1]
-    return _sizes(call.source) if name == "shape" else call.output
+    if call.args[1] == "shape":
+        return _sizes(call.source)
+    return opaque(walk, call) if isinstance(call.output, Tensor) else call.output
 
 
 def size(walk: Walk, call: Call) -> Any:
@@ -191,12 +211,12 @@ def size(walk: Walk, call: Call) -> Any:
 
 
 def _sizes(activation: Activation) -> tuple[int, ...]:
-    return tuple(Extent(side) if dim == 1 else side for dim, side in enumerate(activation.tensor.shape))
+    return tuple(Extent(side, activation) if dim == 1 else side for dim, side in enumerate(activation.tensor.shape))
 
 
 def numel(walk: Walk, call: Call) -> int:
     """The number of values."""
-    return Extent(call.source.tensor.numel())
+    return Extent(call.source.tensor.numel(), call.source)
 
 
 def number(walk: Walk, call: Call) -> Any:

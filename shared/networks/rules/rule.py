@@ -28,6 +28,9 @@ class Walk(Protocol):
     def claim(self, tensor: Constant) -> str:
         """The tensor's name. Raises BadInput where another layer has used it."""
 
+    def uncounted(self, computed: Constant) -> tuple[Segment, ...] | None:
+        """The parameters that a value is computed from and that no layer has counted so far."""
+
 
 Rule = Callable[[Walk, Call], Any]
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import nn
 
-from shared.networks.calls import Call, Constant
+from shared.networks.calls import Call
 from shared.networks.groups import Activation, Group, Segment, unite
 from shared.networks.rules.rule import Walk, claimed, give, log, log_alike, opaque
 
@@ -87,8 +87,11 @@ def multiply(walk: Walk, call: Call) -> Activation:
 
 def divide(walk: Walk, call: Call) -> Activation:
     """A quotient by a constant, as a product with one."""
-    by_constant = isinstance(call.args[0], Activation) and len(call.operands) == 1
-    return _combined(walk, call, product=True, variant="other") if by_constant else opaque(walk, call)
+    if not isinstance(call.args[0], Activation) or len(call.operands) > 1:
+        return opaque(walk, call)
+    if call.constants:  # a divisor that went to zero with its channel would give no number
+        call.source.fix()
+    return _combined(walk, call, product=True, variant="other")
 
 
 def _combined(walk: Walk, call: Call, product: bool, variant: str) -> Activation:
@@ -115,7 +118,7 @@ def _combined(walk: Walk, call: Call, product: bool, variant: str) -> Activation
 
 def _with_constant(walk: Walk, call: Call, product: bool) -> Activation:
     source = call.source
-    constant = next((arg for arg in call.args if isinstance(arg, Constant)), None)
+    constant = next(iter(call.constants), None)
     if constant is None:
         numbers = [arg for arg in (*call.args[:2], *call.kwargs.values()) if isinstance(arg, int | float)]
         vanishes = source.vanishes and (product or not any(numbers[:1]))
@@ -128,7 +131,9 @@ def _with_constant(walk: Walk, call: Call, product: bool) -> Activation:
         source.fix()
     trained = isinstance(constant.tensor, nn.Parameter)
     scales: tuple[Segment, ...] | None = None
-    if trained or per_channel:
+    if constant.sources:
+        scales = walk.uncounted(constant)
+    elif trained or per_channel:
         name = walk.claim(constant) if constant.name is not None else None
         give(name if per_channel else None, dim, "scale", source)
     if trained and per_channel:

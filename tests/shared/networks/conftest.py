@@ -61,7 +61,7 @@ class Hourglass(nn.Module):
 
 
 class Joined(nn.Module):
-    """A concatenation, which fixes its operands even where another layer reads them; what comes after is prunable."""
+    """A concatenation of two convolutions and the image between them; another layer reads one of them, too."""
 
     input_shape = (2, 6, 6)
 

@@ -50,6 +50,19 @@ def hooked():
 def bare():
     return nn.Sequential(nn.Flatten(), nn.Linear(75, 5))
 
+class Aliased(Net):
+    def forward(self, images):
+        maps = self.first(images)
+        kept = maps
+        maps += self.norm(maps)
+        return self.fc(self.second(kept).mean((2, 3)))
+
+class Functional(Net):
+    def forward(self, images):
+        n = self.norm
+        maps = torch.nn.functional.batch_norm(self.first(images), n.running_mean, n.running_var, training=self.training)
+        return self.fc(self.second(maps).mean((2, 3)))
+
 ready, number = Net(num_classes=3), 5
 
 def broken():
@@ -144,6 +157,8 @@ def test_another_file_of_the_name_is_refused(file: Path) -> None:
         ("number", "a class, a function or a module as .*int"),
         ("broken", r"nets.py:broken with \(\), got no such luck \(in nets.py, line"),
         ("Net.forward", "missing 2 required positional"),
+        ("Aliased", "a forward pass that torch.fx traces as it is, got a difference"),
+        ("Functional", "batch norm as a layer"),
     ],
 )
 def test_what_is_no_network_is_one_line(name: str, words: str, file: Path) -> None:
@@ -181,3 +196,28 @@ def test_what_a_trace_can_t_see_shows_when_it_is_cut(file: Path) -> None:
         foreign.check(made(file, "hooked"))
     with pytest.raises(BadInput, match="a network with channels that can be removed, got none"):
         foreign.check(made(file, "bare"))
+
+
+def test_files_that_import_others_of_one_name_keep_theirs_apart(tmp_path: Path) -> None:
+    for folder, width in (("a", 8), ("b", 16)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "blocks.py").write_text(f"WIDTH = {width}\n")
+        (tmp_path / folder / "own.py").write_text(
+            "import blocks\nfrom torch import nn\n"
+            "net = nn.Sequential(nn.Conv2d(3, blocks.WIDTH, 3), nn.Flatten(), nn.Linear(9 * blocks.WIDTH, 4))\n"
+        )
+    widths = [
+        structure(build(f"{tmp_path}/{folder}/own.py:net", in_channels=3, input_size=5)).upper_bounds for folder in "ab"
+    ]
+    assert widths == [(8,), (16,)]
+
+
+def test_modules_of_two_files_have_two_sources(tmp_path: Path) -> None:
+    sources = set()
+    for width in (8, 16):
+        path = tmp_path / f"own{width}.py"
+        path.write_text(
+            f"from torch import nn\nnet = nn.Sequential(nn.Conv2d(3, {width}, 3), nn.Conv2d({width}, 4, 3))\n"
+        )
+        sources.add(foreign.find(f"{path}:net").source)
+    assert len(sources) == 2

@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.ops import SqueezeExcitation, StochasticDepth
 
+from shared.errors import BadInput
 from shared.networks import active_widths, compact, resized, structure, zero_channels
 
 
@@ -104,7 +105,7 @@ FORMS = {
     "layer norm": (Around(lambda net, x: net.norm(x), norm=nn.LayerNorm([12, 8, 6])), (10,)),
     "instance norm": (Around(lambda net, x: net.norm(x), norm=nn.InstanceNorm2d(12)), PLAIN),
     "instance norm with weights": (Around(lambda net, x: net.norm(x), norm=nn.InstanceNorm2d(12, affine=True)), PLAIN),
-    "synchronised batch norm": (
+    "batch norm behind a sigmoid": (
         Around(lambda net, x: net.act(net.norm(x.sigmoid())), norm=nn.BatchNorm2d(12), act=nn.SiLU()),
         PLAIN,
     ),
@@ -216,6 +217,36 @@ FORMS = {
     "a convolution's subclass": (
         Around(lambda net, x: net.conv(x), conv=type("Same", (nn.Conv2d,), {})(12, 12, 1)),
         (12, 12, 10),
+    ),
+    # numbers and tensors that do not follow the widths fix what they were read from
+    "another type": (Around(lambda net, x: x + net.a(x).type_as(x), a=conv(12, 12)), PLAIN),
+    "data beside the graph": (Around(lambda net, x: x + net.a(x).data, a=conv(12, 12)), (10,)),
+    "expanded by a number": (Around(lambda net, x: F.adaptive_avg_pool2d(x, 1).expand(-1, 12, 8, 6)), (10,)),
+    "expanded": (Around(lambda net, x: F.adaptive_avg_pool2d(x, 1).expand(-1, -1, 8, 6)), PLAIN),
+    "expanded as another": (
+        Around(lambda net, x: torch.cat([x, net.a(x).expand_as(x)], 1), 24, a=nn.Conv2d(12, 1, 1)),
+        (10,),
+    ),
+    "divided by the number of channels": (Around(lambda net, x: x / x.size(1)), (10,)),
+    "scaled by a power of it": (Around(lambda net, x: x * x.shape[1] ** -0.5), (10,)),
+    "shaped by another's number": (
+        Around(lambda net, x: (y := net.a(x)).view(y.size(0), x.size(1), 8, 6), a=conv(12, 12)),
+        (10,),
+    ),
+    "squeezed where it has channels": (Around(lambda net, x: x.squeeze(1)), (10,)),
+    "divided by a parameter": (Around(lambda net, x: x / net.w, w=nn.Parameter(torch.rand(12, 1, 1) + 1)), (10,)),
+    "a factor by keyword": (
+        Around(lambda net, x: torch.mul(x, other=net.w), w=nn.Parameter(torch.rand(12, 1, 1))),
+        PLAIN,
+    ),
+    "scaled by another layer's weights": (
+        Around(lambda net, x: net.a(x) * net.first_norm.weight.view(1, -1, 1, 1), a=conv(12, 12)),
+        (10,),
+    ),
+    "scaled by a mean of weights": (Around(lambda net, x: x * net.first.weight.mean()), (10,)),
+    "a factor that is computed": (
+        Around(lambda net, x: x * net.w.sigmoid(), w=nn.Parameter(torch.rand(12, 1, 1))),
+        (10,),
     ),
     # flattening
     **{
@@ -337,3 +368,63 @@ def test_a_network_is_resized_to_its_first_channels(name):
         whole = model.state_dict()[key]
         if tensor.shape == whole.shape:
             assert torch.equal(tensor, whole)
+
+
+class OnTheImage(nn.Module):
+    """Layers whose channels stay, on an image of 6 channels; then a convolution, where one is given."""
+
+    input_shape = (6, 8, 8)
+
+    def __init__(self, inside, behind=None):
+        super().__init__()
+        self.inside, self.behind = inside, behind or nn.Identity()
+
+    def forward(self, images):
+        return self.behind(self.inside(images))
+
+
+@pytest.mark.parametrize(
+    ("inside", "behind"),
+    [
+        (nn.Conv2d(6, 3, 3, groups=3), conv(3, 8)),
+        (nn.Conv2d(6, 9, 3, groups=3), conv(9, 8)),
+        (nn.Conv2d(6, 12, 3, groups=6), conv(12, 8)),
+        (nn.Sequential(conv(6, 12), nn.PixelShuffle(2)), conv(3, 8)),
+        (nn.Sequential(conv(6, 12), nn.LayerNorm([12, 8, 8])), nn.Conv2d(12, 4, 3, groups=4)),
+        (nn.Sequential(conv(6, 20), nn.ReLU()), nn.Conv2d(20, 10, 1, groups=2)),
+        (conv(6, 10), nn.GroupNorm(2, 10)),
+        (conv(6, 5), nn.Conv2d(5, 10, 3, groups=5)),
+        (conv(6, 5), nn.Flatten()),
+    ],
+)
+def test_channels_that_stay_are_counted_right(inside, behind):
+    model = OnTheImage(inside, behind).double()
+    table = structure(model)
+    assert table.macs(table.upper_bounds).item() == counted_macs(model)
+    assert table.parameters(table.upper_bounds).item() == sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("inside", "words"),
+    [
+        (lambda net, x: F.conv2d(x, net.kernel), "computed ones, or buffers"),
+        (lambda net, x: (torch.relu_(x), x)[1], "one that works in place"),
+        (lambda net, x: (x.sigmoid_(), x)[1], "one that works in place"),
+        (lambda net, x: torch.cat([net.norm(x), net.norm(net.a(x))], 1), "'norm' called twice"),
+    ],
+)
+def test_what_would_be_silently_wrong_is_refused(inside, words):
+    parts = {
+        "a": conv(12, 12),
+        "norm": nn.GroupNorm(4, 12, affine=False),
+        "kernel": nn.Buffer(torch.rand(12, 12, 1, 1)),
+    }
+    with pytest.raises(BadInput, match=words):
+        structure(Around(inside, **parts))
+
+
+def test_a_parameter_under_two_names_is_refused():
+    model = Around(lambda net, x: x * net.other, scale=nn.Parameter(torch.rand(12, 1, 1)))
+    model.other = model.scale
+    with pytest.raises(BadInput, match="'scale' and 'other' in one"):
+        structure(model)
