@@ -444,7 +444,7 @@ class Standardised(nn.Conv2d):
         (nn.utils.parametrizations.spectral_norm(nn.Conv2d(6, 6, 1)), "'function.weight', computed anew"),
         (prune.l1_unstructured(nn.Conv2d(6, 6, 1), "weight", 0.5), "'function.weight', computed anew"),
         (nn.LazyConv2d(6, 1), "'function.weight' of a lazy layer"),
-        (Standardised(6, 6, 1), "computed ones at 'function'"),
+        (Standardised(6, 6, 1), "computed ones, or buffers, at 'function'"),
     ],
 )
 def test_what_it_cannot_follow_is_named(function, words):
