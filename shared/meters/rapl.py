@@ -73,6 +73,10 @@ class RaplMeter(Meter):
             raise MeterError("counters that move", f"none in {end_s - self._start_s:.3g} s", "a longer window")
         return Window(total_uj * 1e-6, self._start_s, end_s)
 
+    def identity(self) -> str:
+        """See Meter. Where dies may mirror a counter, sums from before that was known are of another meter."""
+        return "mirrors count once" if self._alike else ""
+
     def facts(self) -> dict[str, object]:
         """See Meter. mirrors: zones that the last window left out, and the zone that shows the same counter."""
         folders = [zone.folder.name for zone in self.zones]

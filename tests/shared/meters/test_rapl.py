@@ -369,3 +369,13 @@ def test_a_counter_that_goes_away_is_no_number(tmp_path: Path) -> None:
     (tmp_path / "intel-rapl:0" / "energy_uj").unlink()
     with pytest.raises(MeterError, match=r"to read .*intel-rapl:0/energy_uj"):
         meter.stop()
+
+
+def test_profiles_of_dies_that_were_added_up_are_of_another_meter(tmp_path: Path) -> None:
+    dies = {f"intel-rapl:{die}": f"package-0-die-{die}" for die in range(2)}
+    packages = {f"intel-rapl:{package}": f"package-{package}" for package in range(2)}
+    meters = [
+        RaplMeter(root=Powercap(tmp_path / name, zones).root, clock=SimulatedClock())
+        for name, zones in (("dies", dies), ("packages", packages))
+    ]
+    assert [bool(meter.identity()) for meter in meters] == [True, False]
