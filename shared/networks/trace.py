@@ -167,7 +167,7 @@ class _Walk(fx.Interpreter):
         """Arithmetic with sizes that were read from activations. What is made of numbers of channels follows them."""
         if node.target is torch._assert:  # of a shape, which is what it is
             return None
-        if node.op == "call_function" and getattr(node.target, "__module__", "").partition(".")[0] == "torch":
+        if node.op == "call_function" and str(getattr(node.target, "__module__", "")).partition(".")[0] == "torch":
             self.unknown[f"{rules.readable(node.target)} at '{self._name(node)}'"] = None
             return None
         result = getattr(super(), node.op)(node.target, args, kwargs)
