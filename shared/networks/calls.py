@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, fx, nn
 
 from shared.errors import BadInput
 from shared.networks.groups import Activation, Segment
+
+Kind = TypeVar("Kind")
 
 
 class Extent(int):
@@ -25,12 +27,12 @@ class Extent(int):
         return extent
 
 
-def extents(*values: Any) -> list[Extent]:
-    """The extents in nested arguments."""
-    found: list[Extent] = []
+def among(kind: type[Kind], *values: Any) -> list[Kind]:
+    """All of a kind in nested arguments, in order."""
+    found: list[Kind] = []
 
     def collect(value: Any) -> Any:
-        if isinstance(value, Extent):
+        if isinstance(value, kind):
             found.append(value)
         return value
 
@@ -85,28 +87,12 @@ class Call:
     @cached_property
     def operands(self) -> list[Activation]:
         """The activations among the arguments, in order."""
-        found: list[Activation] = []
-
-        def collect(value: Any) -> Any:
-            if isinstance(value, Activation):
-                found.append(value)
-            return value
-
-        fx.node.map_aggregate((self.args, tuple(self.kwargs.values())), collect)
-        return found
+        return among(Activation, self.args, tuple(self.kwargs.values()))
 
     @cached_property
     def constants(self) -> list[Constant]:
         """The constants among the arguments, in order."""
-        found: list[Constant] = []
-
-        def collect(value: Any) -> Any:
-            if isinstance(value, Constant):
-                found.append(value)
-            return value
-
-        fx.node.map_aggregate((self.args, tuple(self.kwargs.values())), collect)
-        return found
+        return among(Constant, self.args, tuple(self.kwargs.values()))
 
     @property
     def source(self) -> Activation:

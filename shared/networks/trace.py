@@ -17,7 +17,7 @@ from torch import fx, nn
 
 from shared.errors import BadInput
 from shared.networks import rules
-from shared.networks.calls import Call, Constant, Draft, Extent, extents
+from shared.networks.calls import Call, Constant, Draft, Extent, among
 from shared.networks.forward import WRAPPED, complaint, traced
 from shared.networks.groups import Activation, Group, Segment
 from shared.networks.operations import Channels, Operation
@@ -156,7 +156,7 @@ class _Walk(fx.Interpreter):
             self.unknown[f"{rules.readable(node.target if module is None else type(module))} at '{call.place}'"] = None
             rule = opaque
         if rule is not rules.RULES["view"]:  # which asks where numbers come from
-            for extent in extents(args, kwargs):
+            for extent in among(Extent, args, kwargs):
                 extent.origin.fix()
         return rule(self, call)
 
@@ -171,7 +171,7 @@ class _Walk(fx.Interpreter):
             self.unknown[f"{rules.readable(node.target)} at '{self._name(node)}'"] = None
             return None
         result = getattr(super(), node.op)(node.target, args, kwargs)
-        found = extents(args, kwargs)
+        found = among(Extent, args, kwargs)
         if found and node.target in (operator.mul, operator.floordiv) and isinstance(result, int):
             for other in found[1:]:
                 if other.origin is not found[0].origin:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from shared.networks import forms
-from shared.networks.calls import Call, Extent, extents
+from shared.networks.calls import Call, Extent, among
 from shared.networks.groups import Activation, bundle, unite
 from shared.networks.operations import Kind
 from shared.networks.rules.rule import Walk, log, opaque
@@ -127,7 +127,7 @@ def _follows(call: Call) -> bool:
     """Whether the new number of features is left open, or made of numbers of channels."""
     sizes = call.option("size", 1, call.kwargs.get("shape"))
     sizes = call.args[1:] if isinstance(sizes, int) else sizes
-    for extent in extents(sizes):
+    for extent in among(Extent, sizes):
         if extent.origin.segments != call.source.segments:  # of other channels
             extent.origin.fix()
             return False
