@@ -97,6 +97,11 @@ class Activation:
         return tuple(Segment(segment.group, segment.features * numerator // denominator) for segment in self.segments)
 
 
+def fixed_entries(entries: int) -> tuple[Segment, ...]:
+    """Segments for a number of entries that no width changes; none where it is 0."""
+    return (Segment(Group(-1, "", entries, fixed=True), entries),) if entries else ()
+
+
 def unite(activations: Sequence[Activation]) -> None:
     """Let the channels of activations with equal numbers of features go together, feature by feature.
 

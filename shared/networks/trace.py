@@ -19,7 +19,7 @@ from shared.errors import BadInput
 from shared.networks import rules
 from shared.networks.calls import Call, Constant, Draft, Extent, among
 from shared.networks.forward import WRAPPED, complaint, traced
-from shared.networks.groups import Activation, Group, Segment
+from shared.networks.groups import Activation, Group, Segment, fixed_entries
 from shared.networks.operations import Channels, Operation
 from shared.networks.rules.rule import opaque
 from shared.networks.units import Structure, Unit
@@ -210,7 +210,7 @@ class _Walk(fx.Interpreter):
         names = [name for name in computed.sources if f"{WRAPPED}{name}" in parameters and name not in self.owned]
         self.owned |= set(names)
         entries = sum(parameters[f"{WRAPPED}{name}"].numel() for name in names)
-        return (Segment(Group(-1, "", entries, fixed=True), entries),) if entries else None
+        return fixed_entries(entries)
 
     def claim(self, tensor: Constant) -> str:
         """The tensor's name. Raises BadInput where another layer has used it: a slice has one group."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from shared.networks import forms
 from shared.networks.calls import Call, Constant
-from shared.networks.groups import Activation, Group, Segment, bundle
+from shared.networks.groups import Activation, Segment, bundle, fixed_entries
 from shared.networks.operations import Kind
 from shared.networks.rules.rule import Walk, claimed, give, log, log_alike
 
@@ -134,5 +134,5 @@ def layer_norm(walk: Walk, call: Call) -> Activation:
     tensors = [call.tensor(layer, name) for name in ("weight", "bias")]
     source.fix()
     entries = sum(tensor.tensor.numel() for tensor in tensors if tensor is not None)
-    scales = (Segment(Group(-1, call.name, entries, fixed=True), entries),) if entries else None
+    scales = fixed_entries(entries)
     return log_alike(walk, "norm", call, vanishes=False, scales=scales)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from shared.networks.calls import Call
-from shared.networks.groups import Activation, Group, Segment, unite
+from shared.networks.groups import Activation, Segment, fixed_entries, unite
 from shared.networks.rules.rule import Walk, claimed, give, log, log_alike, opaque
 
 
@@ -59,7 +59,7 @@ def prelu(walk: Walk, call: Call) -> Activation:
     own = slope is not None and slope.tensor.numel() == source.tensor.shape[1]
     if own:
         give(name, 0, "scale", source)
-    scales = source.segments if own else (Segment(Group(-1, call.name, 1, fixed=True), 1),)
+    scales = source.segments if own else fixed_entries(1)
     return log_alike(walk, "activation", call, scales=scales)
 
 
@@ -139,6 +139,6 @@ def _with_constant(walk: Walk, call: Call, product: bool) -> Activation:
     if trained and per_channel:
         scales = source.scaled(constant.tensor.numel() // source.tensor.shape[1])
     elif trained:
-        scales = (Segment(Group(-1, call.name, constant.tensor.numel(), fixed=True), constant.tensor.numel()),)
+        scales = fixed_entries(constant.tensor.numel())
     vanishes = source.vanishes and (product or (per_channel and trained))
     return log_alike(walk, "activation", call, vanishes=vanishes, scales=scales)
