@@ -12,8 +12,8 @@ from methods.contract import Outcome, Task
 from methods.wsp.weights import WSPWeights, kept_weights, project
 from methods.wsp.wsp import EVERY
 from shared.checkpoints import State
+from shared.networks.forms import is_grouped
 from shared.networks.masks import MASK, load_state, mask_inputs, masks_of
-from shared.networks.rules.layers import is_grouped
 from shared.reconstruction import inputs_seen
 
 FIRST_SHARE = 0.5  # of the iterations, for weights before any mask

@@ -3,7 +3,8 @@
 DIR/train/<wnid>/*.JPEG     1,281,167 images; ten of each class are held out as the search split
 DIR/val/<wnid>/*.JPEG       50,000 images, the test split
 
-imagenet_wnids.txt has the classes' names. They only serve to tell which folder is too many or missing.
+imagenet_wnids.txt has the classes' names, ids of WordNet 3.0. They only serve to tell which folder is too many or
+missing.
 """
 
 from __future__ import annotations

@@ -234,6 +234,9 @@ def _plain(module: nn.Module, shape: tuple[int, int, int], repeats: int = 1) -> 
     plain.graph.eliminate_dead_code()
     plain.recompile()
     plain.delete_all_unused_submodules()
+    for name, parameter in plain.named_parameters():
+        if not parameter.requires_grad:
+            raise BadInput("parameters that train", f"'{name}' frozen", "requires_grad_() on the network")
     for layer in plain.modules():
         if isinstance(layer, DROPOUTS):
             layer.p = 0.0

@@ -23,6 +23,11 @@ def convolution_of_function(arguments: Any, kernel: Size) -> Any:
     return SimpleNamespace(**{**given, **sides})
 
 
+def is_grouped(convolution: Any) -> bool:
+    """Whether filters read a part of the channels. Shapes can't tell with one group, so such layers are marked."""
+    return convolution.groups > 1 or getattr(convolution, "depthwise", False)
+
+
 def of_convolution(layer: nn.Conv2d | nn.ConvTranspose2d) -> dict[str, Any]:
     """Fields of a convolution of any kind. Padding by other values than zero, or uneven padding, is "other"."""
     padding, even = layer.padding, True

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from shared.errors import BadInput
 from shared.networks import trace
-from shared.networks.rules.layers import is_grouped
+from shared.networks.forms import is_grouped
 from shared.networks.units import Owner, Role, Slice, Structure
 
 ROLES: tuple[Role, ...] = get_args(Role)

@@ -8,6 +8,7 @@ it: the network's input or output, or an operation behind which its channels can
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from typing import Any, NoReturn, cast
@@ -65,7 +66,9 @@ class _Walk(fx.Interpreter):
         if self.unknown:
             self._refuse()
         if isinstance(result, dict):
-            result = result.get("out")
+            if "out" not in result:
+                raise BadInput("a dict with the entry 'out'", ", ".join(map(repr, result)), "naming the logits 'out'")
+            result = result["out"]
         if not isinstance(result, Activation):
             raise BadInput("a network with one output tensor", type(result).__name__, "returning the logits alone")
         result.fix()
@@ -125,7 +128,7 @@ class _Walk(fx.Interpreter):
             if self.unknown:  # what comes behind an unknown operation may have no sense
                 self._refuse()
             what = f"a forward pass that runs on {self.input_shape}, at '{self._name(n)}'"
-            raise BadInput(what, complaint(error), "another input size") from None
+            raise BadInput(what, complaint(error), "another input size, or another operation") from None
 
     def _run(self, node: fx.Node) -> Any:
         if node.op == "output":
@@ -135,7 +138,8 @@ class _Walk(fx.Interpreter):
             return Activation(image, (Segment(self.start(node.name, image.shape[1], fixed=True), image.shape[1]),))
         if node.op == "get_attr":
             name = str(node.target)
-            return Constant(name.removeprefix(WRAPPED) if name.startswith(WRAPPED) else None, self.fetch_attr(name))
+            tensor = self.fetch_attr(name).to("meta")  # one that the pass makes is not there yet
+            return Constant(name.removeprefix(WRAPPED) if name.startswith(WRAPPED) else None, tensor)
         args, kwargs = self.fetch_args_kwargs_from_env(node)
         module = self.fetch_attr(str(node.target)) if node.op == "call_module" else None
         key = node.target if module is None else rules.kind_of(module)
@@ -170,9 +174,10 @@ class _Walk(fx.Interpreter):
         if node.op == "call_function" and str(getattr(node.target, "__module__", "")).partition(".")[0] == "torch":
             self.unknown[f"{rules.readable(node.target)} at '{self._name(node)}'"] = None
             return None
-        result = getattr(super(), node.op)(node.target, args, kwargs)
+        of_sizes = node.target == "numel" and isinstance(args[0], tuple)
+        result = math.prod(args[0]) if of_sizes else getattr(super(), node.op)(node.target, args, kwargs)
         found = among(Extent, args, kwargs)
-        if found and node.target in (operator.mul, operator.floordiv) and isinstance(result, int):
+        if found and (of_sizes or node.target in (operator.mul, operator.floordiv)) and isinstance(result, int):
             for other in found[1:]:
                 if other.origin is not found[0].origin:
                     other.origin.fix()

@@ -77,8 +77,13 @@ RULES: dict[Any, rule.Rule] = {
         ),
         (values.clamp, (nn.Hardtanh, F.hardtanh, torch.clamp, "clamp", "clamp_")),
         (values.prelu, (nn.PReLU, F.prelu, torch.prelu)),
-        (values.softmax, (nn.Softmax, nn.Softmax2d, nn.LogSoftmax, F.softmax, F.log_softmax, torch.softmax, "softmax")),
-        (values.softmax, (torch.log_softmax, "log_softmax")),
+        (
+            values.softmax,
+            (
+                *(nn.Softmax, nn.Softmax2d, F.softmax, torch.softmax, "softmax"),
+                *(nn.LogSoftmax, F.log_softmax, torch.log_softmax, "log_softmax"),
+            ),
+        ),
         (maps.max_pool, (nn.MaxPool2d, F.max_pool2d, torch.max_pool2d)),
         (maps.avg_pool, (nn.AvgPool2d, F.avg_pool2d)),
         (maps.adaptive_max_pool, (nn.AdaptiveMaxPool2d, F.adaptive_max_pool2d)),
@@ -90,9 +95,11 @@ RULES: dict[Any, rule.Rule] = {
         (maps.flip, (torch.flip, "flip")),
         (
             maps.reshape,
-            (nn.Flatten, torch.flatten, "flatten", "view", "reshape", torch.reshape, torch.squeeze, "squeeze"),
+            (
+                *(nn.Flatten, torch.flatten, "flatten", "view", torch.reshape, "reshape"),
+                *(torch.squeeze, "squeeze", torch.unsqueeze, "unsqueeze"),
+            ),
         ),
-        (maps.reshape, (torch.unsqueeze, "unsqueeze")),
         (maps.permute, (torch.permute, "permute", torch.transpose, "transpose")),
         (maps.contiguous, ("contiguous",)),
         (maps.expand, ("expand", "expand_as")),
@@ -102,8 +109,13 @@ RULES: dict[Any, rule.Rule] = {
         (maps.size, ("size",)),
         (maps.numel, ("numel", torch.numel, "nelement")),
         (maps.number, ("dim", "ndimension", "get_device", "is_contiguous")),
-        (values.passed, (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, F.dropout, F.dropout2d)),
-        (values.passed, (StochasticDepth, stochastic_depth, "float", "to", "type_as", "clone", "detach")),
+        (
+            values.passed,
+            (
+                *(nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, F.dropout, F.dropout2d),
+                *(StochasticDepth, stochastic_depth, "float", "to", "type_as", "clone", "detach"),
+            ),
+        ),
         (maps.cat, (torch.cat, torch.concat, torch.concatenate)),
         (values.add, (operator.add, operator.iadd, torch.add, "add", "add_")),
         (values.subtract, (operator.sub, operator.isub, torch.sub, torch.subtract, "sub", "sub_")),

@@ -41,7 +41,7 @@ def _convolved(walk: Walk, call: Call, arguments: tuple[str, ...]) -> Activation
     if transposed and call.module is not None and call.option("output_size", 1) is not None:
         details["variant"] = "other"  # a padding of its output that is not the layer's own
     kind: Kind = "transposed_conv" if transposed else "conv"
-    if is_grouped(layer):
+    if forms.is_grouped(layer):
         depth = shape[0] // layer.groups if transposed else shape[1]
         output = _grouped(walk, call, layer.groups, depth)
         give(weight, 0, "depthwise", source if transposed else output)
@@ -70,11 +70,6 @@ def _grouped(walk: Walk, call: Call, groups: int, depth: int) -> Activation:
     if bundle(call.source, depth):
         return Activation(call.output, call.source.scaled(made // groups, depth))
     return Activation(call.output, (Segment(walk.start(call.name, made, fixed=True), made),))
-
-
-def is_grouped(convolution: Any) -> bool:
-    """Whether filters read a part of the channels. Shapes can't tell with one group, so such layers are marked."""
-    return convolution.groups > 1 or getattr(convolution, "depthwise", False)
 
 
 def linear(walk: Walk, call: Call) -> Activation:

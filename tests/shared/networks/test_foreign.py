@@ -47,6 +47,15 @@ def hooked():
     net.second.register_forward_hook(lambda layer, inputs, maps: maps + maps.abs().mean(1, keepdim=True))
     return net
 
+class Unnamed(Net):
+    def forward(self, images):
+        return {"logits": super().forward(images)["out"]}
+
+def frozen():
+    net = Net()
+    net.second.requires_grad_(False)
+    return net
+
 def bare():
     return nn.Sequential(nn.Flatten(), nn.Linear(75, 5))
 
@@ -159,6 +168,8 @@ def test_another_file_of_the_name_is_refused(file: Path) -> None:
         ("Net.forward", "missing 2 required positional"),
         ("Aliased", "a forward pass that torch.fx traces as it is, got a difference"),
         ("Functional", "batch norm as a layer"),
+        ("Unnamed", "a dict with the entry 'out', got 'logits'"),
+        ("frozen", "parameters that train, got 'second.weight' frozen"),
     ],
 )
 def test_what_is_no_network_is_one_line(name: str, words: str, file: Path) -> None:

@@ -243,6 +243,8 @@ FORMS = {
         Around(lambda net, x: net.a(x) * net.first_norm.weight.view(1, -1, 1, 1), a=conv(12, 12)),
         (10,),
     ),
+    "scaled by numbers that the pass makes": (Around(lambda net, x: x * torch.arange(12.0).view(12, 1, 1)), (10,)),
+    "pooled to a larger map": (Behind(lambda net, x: net.head(F.adaptive_avg_pool2d(x, 11).amax((2, 3)))), PLAIN),
     "scaled by a mean of weights": (Around(lambda net, x: x * net.first.weight.mean()), (10,)),
     "a factor that is computed": (
         Around(lambda net, x: x * net.w.sigmoid(), w=nn.Parameter(torch.rand(12, 1, 1))),
@@ -259,6 +261,7 @@ FORMS = {
             "reshape": lambda x: x.reshape(x.shape[0], -1),
             "sizes": lambda x: x.view(-1, x.size(1) * x.shape[2] * x.size(3)),
             "numel": lambda x: torch.reshape(x, (x.size(0), x.numel() // x.size(0))),
+            "numel of a shape": lambda x: x.view(x.shape[0], x.shape[1:].numel()),
             "flatten": lambda x: x.flatten(1),
             "torch.flatten": lambda x: torch.flatten(x, start_dim=1),
         }.items()
