@@ -202,7 +202,7 @@ def datasets() -> None:
 
 @app.command()
 def devices() -> None:
-    """List the platforms that can be asked for joules or seconds, and the sensors of this machine."""
+    """List the platforms that can be asked for joules or another amount, and the sensors of this machine."""
     from shared import platforms
     from shared.errors import BadInput
     from shared.meters import probing

@@ -22,14 +22,14 @@ class _Frozen(BaseModel):
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Amount = Annotated[float, Field(gt=0)]  # joules or seconds per image, in the platform's unit
+Amount = Annotated[float, Field(gt=0)]  # per image, in the platform's unit: joules, seconds, multiply-adds or bytes
 Count = Annotated[int, Field(ge=0)]
 WallSeconds = Annotated[float, Field(ge=0)]
 Widths = tuple[Annotated[int, Field(ge=1)], ...]
 
 
 class Platform(_Frozen):
-    """The hardware that was asked for joules or seconds, and how it answered. All amounts of a record are in `unit`."""
+    """What was asked for joules or another amount, and how it answered. All amounts of a record are in `unit`."""
 
     name: str  # e.g. "1080ti"
     source: Literal["simulated", "measured", "counted"]

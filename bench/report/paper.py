@@ -75,13 +75,14 @@ def properties_table() -> tuple[Table, list[str]]:
     titles = PAPERS_METHODS | {name: method.title for name, method in methods.items() if name not in PAPERS_METHODS}
     rows, differing = [], []
 
-    def cells(answers: list[bool], silent: str) -> list[str]:
-        return ["yes" if answer else "no" for answer in answers] or [silent, *[ABSENT] * (len(questions) - 1)]
+    def cells(answers: list[bool]) -> list[str]:
+        words = ["yes" if answer else "no" for answer in answers]
+        return words or ["not in Table 1", *[ABSENT] * (len(questions) - 1)]
 
     for name, title in titles.items():
         claimed = [name in question["methods"] for question in questions if name in PAPERS_METHODS]
-        declared = [getattr(methods[name].properties, question["name"]) for question in questions if name in methods]
-        rows.append([title, *cells(claimed, "not in Table 1"), *cells(declared, "not in this suite")])
+        declared = [getattr(methods[name].properties, question["name"]) for question in questions]
+        rows.append([title, *cells(claimed), *cells(declared)])
         sides = zip(questions, claimed, declared, strict=False)  # none where one side is silent
         differing += [f"{title}, {question['question']}" for question, one, other in sides if one != other]
     heads = [f"{side}: {question['question']}" for side in ("claimed", "declared") for question in questions]

@@ -28,15 +28,15 @@ class Unit:
     """One unit and one number of decimals for all amounts of a page, so that its columns can be compared by eye."""
 
     symbol: str  # "mJ"
-    size: float  # one of this unit in joules or seconds
+    size: float  # one of this unit in the base unit, such as joules
     decimals: int
 
     def __call__(self, amount: float | None) -> str:
-        """`amount` (joules or seconds) as a bare number in this unit."""
+        """`amount` (in the base unit) as a bare number in this unit."""
         return ABSENT if amount is None else _number(amount / self.size, f".{self.decimals}f")
 
     def named(self, amount: float) -> str:
-        """`amount` (joules or seconds) as a number in this unit, followed by the unit."""
+        """`amount` (in the base unit) as a number in this unit, followed by the unit."""
         return f"{self(amount)} {self.symbol}"
 
 

@@ -36,7 +36,7 @@ class Setup:
     workload: the network and its data set.
     protocol: the counts and rates that are the same for every method.
     dataset: images, on the device of `computing`.
-    platform: the hardware or simulator that reads joules or seconds.
+    platform: the hardware or simulator that reads joules or another amount.
     structure: units and operations of the dense network.
     profile: the platform's readings of many width vectors.
     fit: the energy model fitted to them, with its errors.

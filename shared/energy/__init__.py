@@ -1,4 +1,4 @@
-"""Energy models (joules or seconds as a differentiable function of a network's widths) and the profiles they fit."""
+"""Energy models (joules or another amount as a function of a network's widths) and the profiles that they fit."""
 
 from shared.energy.bilinear import BilinearModel
 from shared.energy.local import LocalFit, local_fit, rows_near

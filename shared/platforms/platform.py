@@ -1,4 +1,4 @@
-"""The interface of a platform: what can be asked for the joules or seconds of a network at many widths."""
+"""The interface of a platform: what can be asked for the joules, or another amount, of a network at many widths."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Subject:
 class PlatformReading:
     """The amount of one image, in the platform's unit.
 
-    amount: joules or seconds. On hardware it is corrected for drift, see `Platform.read_beside`.
+    amount: in the platform's unit. On hardware it is corrected for drift, see `Platform.read_beside`.
     interval: both ends of its confidence interval; equal where the platform is simulated.
     flags: what the sensor reports beside it ("throttled"), of the reference network's reading too.
     reference: the bare amount of the reference network, read in the same turns; None where simulated.
