@@ -29,7 +29,7 @@ from torchvision.ops import StochasticDepth
 from shared.errors import BadInput
 from shared.networks import GROUP
 from shared.networks.forward import WRAPPED, complaint, graph_of
-from shared.networks.pruning import active_widths, compact, zero_channels
+from shared.networks.pruning import active_widths, compact, resized, zero_channels
 from shared.networks.rules import is_known
 from shared.networks.trace import structure
 
@@ -106,6 +106,10 @@ def check(model: nn.Module) -> None:
     table = structure(model)
     if not table.units:
         raise BadInput("a network with channels that can be removed", "none", "python -m bench networks")
+    units = len(structure(resized(model, [1] * len(table.units), table)).units)
+    if units != len(table.units):  # a map of one channel, which scales all of another, is taken for an equal one then
+        got = f"{len(table.units)} units, and {units} where each has one channel"
+        raise BadInput("units that stay apart", got, "a gate that no other layer reads")
     masked = _stirred(model)
     dead = torch.zeros(len(table.units), max(table.upper_bounds), dtype=torch.bool)
     for row, bound in zip(dead, table.upper_bounds, strict=True):

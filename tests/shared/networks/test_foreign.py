@@ -56,6 +56,16 @@ def frozen():
     net.second.requires_grad_(False)
     return net
 
+class Gated(Net):
+    """A gate of one channel that another layer reads."""
+    def __init__(self):
+        super().__init__()
+        self.gate, self.third = nn.Conv2d(3, 1, 1), nn.Conv2d(1, beside.WIDTH, 1)
+
+    def forward(self, images):
+        gate = self.gate(images)
+        return self.fc((self.second(self.norm(self.first(images)) * gate) + self.third(gate)).mean((2, 3)))
+
 def bare():
     return nn.Sequential(nn.Flatten(), nn.Linear(75, 5))
 
@@ -205,6 +215,8 @@ def test_what_a_trace_can_t_see_shows_when_it_is_cut(file: Path) -> None:
     foreign.check(made(file))
     with pytest.raises(BadInput, match="a cut network that computes what the masked one does"):
         foreign.check(made(file, "hooked"))
+    with pytest.raises(BadInput, match="units that stay apart, got 3 units, and 2 where each has one channel"):
+        foreign.check(made(file, "Gated"))
     with pytest.raises(BadInput, match="a network with channels that can be removed, got none"):
         foreign.check(made(file, "bare"))
 
