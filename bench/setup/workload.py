@@ -113,7 +113,8 @@ def get(
         raise BadInput(f"a data set out of {', '.join(data.names())}", repr(dataset), "python -m bench datasets")
     own = network in networks.names() or ":" in network
     if not own:
-        raise BadInput(f"a network out of {', '.join(networks.names())}", repr(network), "python -m bench networks")
+        known = ", ".join(networks.names())
+        raise BadInput(f"a network out of {known}", repr(network), "one of them, FILE.py:NAME or package.module:NAME")
     source, made_for = networks.source(network), networks.trained_on(network)
     if source is None and dataset not in made_for:
         suitable = [name for name in networks.names() if _is_made_for(name, dataset)]
