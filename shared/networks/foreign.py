@@ -12,13 +12,13 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -94,8 +94,8 @@ def build(foreign: Foreign, sizes: Mapping[str, Any], own: Mapping[str, Any]) ->
     try:
         return _plain(module, shape, repeats=COLOURS)
     except BadInput as error:
-        # the one that says more than that sizes do not fit
-        raise (in_grey if " runs on " in str(error) else error) from None
+        # a network that was made for grey images can't take three channels, which says nothing
+        raise (in_grey if "in_channels" in _signature(foreign.make) else error) from None
 
 
 def check(model: nn.Module) -> None:
@@ -152,7 +152,7 @@ def _of_file(path: Path) -> Any:
     """The module of a file. What it imports as it is loaded is searched for beside it, too, and is its own."""
     if not path.is_file():
         raise FileNotFoundError(path)
-    name = f"bench_network_{hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:12]}"
+    name = f"bench_network_{hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None  # for any name that ends with .py
     module = importlib.util.module_from_spec(spec)
@@ -184,10 +184,7 @@ def _hash(made: Any, module: Any) -> str:
 def _made(foreign: Foreign, sizes: Mapping[str, Any], own: Mapping[str, Any]) -> nn.Module:
     if isinstance(foreign.make, nn.Module):
         return copy.deepcopy(foreign.make)
-    try:
-        named = inspect.signature(foreign.make).parameters
-    except ValueError:  # of what is not written in Python
-        named = MappingProxyType({})
+    named = _signature(foreign.make)
     if sizes["width_multiplier"] != 1 and "width_multiplier" not in named:
         raise BadInput(f"{foreign.name} to take a width multiplier", "none in its signature", "its own arguments")
     # functions like torchvision's hand all that they do not name to a class
@@ -204,6 +201,13 @@ def _made(foreign: Foreign, sizes: Mapping[str, Any], own: Mapping[str, Any]) ->
     if not isinstance(module, nn.Module):
         raise BadInput(f"a torch module from {foreign.name}", type(module).__name__, "returning the network alone")
     return module
+
+
+def _signature(make: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(make).parameters
+    except ValueError:  # of what is not written in Python
+        return {}
 
 
 class _Plain(fx.GraphModule):

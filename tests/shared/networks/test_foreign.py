@@ -56,6 +56,15 @@ def frozen():
     net.second.requires_grad_(False)
     return net
 
+class Large(Net):
+    def __init__(self, in_channels=3):
+        super().__init__(in_channels=in_channels)
+        self.second = nn.Conv2d(6, beside.WIDTH, 9)
+
+class LargeColours(Large):
+    def __init__(self):
+        super().__init__()
+
 class Gated(Net):
     """A gate of one channel that another layer reads."""
     def __init__(self):
@@ -137,6 +146,12 @@ def test_a_grey_image_stands_for_all_colours_where_a_network_wants_them(file: Pa
     assert structure(net).macs((6, 9)) == structure(colours).macs((6, 9))
     grey = made(file, channels=1)
     assert structure(grey).macs((6, 9)) < structure(net).macs((6, 9))  # this one takes a grey image
+
+
+@pytest.mark.parametrize("name", ["Large", "LargeColours"])
+def test_images_that_are_too_small_are_told_where_they_are_grey(name: str, file: Path) -> None:
+    with pytest.raises(BadInput, match=r"at 'second', got .*[Kk]ernel size"):
+        made(file, name, channels=1)
 
 
 def test_a_function_and_a_module_are_networks_too(file: Path) -> None:
