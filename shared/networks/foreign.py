@@ -74,6 +74,10 @@ def find(name: str) -> Foreign:
     if not (callable(made) or isinstance(made, nn.Module)):
         raise BadInput(f"a class, a function or a module as {name}", repr(type(made)), "another name")
     shown = name if entries or not place.endswith(".py") else f"{Path(place).name}:{attribute}"
+    try:
+        shown.encode()  # records hold it
+    except UnicodeEncodeError:
+        raise BadInput("a file with a name in UTF-8", repr(place), "another name; its folders may have any") from None
     return Foreign(shown, made, _hash(made, module))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.metadata
+import os
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +216,18 @@ def test_what_is_no_network_is_one_line(name: str, words: str, file: Path) -> No
 def test_what_is_not_there_is_one_line(name: str, words: str) -> None:
     with pytest.raises(BadInput, match=words):
         build(name, in_channels=3, input_size=5)
+
+
+def test_names_that_are_no_utf_8(file: Path) -> None:
+    odd = os.fsdecode(b"net\xff")
+    folder = file.parent / odd
+    folder.mkdir()
+    for name in ("beside.py", "nets.py"):
+        (folder / name).write_text((file.parent / name).read_text())
+    assert structure(made(folder / "nets.py")).outputs == 7
+    (folder / "nets.py").rename(folder / f"{odd}.py")
+    with pytest.raises(BadInput, match=r"a file with a name in UTF-8, got .*udcff"):
+        made(folder / f"{odd}.py")
 
 
 def test_arguments_that_it_does_not_take_are_named(file: Path) -> None:
