@@ -184,6 +184,7 @@ class Method(ABC):
     compresses: ClassVar[bool] = True  # False: the budget does not bind (the dense control)
     properties: ClassVar[Properties | None] = None  # None for controls
     granularity: ClassVar[Granularity] = "channels"  # what it removes; weights only where zeros save energy
+    revision: ClassVar[int] = 1  # of its results: raise it with every change of what its runs end with
 
     @abstractmethod
     def run(self, task: Task) -> Outcome:

@@ -183,7 +183,8 @@ def _aspects(record: Record) -> dict[str, str]:
 
     The code may differ, as long as its results don't, see bench.setup.fingerprints.RESULTS.
     """
-    fingerprints = {"results": "1"} | {key: value for key, value in record.fingerprints.items() if key != "code"}
+    fingerprints = {key: value for key, value in record.fingerprints.items() if key != "code"}
+    fingerprints["results"] = _revision(record).partition(".")[0]  # behind the point is the method's own
     protocol = {key: value for key, value in vars(record.protocol).items() if key not in _CHOICES}
     parts = {"fingerprint of": fingerprints, "platform": dict(record.platform), "protocol": protocol}
     return {
@@ -193,7 +194,15 @@ def _aspects(record: Record) -> dict[str, str]:
     }
 
 
+def _revision(record: Record) -> str:
+    return record.fingerprints.get("results", "1")  # records from before there were revisions are of the first
+
+
 def _check_agreement(name: str, records: pd.Series) -> None:
+    for method, revisions in records.map(_revision).groupby(records.map(lambda record: record.method)):
+        if revisions.nunique() > 1:
+            sides = " and ".join(sorted(revisions.unique()))
+            raise BadInput(f"one revision of {method} in {name}", sides, "a report of each side by itself")
     aspects = pd.DataFrame([_aspects(record) for record in records], records.index).fillna("null")
     differing = [aspect for aspect in aspects if aspects[aspect].nunique() > 1]
     if differing:

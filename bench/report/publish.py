@@ -23,6 +23,7 @@ STUDIES = {  # pages that are not made of records, and what they answer
     "early-landing.md": "What landing before fine-tuning is worth",
     "networks.md": "What becomes of torchvision's networks, which the suite was not written for",
     "importances.md": "How the importance of `ecc-invariant` was chosen",
+    "netadapt-adam.md": "What NetAdapt gains by one Adam for all candidates",
 }
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from bench.record import model as records
 from bench.run.stages import Run
 from bench.run.zeros import Zeros
-from bench.setup.fingerprints import RESULTS, code_fingerprint, method_fingerprint
+from bench.setup.fingerprints import code_fingerprint, method_fingerprint, revision_of_results
 from bench.setup.setup import Setup
 from methods import registry
 from shared.cache import content_key
@@ -64,7 +64,7 @@ def describe(run: Run) -> tuple[records.Record, dict[str, Tensor] | None]:
             "profile": setup.profile.key,
             "energy_model": content_key(setup.fit.model.to_dict()),
             "code": code_fingerprint(),
-            "results": str(RESULTS),
+            "results": revision_of_results(method),
             "compute": content_key(setup.computing.label),
         },
         notes=json.loads(compressed["notes"]),

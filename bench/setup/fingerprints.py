@@ -17,8 +17,8 @@ from methods.contract import Method
 from shared.cache import content_key
 
 DECIDING = ("setup", "run")  # folders of bench/ whose code decides a run's figures
-# Raise it with every change that may change what a run of any method ends with. Runs of one revision share a page,
-# whatever else has changed in the code since.
+# Raise it with every change that may change what the runs of all methods end with; `Method.revision` is for one's own.
+# Runs of one revision share a page, whatever else has changed in the code since.
 RESULTS = 1
 
 
@@ -39,6 +39,11 @@ def method_fingerprint(method: Method) -> str:
     file = Path(inspect.getfile(type(method)))
     in_package = (file.parent / "__init__.py").is_file()
     return of_files(file.parent.rglob("*.py") if in_package else [file], file.parent)
+
+
+def revision_of_results(method: Method) -> str:
+    """The revision of what the method's runs end with: that of all methods, and its own where that is not the first."""
+    return f"{RESULTS}" if method.revision == 1 else f"{RESULTS}.{method.revision}"
 
 
 def of_files(files: Iterable[Path], root: Path) -> str:

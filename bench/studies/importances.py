@@ -9,32 +9,17 @@ c. The candidates here are invariant under that scaling. All else is ECC's. No s
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from bench.report.text import mean_std, table
-from bench.setup.request import Request
-from bench.studies.trials import planned, scores, trial
+from bench.studies.choices import Choice
 from methods.contract import Method
 from methods.ecc import ECC, ECCInvariant, UniformGradual
 from methods.ecc.metric import ChannelNorms
-from shared.cache import atomic_write
-from shared.host import print_any_text, usable_cores
 from shared.networks import Structure
-
-NAME = "importances"
-COLUMNS = ["network", "budget", "variant", "seed", "score"]
-COMMON = Request(methods="ecc", protocol="standard", seeds="101,102,103", meter="sim")
-REQUESTS = (
-    replace(COMMON, network="mobilenet", device="1080ti", budgets="0.45,0.3"),
-    replace(COMMON, network="alexnet", device="1080ti", budgets="0.45,0.3"),
-)
 
 
 @dataclass(frozen=True)
@@ -73,56 +58,23 @@ VARIANTS: dict[str, Method] = {
 INVARIANT = ("Σ w² v", "Σ w² v, share of the unit", "Σ w² √v, share of the layer")
 
 
-def write(folder: Path, jobs: int, say: Callable[[str], None] = print) -> Path:
-    """Run all variants in `jobs` processes and write the page into `folder`; returns its path."""
-    trials = [
-        trial(plan, replace(job, method=method.name), method)
-        for plan in map(planned, REQUESTS)
-        for job in plan.jobs
-        for method in VARIANTS.values()
-    ]
-    trials.sort(key=lambda one: one.job.seed)  # so that a stopped study has whole seeds
-    found = scores(trials, jobs, folder / f"records/{NAME}.json", say)
-    variants = {method: name for name, method in VARIANTS.items()}
-    rows = [
-        (one.request.network, one.job.budget.name, variants[one.method], one.job.seed, score)
-        for one, score in zip(trials, found, strict=True)
-        if one.job.budget is not None
-    ]
-    path = folder / f"{NAME}.md"
-    atomic_write(path, page(pd.DataFrame(rows, columns=COLUMNS)).encode())
-    return path
-
-
-def page(scores: pd.DataFrame) -> str:
-    """The page. scores: a row per run with COLUMNS; scores are 0..1."""
-    cells = scores.groupby(["network", "budget", "variant"], sort=False)["score"]
-    texts = cells.agg(lambda column: mean_std(100 * column)).unstack("variant")[list(VARIANTS)]
-    means = 100 * cells.mean().groupby("variant").mean()
-    rows = [[", ".join(place), *row] for place, row in zip(texts.index, texts.to_numpy().tolist(), strict=True)]
-    rows.append(["mean", *(f"{means[name]:.2f}" for name in VARIANTS)])
-    best = max(INVARIANT, key=lambda name: float(means[name]))
-    seeds = ", ".join(map(str, sorted(scores["seed"].unique())))
-    lines = [
-        "# The importance of `ecc-invariant`",
-        "",
-        f"Search accuracy in % after fine-tuning, mean ± sample standard deviation over the seeds {seeds}, which no "
-        f"page uses: protocol {COMMON.protocol}, fashion-mnist, simulated 1080ti, budgets as fractions of the dense "
-        "joules. Columns differ in the importance alone; v is Adam's second moment, corrected for its bias. The last "
-        "column is the control.",
-        "",
-        table((["network, budget", *VARIANTS], rows)),
-        "",
+def _verdict(means: Mapping[str, float]) -> str:
+    best = max(INVARIANT, key=lambda name: means[name])
+    return (
         f"Candidates are those that the scaling which batch norm undoes leaves alone: {'; '.join(INVARIANT)}. "
         "Σ w² √v as a share of the unit is none: it changes where several layers read the unit, as in MobileNet. "
-        f"Chosen among the candidates by the mean: **{best}**.",
-        "",
-        "`python -m bench.studies.importances reports` makes this page.",
-        "",
-    ]
-    return "\n".join(lines)
+        f"Chosen among the candidates by the mean: **{best}**."
+    )
 
+
+CHOICE = Choice(
+    "importances",
+    "The importance of `ecc-invariant`",
+    "Columns differ in the importance alone; v is Adam's second moment, corrected for its bias. The last column is the "
+    "control.",
+    VARIANTS,
+    _verdict,
+)
 
 if __name__ == "__main__":
-    print_any_text()
-    print(write(Path(sys.argv[1]), usable_cores()))
+    CHOICE.main()

@@ -51,7 +51,7 @@ class Trial:
         return content_key(
             replace(self.request, methods="", seeds=None).command,
             asdict(self.job),
-            [type(self.method).__qualname__, vars(self.method)],
+            [type(self.method).__qualname__, {name: str(value) for name, value in vars(self.method).items()}],
             method_fingerprint(self.method),
             self.rate,
             self.shared,

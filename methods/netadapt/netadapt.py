@@ -40,16 +40,21 @@ class NetAdapt(Method):
     - Steps are coarser where candidates would otherwise get less training than the protocol's minimum.
     - Steps are finer where no single unit can reach the target, as in a network of many similar units.
     - Channels are ranked by the importance that all methods share.
+    - Adam goes on with the moments of the network that a step starts from. The published codes start a new optimiser
+      for each candidate: SGD (NetAdapt), or Adam with a rate of 1e-5 (ECC). The first steps of a new Adam have the full
+      rate in every weight, however small its gradient. With a rate for few iterations, they undo what was trained.
     A unit that can't reach the target gives no candidate, as in the published code of ECC.
     """
 
     schedule: Schedule = GEOMETRIC  # the targets of the steps
     width_step: int = 1  # widths are multiples of this, or of an eighth of the dense width where that is less
     per_joule: bool = False  # True: the least drop in accuracy per joule saved wins; False: the best accuracy
+    keeps_moments: bool = True  # False: a new Adam for each candidate
 
     name: ClassVar[str] = "netadapt"
     title: ClassVar[str] = "NetAdapt"
     paper: ClassVar[str] = "Yang et al., NetAdapt, ECCV 2018; energy schedule of the published code of ECC (CVPR 2019)"
+    revision: ClassVar[int] = 2  # the first began each candidate with a new Adam
     properties: ClassVar[Properties | None] = Properties(
         direct_metric=True, targets_energy=False, optimization_based=False, platform_free=True
     )
@@ -87,7 +92,9 @@ class NetAdapt(Method):
             self.compete(task, search, step, saved)
             search.advance(step, table, task.ledger.remaining)
         long_term = task.ledger.remaining
-        spend_remaining(task, task.trainer(search.network), "long term")
+        trainer = task.trainer(search.network)
+        trainer.restore(search.training_state(self.keeps_moments))
+        spend_remaining(task, trainer, "long term")
         return Outcome(search.network, self.notes(task, search, dense_energy, long_term), search.trace)
 
     def width_steps(self, dense_widths: tuple[int, ...]) -> tuple[int, ...]:
@@ -97,7 +104,7 @@ class NetAdapt(Method):
     def compete(self, task: Task, search: Search, step: Step, saved_energy: dict[int, float]) -> None:
         """Train and score each candidate of a step; `search.best` becomes the best one, the first among equals."""
         bounds, accuracies = search.units.upper_bounds, search.accuracies
-        norms, start = importance(search.network, search.units), search.network.state_dict()
+        norms, start = importance(search.network, search.units), search.training_state(self.keeps_moments)
         candidate = copy.deepcopy(search.network)  # reloaded per candidate, which is faster than a copy each
 
         def value(unit: int) -> float:  # the larger, the better
@@ -107,15 +114,16 @@ class NetAdapt(Method):
         for unit, width in step.candidates.items():
             if unit in accuracies:  # scored before the run was stopped
                 continue
-            candidate.load_state_dict(start)
-            widths = [*bounds[:unit], width, *bounds[unit + 1 :]]
-            zero_channels(candidate, search.units, weakest_channels(norms, widths, bounds))
             trainer = task.trainer(candidate)
+            trainer.restore(start)
+            widths = [*bounds[:unit], width, *bounds[unit + 1 :]]
+            zero_channels(candidate, search.units, weakest_channels(norms, widths, bounds), trainer.optimizer)
             for _ in range(step.short_term_iterations):
                 trainer.step()
             accuracies[unit] = task.search_accuracy(candidate)
             if search.best_unit < 0 or value(unit) > value(search.best_unit):
                 search.best, candidate, search.best_unit = candidate, search.best, unit
+                search.best_moments = trainer.state()["moments"]
             task.save("search", search.state)
 
     def notes(self, task: Task, search: Search, dense_energy: float, long_term: int) -> dict[str, Any]:

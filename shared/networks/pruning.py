@@ -101,11 +101,14 @@ def compact(model: nn.Module, structure: Structure | None = None) -> nn.Module:
     Convolutions keep their memory format. Traces the model when `structure` is not given.
     """
     table = structure or trace.structure(model)
-    kept = []
-    for unit, row in zip(table.units, active_channels(model, table), strict=True):
-        channels = row[: unit.upper_bound].nonzero().flatten()
-        kept.append(channels if len(channels) else channels.new_zeros(1))
-    return keeping(model, table, kept)
+    return keeping(model, table, channels_left(model, table))
+
+
+def channels_left(model: nn.Module, structure: Structure) -> list[Tensor]:
+    """Indices of the channels that `compact` leaves of every unit, ascending."""
+    rows = active_channels(model, structure)
+    active = [row[: unit.upper_bound].nonzero().flatten() for unit, row in zip(structure.units, rows, strict=True)]
+    return [channels if len(channels) else channels.new_zeros(1) for channels in active]
 
 
 def resized(model: nn.Module, widths: Sequence[int], structure: Structure | None = None) -> nn.Module:
@@ -128,9 +131,8 @@ def resized(model: nn.Module, widths: Sequence[int], structure: Structure | None
 def keeping(model: nn.Module, structure: Structure, kept: Sequence[Tensor]) -> nn.Module:
     """A copy with these channels of every unit, ascending indices each."""
     small = copy.deepcopy(model)
-    for (name, dim), owners in structure.owners.items():
-        if any(len(kept[owner.unit]) < owner.upper_bound for owner in owners):
-            _cut(small, name, dim, owners, kept)
+    for name, dim in structure.owners:
+        _cut(small, name, dim, structure, kept)
     for module in small.modules():
         follow_shapes(module)
     widths = [len(channels) for channels in kept]
@@ -185,14 +187,24 @@ def per_channel(reduction: Callable[..., Tensor], tensor: Tensor, part: Slice, c
     return reduction(entries.view(-1, part.repeat), dim=1)
 
 
-def _cut(model: nn.Module, name: str, dim: int, owners: Sequence[Owner], kept: Sequence[Tensor]) -> None:
+def cut_along(tensor: Tensor, name: str, dim: int, structure: Structure, kept: Sequence[Tensor]) -> Tensor:
+    """The kept channels' entries along `dim` of a tensor that is shaped like the network's of that name."""
+    owners = structure.owners.get((name, dim), [])
+    if all(len(kept[owner.unit]) == owner.upper_bound for owner in owners):
+        return tensor
+    smaller = tensor.detach().index_select(dim, kept_entries(tensor.shape[dim], owners, kept).to(tensor.device))
+    # index_select loses the memory format, and training would be slower
+    return smaller.to(memory_format=torch.channels_last) if is_channels_last(tensor) else smaller
+
+
+def _cut(model: nn.Module, name: str, dim: int, structure: Structure, kept: Sequence[Tensor]) -> None:
     """Keep only the kept channels' entries along `dim` of a parameter or buffer of the model."""
     owner_name, _, leaf = name.rpartition(".")
     module = model.get_submodule(owner_name)
     tensor = getattr(module, leaf)
-    smaller = tensor.detach().index_select(dim, kept_entries(tensor.shape[dim], owners, kept).to(tensor.device))
-    if is_channels_last(tensor):
-        smaller = smaller.to(memory_format=torch.channels_last)  # index_select loses it, and training would be slower
+    smaller = cut_along(tensor, name, dim, structure, kept)
+    if smaller is tensor:
+        return
     setattr(module, leaf, nn.Parameter(smaller, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else smaller)
 
 

@@ -112,6 +112,17 @@ def test_code_may_differ_as_long_as_its_results_do_not(make_record: Make) -> Non
         checked([make_record("ecc"), make_record("amc", fingerprints=known | {"results": "2"})])
 
 
+def test_a_method_s_own_revision_is_one_on_a_page(make_record: Make) -> None:
+    known = make_record().fingerprints
+    newer = [make_record("amc", seed=seed, fingerprints=known | {"results": "1.2"}) for seed in (0, 1)]
+    page = checked([make_record("ecc"), *newer])
+    assert dict(facts(page))["fingerprint of results"] == "`1` (ecc); `1.2` (amc)"
+    with pytest.raises(BadInput, match=r"one revision of amc in .*, got 1 and 1\.2"):
+        checked([make_record("ecc"), make_record("amc", seed=2), *newer])
+    with pytest.raises(BadInput, match=r"one fingerprint of results"):
+        checked([make_record("ecc"), make_record("amc", fingerprints=known | {"results": "2.2"})])
+
+
 @pytest.mark.parametrize(
     ("changes", "aspect"),
     [

@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 import torch
 
-from bench.studies import importances
-from bench.studies.importances import INVARIANT, VARIANTS
+from bench.studies import netadapt_adam
+from bench.studies.choices import COLUMNS
+from bench.studies.importances import CHOICE, INVARIANT, VARIANTS
 from tests.methods.ecc.test_invariant import before_and_after
 
 SCALE = 7.0
@@ -35,8 +36,19 @@ def test_the_best_invariant_one_is_chosen_whatever_the_others_score() -> None:
         for name, score in scores.items()
         for seed, shift in ((101, 0.005), (102, -0.005))
     ]
-    page = importances.page(pd.DataFrame(rows, columns=importances.COLUMNS))
+    page = CHOICE.page(pd.DataFrame(rows, columns=COLUMNS))
     assert f"Chosen among the candidates by the mean: **{INVARIANT[1]}**." in page
     line = next(line for line in page.splitlines() if line.startswith("| mobilenet, 0.45"))
     assert [cell.strip() for cell in line.split("|")[2:4]] == ["95.00 ± 0.71", "88.00 ± 0.71"]
     assert "over the seeds 101, 102," in page
+
+
+def test_what_one_adam_is_worth_is_a_difference_of_means() -> None:
+    rows = [
+        (network, "0.3", name, 101, score)
+        for network in ("mobilenet", "alexnet")
+        for name, score in zip(netadapt_adam.VARIANTS, (0.80, 0.85, 0.78, 0.77), strict=True)
+    ]
+    page = netadapt_adam.CHOICE.page(pd.DataFrame(rows, columns=COLUMNS))
+    assert "worth +5.00 points to `netadapt` and -1.00 to `netadapt-original`" in page
+    assert "`python -m bench.studies.netadapt_adam reports` makes this page." in page

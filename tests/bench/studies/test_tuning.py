@@ -13,7 +13,7 @@ from rich.console import Console
 from bench.setup.budgets import Budget
 from bench.setup.plan import Job
 from bench.setup.request import Request
-from bench.studies import trials, tuning
+from bench.studies import netadapt_adam, trials, tuning
 from bench.studies.importances import VARIANTS
 from bench.studies.trials import Trial
 from methods.contract import Infeasible
@@ -99,6 +99,7 @@ def test_the_key_of_a_trial_covers_all_that_decides_its_score() -> None:
         replace(base, job=replace(base.job, budget=Budget(0.4, 0.8))),
         replace(base, request=replace(ASKED, network="alexnet")),
         *(replace(base, method=method) for method in list(VARIANTS.values())[1:]),
+        *(replace(base, method=method) for method in netadapt_adam.VARIANTS.values()),
     ]
     keys = [trial.key for trial in [base, *others]]
     assert len(set(keys)) == len(keys)

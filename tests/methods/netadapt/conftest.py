@@ -18,13 +18,20 @@ class Watched:
 
     def __init__(self, method: Method, task: Task) -> None:
         self.task = task
-        self.starts: list[dict] = []  # weights when a trainer is made
+        self.starts: list[dict] = []  # weights that a trainer starts from
         self.judged: list[dict] = []  # of every candidate: its network's widths, weights, accuracy, iterations so far
         trainer, search_accuracy = task.trainer, task.search_accuracy
 
         def watched_trainer(model):  # type: ignore[no-untyped-def]
-            self.starts.append(copy.deepcopy(model.state_dict()))
-            return trainer(model)
+            made = trainer(model)
+            restore = made.restore
+
+            def watched_restore(state):  # type: ignore[no-untyped-def]
+                restore(state)
+                self.starts.append(copy.deepcopy(model.state_dict()))
+
+            made.restore = watched_restore
+            return made
 
         def watched_accuracy(model):  # type: ignore[no-untyped-def]
             accuracy = search_accuracy(model)
