@@ -1,6 +1,8 @@
 """What NetAdapt gains where Adam goes on from step to step. In the published codes each candidate starts a new one.
 
-python -m bench.studies.netadapt_adam reports
+The page is made by
+
+    python -m bench.studies.netadapt_adam reports
 """
 
 from __future__ import annotations
