@@ -42,7 +42,7 @@ class NetAdapt(Method):
     - Channels are ranked by the importance that all methods share.
     - Adam goes on with the moments of the network that a step starts from. The published codes start a new optimiser
       for each candidate: SGD (NetAdapt), or Adam with a rate of 1e-5 (ECC). The first steps of a new Adam have the full
-      rate in every weight, however small its gradient. With a rate for few iterations, they undo what was trained.
+      rate in every weight, however small its gradient. With a rate for few iterations, they can undo training.
     A unit that can't reach the target gives no candidate, as in the published code of ECC.
     """
 
