@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from shared.platforms import Breakdown
 
 # of causes, neighbours differ in hue and lightness
-COLOURS = ("#24292f", "#8a63b8", "#16808c", "#b07400", "#e0a63d", "#c2477f")
+COLOURS = ("#24292f", "#8a63b8", "#16808c", "#b07400", "#e0a63d", "#c2477f", "#7fa35c")
 
 
 def frame(breakdown: Breakdown) -> pd.DataFrame:
@@ -48,7 +48,7 @@ def _figure(amounts: pd.DataFrame, unit: Unit, title: str) -> Figure:
     figure = new_figure(WIDTH_IN, 1.2 + 0.17 * len(amounts))
     figure.suptitle(title, fontsize=8.5, color=FAINT, x=0.012, ha="left")
     axes, left = figure.subplots(), pd.Series(0.0, amounts.index)
-    for colour, cause in zip(COLOURS, amounts, strict=False):
+    for colour, cause in zip(COLOURS[: len(amounts.columns)], amounts, strict=True):
         axes.barh(range(len(amounts)), amounts[cause], left=left, color=colour, ec=CARD, lw=0.3, label=cause)
         left += amounts[cause]
     axes.set_yticks(range(len(amounts)), amounts.index, fontsize=7)

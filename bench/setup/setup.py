@@ -95,10 +95,13 @@ class Setup:
 
     @property
     def reach_of_weights(self) -> Reach:
-        """The budgets that can be asked for where weights are removed and all channels stay: above the feature maps."""
+        """The budgets that can be asked for where weights are removed and all channels stay.
+
+        They lie above the feature maps and one weight for each channel that a layer reads.
+        """
         assert self.zeros is not None, "expected a platform on which zeros save energy; try platform.zeros first"
         who = "a method that removes weights, and leaves the feature maps,"
-        return replace(self.reach, floor=self.reach.dense_estimate - self.zeros.most, who=who)
+        return replace(self.reach, floor=self.reach.dense_estimate - self.zeros.most(self.structure), who=who)
 
     def near(self, budget: Budget) -> LocalFit:
         """The energy model of a budget with its errors near it; the platform is read for it once."""

@@ -54,12 +54,18 @@ class ZeroSavings:
 
         Products fall by this share, as if every value took part in as many: the paper's relaxed form.
         """
-        return 1 - zeros.masked / (self.shown[name] * zeros.channels)
+        values = self.shown[name] * zeros.channels  # none where all channels went
+        return 1 - zeros.masked / values if values else 1.0
 
-    @property
-    def most(self) -> float:
-        """Joules that the dense network saves if all of its weights are zero and no channel goes."""
-        return sum((self.product[name] + self.fetch[name]) * entries for name, entries in self.entries.items())
+    def most(self, structure: Structure) -> float:
+        """Joules that zeros save at most while no channel goes: of the weights that read a channel one stays."""
+        kept = dict.fromkeys(self.entries, 0)
+        for unit in structure.units:
+            for part in unit.slices:
+                if part.role == "consumer" and part.tensor in kept:
+                    kept[part.tensor] += unit.upper_bound
+        left = {name: LayerZeros(torch.tensor(count), self.entries[name], 1) for name, count in kept.items()}
+        return float(sum(self.saved(name, zeros) for name, zeros in left.items()))
 
     def of(self, network: nn.Module, structure: Structure) -> float:
         """Joules that the zeros of a network save, whose structure at its dense widths is `structure`."""

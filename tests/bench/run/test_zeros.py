@@ -116,9 +116,12 @@ def test_a_network_above_its_budget_loses_its_least_weights_per_joule(chip: Setu
     assert none == 0 and within == same == after
 
 
-def test_feature_maps_above_the_budget_cannot_land(chip: Setup) -> None:
+def test_budgets_can_be_asked_for_down_to_where_networks_can_land(chip: Setup) -> None:
+    floor = chip.reach_of_weights.floor
+    _, landed, _ = zeros.land(thinned(chip, 0.3), floor * (1 + 1e-6), chip)
+    assert landed.amount == pytest.approx(floor, rel=1e-5)
     with pytest.raises(landing.CannotLand, match="without any weight that may go"):
-        zeros.land(thinned(chip, 0.3), 0.5 * chip.reach.dense_reading, chip)
+        zeros.land(thinned(chip, 0.3), floor * (1 - 1e-4), chip)
 
 
 def test_the_budget_rule_counts_zeros_for_methods_of_weights_alone(chip: Setup) -> None:

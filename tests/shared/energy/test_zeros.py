@@ -89,14 +89,31 @@ def test_a_tensor_is_stored_in_whichever_way_is_smaller(entries: int, share: flo
     assert stored == pytest.approx(min(entries, 4 / 3 * kept))
 
 
-def test_the_most_is_saved_by_zeros_alone() -> None:
+@torch.no_grad()
+def test_the_most_is_saved_where_one_weight_reads_each_channel() -> None:
+    network, of = subject()
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            pointwise = module.weight.shape[1] > 1  # the first layer and the depthwise ones read one channel each
+            module.weight[1 if pointwise else 0 :] = 0
+    assert active_widths(network) == of.structure.upper_bounds
+    savings = EyerissPlatform().zeros(of, 16)
+    assert savings.most(of.structure) == pytest.approx(savings.of(network, of.structure), rel=1e-12)
+
+
+def test_layers_are_found_by_the_names_of_their_weights() -> None:
     network, of = subject()
     savings = EyerissPlatform().zeros(of, 16)
-    none = torch.tensor(0)
-    saved = sum(float(savings.saved(name, LayerZeros(none, count, 1))) for name, count in savings.entries.items())
-    assert savings.most == pytest.approx(saved)
     found = savings.found(network, of.structure)
     assert {name: zeros.entries for name, zeros in found.items()} == dict(savings.entries)
+
+
+def test_a_network_without_any_channel_in_a_unit_saves_a_finite_amount() -> None:
+    network, of = subject()
+    dead = torch.zeros(len(of.structure.units), max(of.structure.upper_bounds), dtype=torch.bool)
+    dead[2] = True
+    zero_channels(network, of.structure, dead)
+    assert EyerissPlatform().zeros(of, 16).of(network, of.structure) == 0
 
 
 def test_other_platforms_save_nothing_by_zeros() -> None:
