@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -171,9 +171,14 @@ def score(model: nn.Module, split: Images, limit: int | None = None) -> float:
     return split.objective.score(confusion)
 
 
+def first_batches(stream: Batches, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The first `count` training batches, (images, labels) each."""
+    return (stream.batch(index) for index in range(count))
+
+
 @torch.no_grad()
-def recalibrate_batch_norm(model: nn.Module, stream: Batches, count: int) -> None:
-    """Replace batch norm's running statistics by their plain mean over the first `count` training batches.
+def recalibrate_batch_norm(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Replace batch norm's running statistics by their plain mean over batches of (images, labels).
 
     Running statistics lag behind the last removals. Recalibration makes the accuracy before fine-tuning comparable
     between methods.
@@ -184,8 +189,8 @@ def recalibrate_batch_norm(model: nn.Module, stream: Batches, count: int) -> Non
         norm.reset_running_stats()
         norm.momentum = None  # cumulative average
     train_mode(model)
-    for index in range(count if norms else 0):
-        model(stream.batch(index)[0])
+    for images, _ in batches if norms else ():
+        model(images)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     model.eval()

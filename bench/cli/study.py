@@ -148,7 +148,8 @@ def _show_layers(setup: Setup, out: Path, console: Console) -> None:
     dense = np.array([setup.structure.upper_bounds])
     amounts = layers.frame(platform.breakdown(setup.subject, dense, setup.inference_batch))
     console.print(table(layers.layers_table(amounts, platform.unit)), soft_wrap=True)
-    path = out / f"{slug(setup.workload.label, request.dataset, platform.name, request.metric)}-layers.svg"
+    name = slug(setup.workload.label, request.dataset, platform.name, request.metric)
+    path = out / f"{name}-batch-{setup.inference_batch}-layers.svg"
     title = (
         f"{request.network} on {request.dataset}  ·  {platform.name}, {platform.source}, batch {setup.inference_batch}"
     )

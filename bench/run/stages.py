@@ -39,7 +39,7 @@ from shared.networks import structure
 from shared.networks.masks import load_state
 from shared.platforms import PlatformReading
 from shared.rng import forked
-from shared.training import Feed, Teacher, keep_zeros, recalibrate_batch_norm, score
+from shared.training import Feed, Teacher, first_batches, keep_zeros, recalibrate_batch_norm, score
 
 Report = Callable[[str, float], None]  # (stage, share of it that is done)
 STAGES = ("compress", "land", "tune", "read", "score")
@@ -171,7 +171,7 @@ def land(run: Run) -> None:
     small = run.network(_state(run, "compress"))
     count = setup.protocol.recalibration_batches
     stream = setup.dataset.train.stream(job.seed, setup.protocol.batch_size)
-    recalibrate_batch_norm(small, stream, count)
+    recalibrate_batch_norm(small, first_batches(stream, count))
     if job.budget is None:
         run.write("land", _of_network(small))
         return
@@ -204,7 +204,7 @@ def land(run: Run) -> None:
         landing.cut_to(small, landed.widths)
         small = rules.cut(small, stream)
     if landed.widths != widths or removed_weights:
-        recalibrate_batch_norm(small, stream, count)
+        recalibrate_batch_norm(small, first_batches(stream, count))
         document["search_accuracy_after"] = score(small, setup.dataset.search, images)
     run.write("land", {"landing": json.dumps(document), "readings": landed.readings} | _of_network(small))
 

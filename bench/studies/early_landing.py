@@ -36,7 +36,7 @@ from shared.cache import atomic_write
 from shared.host import print_any_text, usable_cores
 from shared.ledger import Ledger
 from shared.networks import structure
-from shared.training import recalibrate_batch_norm, score
+from shared.training import first_batches, recalibrate_batch_norm, score
 
 REQUEST = Request(methods="ecc,amc,uniform", seeds="0,1,2", meter="sim")
 SHARE = 0.95  # of a network's reading that is left after the cut
@@ -77,7 +77,7 @@ def _cut(network: nn.Module, setup: Setup, task: Task) -> nn.Module:
     reading = landing.land(small, float("inf"), setup).before.amount
     landing.cut_to(small, landing.land(small, SHARE * reading, setup).widths)
     small = rules.cut(small, task.train)
-    recalibrate_batch_norm(small, task.train, task.protocol.recalibration_batches)
+    recalibrate_batch_norm(small, first_batches(task.train, task.protocol.recalibration_batches))
     return small
 
 

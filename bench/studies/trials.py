@@ -29,7 +29,7 @@ from methods.contract import Infeasible, Method, Task
 from shared.cache import atomic_write, content_key
 from shared.ledger import Ledger
 from shared.rng import forked
-from shared.training import recalibrate_batch_norm, score
+from shared.training import first_batches, recalibrate_batch_norm, score
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def compressed(method: Method, task: Task) -> nn.Module:
     with forked(task.seed, method.name):
         outcome = method.run(task)
     small = rules.cut(outcome.network, task.train)
-    recalibrate_batch_norm(small, task.train, task.protocol.recalibration_batches)
+    recalibrate_batch_norm(small, first_batches(task.train, task.protocol.recalibration_batches))
     return small
 
 

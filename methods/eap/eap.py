@@ -26,7 +26,7 @@ from shared.reconstruction import MAXIMUM_COLUMNS, POSITIONS_PER_BATCH, input_ro
 SWEEPS = 5
 IMAGES = 512  # whose patches are the rows of the least squares
 HALVINGS = 40  # of the tolerance
-LARGEST, SMALLEST = 1e9, 1e-9  # tolerances; an error may exceed 1, where contributions cancel
+LARGEST, SMALLEST = 1e9, 1e-9  # tolerances; without least squares an error may exceed 1, where contributions cancel
 
 
 Layer = nn.Conv2d | nn.Linear
@@ -43,10 +43,12 @@ class Sampled(NamedTuple):
 class EAP(Method):
     """In each sweep one tolerance gives all widths; layers are then cut from the most to the least joules, and trained.
 
-    A unit's width is the least at which the layers that read it keep their outputs within the tolerance, by the network
-    as it is before the sweep. The tolerance is bisected until Ê meets the sweep's energy. Then, unit by unit, the
-    largest channels stay, others come back by their joint impact on the output, and least squares fits the weights that
-    read them, on inputs from the network as it is cut so far.
+    A unit's width is the least at which least squares keeps the outputs of the layers that read it within the
+    tolerance, by the network as it is before the sweep. The tolerance is bisected until Ê meets the sweep's energy.
+    Then, unit by unit, the largest channels stay, others come back by their joint impact on the output, and least
+    squares fits the weights that read them, on inputs from the network as it is cut so far. So the order decides whose
+    errors least squares can make up for, not the widths. After a sweep Adam starts anew: moments of weights that least
+    squares has replaced do not fit.
     """
 
     name: ClassVar[str] = "eap"
@@ -58,6 +60,8 @@ class EAP(Method):
     properties: ClassVar[Properties | None] = Properties(
         direct_metric=True, targets_energy=True, optimization_based=False, platform_free=False
     )
+
+    revision: ClassVar[int] = 2  # the first chose widths by the errors before least squares
 
     def run(self, task: Task) -> Outcome:
         """Sweep and train. Raises Infeasible when one channel per unit is above the budget."""

@@ -23,13 +23,15 @@ class Reader:
 
     A channel's contribution Z_c is its columns of the layer's input rows times its weights, (rows, outputs).
     products: <Z_c, Z_d>, (channels, channels). target: <Z_c, Y>, (channels,), Y being the output without its bias that
-    is to be kept. total: <Y, Y>. magnitudes: squared norms of the channels' weights, (channels,).
+    is to be kept. total: <Y, Y>. magnitudes: squared norms of the channels' weights, (channels,). problem: X'X, X'Y and
+    the weight, from which least squares fits; None where the inputs were not sampled.
     """
 
     products: Tensor
     target: Tensor
     total: float
     magnitudes: Tensor
+    problem: tuple[Tensor, Tensor, Tensor] | None = None
 
     @classmethod
     def of(cls, gram: Tensor, cross: Tensor, weight: Tensor, total: float, channels: int) -> Reader:
@@ -42,12 +44,25 @@ class Reader:
             return columns.view(channels, -1).sum(1)
 
         products = ((weight.T @ weight) * gram).view(channels, len(gram) // channels, channels, -1).sum((1, 3))
-        return cls(products, blocks((cross * weight.T).sum(1)), total, blocks(weight.square().sum(0)))
+        target, magnitudes = blocks((cross * weight.T).sum(1)), blocks(weight.square().sum(0))
+        return cls(products, target, total, magnitudes, (gram, cross, weight))
 
     @classmethod
     def by_magnitude(cls, magnitudes: Tensor) -> Reader:
         """For a layer whose inputs were not sampled: channels count by their squared norms, each for itself."""
-        return cls(magnitudes.diag(), magnitudes, float(magnitudes.sum()), magnitudes)
+        total = max(float(magnitudes.sum()), torch.finfo(magnitudes.dtype).tiny)
+        return cls(magnitudes.diag(), magnitudes, total, magnitudes)
+
+    def error(self, kept: Tensor) -> float:
+        """|Y - X_S A|^2 over |Y|^2 with the fitted weights A of the kept channels, mask (channels,).
+
+        Where inputs were not sampled, the share of the removed channels' squared norms.
+        """
+        if self.problem is None:
+            return float(self.magnitudes[~kept].sum()) / self.total
+        gram, cross, weight = self.problem
+        fitted = refitted(gram, cross, weight, kept.repeat_interleave(len(gram) // len(kept)), RIDGE)
+        return float(self.total - 2 * (fitted.T * cross).sum() + ((fitted @ gram) * fitted).sum()) / self.total
 
 
 class Readers:
@@ -57,7 +72,7 @@ class Readers:
         self.products = torch.stack([reader.products / reader.total for reader in readers]).sum(0)
         self.target = torch.stack([reader.target / reader.total for reader in readers]).sum(0)
         self.magnitudes = torch.stack([reader.magnitudes for reader in readers]).sum(0)
-        self.total = float(len(readers))
+        self._readers = readers
         self._errors: dict[int, float] = {}
 
     @cached_property
@@ -77,9 +92,8 @@ class Readers:
         return kept
 
     def error(self, kept: Tensor) -> float:
-        """|Y - sum of the kept channels' contributions|^2 over |Y|^2: the mean of the layers."""
-        fitted = self.products[kept][:, kept].sum()
-        return float((self.total - 2 * self.target[kept].sum() + fitted) / self.total)
+        """The mean of the layers' relative errors, each with its weights fitted to the kept channels."""
+        return sum(reader.error(kept) for reader in self._readers) / len(self._readers)
 
     def least_width(self, tolerance: float) -> int:
         """The width at which bisection finds the error within the tolerance; the whole unit if no smaller one is."""

@@ -47,6 +47,7 @@ class EAPWeights(EAP):
 
     Weights with the smallest magnitudes go, those whose return lets the output's error fall most come back, and least
     squares fits what is left, on inputs from the network as it is cut so far. Then the network trains, its zeros kept.
+    The tolerance is one of the errors before least squares, which would take a fit per filter at every number tried.
     Depthwise layers and transposed convolutions keep their weights. Channels count as if all stayed.
     """
 

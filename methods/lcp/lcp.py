@@ -21,16 +21,22 @@ from shared.networks import Structure
 from shared.networks.pruning import per_channel
 from shared.protocol import Protocol
 from shared.reconstruction import calibration_batches
+from shared.training import recalibrate_batch_norm
 from shared.widths.ranked import lowest_scores
 
 # The published search: 400 candidates, a population of 64, tournaments of 16, a mutation of a tenth of the layers whose
 # size falls to a fifth. Fewer candidates keep these ratios.
 POPULATION_SHARE, TOURNAMENT_SHARE, MUTATED_SHARE, LAST_STEP = 64 / 400, 16 / 64, 0.1, 0.2
 LEAST_SHARE = 0.1  # of its channels that every unit keeps
+RECALIBRATION_BATCHES = 3  # that batch norm's statistics of a candidate are taken from
 
 
 class Layer(NamedTuple):
-    """A layer that makes channels of a unit: the squared norm of each of its filters."""
+    """A layer that makes channels of a unit: the squared norm of each of its filters, over their mean in the layer.
+
+    The papers leave the metric open. Batch norm undoes the scale of a layer's weights, so that their norms may differ
+    by an order of magnitude from layer to layer; a constant per layer could not make up for that.
+    """
 
     unit: int
     norms: Tensor
@@ -40,9 +46,10 @@ class Layer(NamedTuple):
 class LcP(Method):
     """Searches one number per layer, which is added to the squared norms of its filters before all are ranked.
 
-    A candidate's channels go from the lowest score on until Ê meets the budget. It is judged on search images after
-    AMC's reconstruction, without training. Where an addition ties layers, their scores are summed. The best candidate
-    trains for all iterations.
+    A candidate's channels go from the lowest score on until Ê meets the budget. It is judged by its accuracy on search
+    images, without training, after AMC's reconstruction and with batch norm's statistics taken anew; the published
+    codes judge by the loss, some after a short training. Where an addition ties layers, their scores are summed. The
+    best candidate trains for all iterations.
     """
 
     name: ClassVar[str] = "lcp"
@@ -53,6 +60,10 @@ class LcP(Method):
     )
     properties: ClassVar[Properties | None] = Properties(
         direct_metric=True, targets_energy=False, optimization_based=False, platform_free=True
+    )
+
+    revision: ClassVar[int] = (
+        2  # the first compared layers by raw norms, and judged with the dense network's batch norm
     )
 
     def run(self, task: Task) -> Outcome:
@@ -82,7 +93,9 @@ class LcP(Method):
                 step = 1 - (1 - LAST_STEP) * index / count
                 latents = self.mutated(_winner(judged[-population:], draw), layers, step, draw)
             widths = self.widths(task, layers, latents, least)
-            judged.append((task.search_accuracy(candidates.at(widths)), latents))
+            network = candidates.at(widths)
+            recalibrate_batch_norm(network, task.calibration_batches(RECALIBRATION_BATCHES))
+            judged.append((task.search_accuracy(network), latents))
             task.save("candidates", lambda: {"judged": judged})
         accuracy, best = max(judged, key=lambda entry: entry[0])  # the first among equals
         widths = self.widths(task, layers, best, least)
@@ -99,9 +112,9 @@ class LcP(Method):
         return Outcome(model, notes, {"accuracy": [score for score, _ in judged]})
 
     def search_samples(self, protocol: Protocol, structure: Structure) -> int:
-        """Search images of all candidates, and the calibration's images."""
-        calibration = calibration_batches(protocol.batch_size) * protocol.batch_size
-        return protocol.episodes * protocol.search_images + calibration
+        """Search images and batch norm's images of all candidates, and the reconstruction's images."""
+        images = protocol.search_images + RECALIBRATION_BATCHES * protocol.batch_size
+        return protocol.episodes * images + calibration_batches(protocol.batch_size) * protocol.batch_size
 
     def widths(self, task: Task, layers: list[Layer], latents: Tensor, least: list[int]) -> tuple[int, ...]:
         """The widths that the ranking with these latents leaves within the budget."""
@@ -154,14 +167,15 @@ class LeGR(LcP):
 
 
 def layers_of(network: nn.Module, structure: Structure) -> list[Layer]:
-    """The layers that make a unit's channels, with the squared norms of their filters, on the CPU."""
+    """The layers that make a unit's channels, on the CPU."""
     squares = {name: parameter.detach().square() for name, parameter in network.named_parameters()}
-    return [
-        Layer(unit.index, per_channel(torch.sum, squares[part.tensor], part, unit.upper_bound).cpu())
-        for unit in structure.units
-        for part in unit.slices
-        if part.role == "producer"
-    ]
+    layers = []
+    for unit in structure.units:
+        for part in unit.slices:
+            if part.role == "producer":
+                norms = per_channel(torch.sum, squares[part.tensor], part, unit.upper_bound).cpu()
+                layers.append(Layer(unit.index, norms / norms.mean().clamp(min=torch.finfo(norms.dtype).tiny)))
+    return layers
 
 
 def by_unit(layers: list[Layer], latents: Tensor, structure: Structure) -> Tensor:

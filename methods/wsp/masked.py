@@ -13,8 +13,9 @@ from methods.wsp.weights import WSPWeights, kept_weights, project
 from methods.wsp.wsp import EVERY
 from shared.checkpoints import State
 from shared.networks.forms import is_grouped
-from shared.networks.masks import MASK, load_state, mask_inputs, masks_of
+from shared.networks.masks import MASK, mask_inputs, masks_of
 from shared.reconstruction import inputs_seen
+from shared.training import Trainer
 
 FIRST_SHARE = 0.5  # of the iterations, for weights before any mask
 MASK_SHARE = 0.25  # of a later round, for its masks; the rest is for its weights
@@ -48,21 +49,15 @@ class _Masks(nn.Module):
             mask.clamp_(0, 1)
 
     @torch.no_grad()
-    def keep_largest(self, q: float) -> None:
-        """Zero all but the share q of all masks' values, the largest ones."""
+    def finish(self, q: float) -> None:
+        """Give the network masks of zeros and ones: of all values the share q that is largest, if at least a half."""
         values = torch.cat([mask.flatten() for mask in self.masks])
         count = max(1, round(q * len(values)))
         keep = torch.zeros(len(values), dtype=torch.bool, device=values.device)
         keep[values.argsort(descending=True, stable=True)[:count]] = True
-        for mask, part in zip(self.masks, keep.split([mask.numel() for mask in self.masks]), strict=True):
-            mask.mul_(part.view(mask.shape))
-
-    @torch.no_grad()
-    def finish(self, q: float) -> None:
-        """Round the masks to zeros and ones, as many as q allows, and give them to the network."""
-        self.keep_largest(q)
-        for layer, mask in zip(self._layers, self.masks, strict=True):
-            layer._buffers[MASK] = (mask >= 0.5).float()
+        parts = keep.split([mask.numel() for mask in self.masks])
+        for layer, mask, part in zip(self._layers, self.masks, parts, strict=True):
+            layer._buffers[MASK] = (part.view(mask.shape) & (mask >= 0.5)).float()
 
 
 @dataclass(frozen=True)
@@ -70,9 +65,11 @@ class WSPMasked(WSPWeights):
     """WSP for weights; then each round hides a further share of the inputs of all convolutions, and trains on.
 
     kept: shares of all input values that the rounds keep, one after the other. Masks are trained on the same loss, held
-    within 0..1, cut to the largest values every tenth iteration, and rounded in the end. Weights get what they save.
-    The published rounds end when accuracy no longer improves; here their number is fixed, as the iterations are.
-    Depthwise and linear layers have no mask.
+    within 0..1, cut to the largest values and rounded in the end. Weights get what they save. Depthwise and linear
+    layers have no mask. Departures: the published rounds end when accuracy no longer improves; here their number is
+    fixed, as the iterations are. The published code cuts masks every tenth iteration of phases that are thousands long.
+    Here a phase is too short for a mask to come back, so that the first cut would decide. Masks have the learning rate
+    and the weight decay of all training here.
     """
 
     kept: tuple[float, ...] = (0.9, 0.8, 0.7)
@@ -86,13 +83,16 @@ class WSPMasked(WSPWeights):
         self.check(network, task)
         layers = _convolutions(network)
         mask_inputs(network, _full_masks(network, layers, task.train.batch(0)[0][:1]))
-        phases, first, trained = self.phases(task.ledger.limit), 0, None
+        trainer, phases, first, of_masks = task.trainer(network), self.phases(task.ledger.limit), 0, None
         if checkpoint := task.saved("phases"):
-            first, trained = checkpoint["phase"], checkpoint["trainer"]
-            load_state(network, checkpoint["network"])
+            first, of_masks = checkpoint["phase"], checkpoint["masks"]
+            trainer.restore(checkpoint["weights"])
         for index in range(first, len(phases)):
-            _train(task, network, layers, phases, index, trained)
-            trained = None
+            if phases[index].q is None:
+                _train_weights(task, trainer, phases, index)
+            else:
+                _train_masks(task, trainer, layers, phases, index, of_masks)
+                of_masks = None
         masks = masks_of(network.state_dict())
         hidden = {name: 1 - float(mask.mean()) for name, mask in masks.items()}
         return Outcome(network, {"kept_weights": kept_weights(network, task), "hidden_inputs": hidden})
@@ -107,35 +107,41 @@ class WSPMasked(WSPWeights):
         return phases
 
 
-def _train(
-    task: Task, network: nn.Module, layers: list[str], phases: list[Phase], index: int, trained: State | None
+def _train_weights(task: Task, trainer: Trainer, phases: list[Phase], index: int) -> None:
+    """Train the weights through a phase, and project them."""
+
+    def state() -> State:
+        return {"phase": index, "weights": trainer.state(), "masks": None}
+
+    task.save("phases", state)
+    while task.ledger.training_iterations < phases[index].end:
+        trainer.step()
+        if task.ledger.training_iterations % EVERY == 0:
+            project(trainer.model, task, _target(task, phases[0].end))
+        task.save("phases", state)
+    project(trainer.model, task, _target(task, phases[0].end))
+
+
+def _train_masks(
+    task: Task, weights: Trainer, layers: list[str], phases: list[Phase], index: int, trained: State | None
 ) -> None:
-    """Train through a phase, from `trained` on where it was stopped."""
-    phase = phases[index]
-    masks = None if phase.q is None else _Masks(network, layers)
-    trainer = task.trainer(network if masks is None else masks)
+    """Train the masks of the network of `weights` through a phase, from `trained` on where it was stopped."""
+    end, q = phases[index]
+    assert q is not None, "expected a phase of masks"
+    masks = _Masks(weights.model, layers)
+    trainer = task.trainer(masks)
     if trained is not None:
         trainer.restore(trained)
 
     def state() -> State:
-        whole = {name: tensor.detach() for name, tensor in network.state_dict().items()}
-        return {"phase": index, "network": whole, "trainer": trainer.state()}
+        return {"phase": index, "weights": weights.state(), "masks": trainer.state()}
 
     task.save("phases", state)
-    while task.ledger.training_iterations < phase.end:
+    while task.ledger.training_iterations < end:
         trainer.step()
-        due = task.ledger.training_iterations % EVERY == 0
-        if masks is not None and phase.q is not None:
-            masks.clamp()
-            if due:
-                masks.keep_largest(phase.q)
-        elif due:
-            project(network, task, _target(task, phases[0].end))
+        masks.clamp()
         task.save("phases", state)
-    if masks is not None and phase.q is not None:
-        masks.finish(phase.q)
-    else:
-        project(network, task, _target(task, phases[0].end))
+    masks.finish(q)
 
 
 def _target(task: Task, end: int) -> float:

@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from methods.contract import Method, Outcome, Properties, Task
 from shared.networks import importance, zero_channels
 from shared.networks.ranking import weakest_channels
+from shared.networks.units import Role
 from shared.widths.greedy import greedy_widths
 
 EVERY = 10  # iterations from one projection to the next, in the published code
+READERS: tuple[Role, ...] = ("consumer",)  # roles of the weights that a projection zeroes
 
 
 class WSP(Method):
@@ -27,7 +29,8 @@ class WSP(Method):
     A projection keeps the channels whose squared norm is largest in sum: a knapsack, solved greedily by norm per joule.
     A channel saves less when its neighbours in the next layer are fewer, so prices are taken anew after each removal.
     It zeroes the weights that read a channel and leaves those that make it: a channel may grow back until the next
-    projection.
+    projection. The norm is that of the weights that read a channel, so that the sum is what the projection leaves of
+    them; it depends on a layer's scale, also where batch norm makes that scale arbitrary.
     """
 
     name: ClassVar[str] = "wsp"
@@ -39,6 +42,8 @@ class WSP(Method):
     properties: ClassVar[Properties | None] = Properties(
         direct_metric=True, targets_energy=True, optimization_based=True, platform_free=False
     )
+
+    revision: ClassVar[int] = 2  # the first zeroed depthwise filters as well, without which nothing grows back
 
     def run(self, task: Task) -> Outcome:
         """Train and project. Raises Infeasible when the budget can't be reached."""
@@ -61,7 +66,7 @@ class WSP(Method):
     def project(self, network: nn.Module, task: Task, target: float) -> None:
         """A projection during training."""
         dead = projection(network, task, target)
-        zero_channels(network, task.structure, dead, roles=("consumer", "depthwise"))
+        zero_channels(network, task.structure, dead, roles=READERS)
 
     def finish(self, network: nn.Module, task: Task) -> dict[str, Any]:
         """The last projection, after which nothing grows back; returns the notes."""
@@ -81,7 +86,7 @@ def target(task: Task) -> float:
 
 def projection(network: nn.Module, task: Task, target: float) -> Tensor:
     """The channels that the projection removes: bool (units, largest upper bound)."""
-    norms, bounds = importance(network, task.structure).cpu(), task.structure.upper_bounds
+    norms, bounds = importance(network, task.structure, roles=READERS).cpu(), task.structure.upper_bounds
     widths = greedy_widths(
         norms,
         bounds,

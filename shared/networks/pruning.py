@@ -39,18 +39,23 @@ def active_widths(model: nn.Module) -> tuple[int, ...]:
     return tuple(active_channels(model).sum(dim=1).tolist())
 
 
-def importance(model: nn.Module, structure: Structure, metric: Mapping[str, Tensor] | None = None) -> Tensor:
+def importance(
+    model: nn.Module,
+    structure: Structure,
+    metric: Mapping[str, Tensor] | None = None,
+    roles: tuple[Role, ...] = ("consumer", "depthwise"),
+) -> Tensor:
     """Squared norm of each channel's consumer columns and depthwise filters: (units, largest upper bound), zero-padded.
 
     metric: positive factors by tensor name, shaped like the tensors; the result is then the sum of factor * entry^2,
-    the a_i of ECC's Algorithm 2. Producer rows never count.
+    the a_i of ECC's Algorithm 2. roles: which of its tensors count. Producer rows never do.
     """
     tensors = dict(model.named_parameters())
     rows = []
     for unit in structure.units:
         row = tensors[unit.slices[0].tensor].new_zeros(unit.upper_bound)
         for part in unit.slices:
-            if part.role in ("consumer", "depthwise"):
+            if part.role in roles:
                 squares = tensors[part.tensor].detach().square()
                 if metric is not None:
                     squares *= metric[part.tensor]

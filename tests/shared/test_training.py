@@ -23,6 +23,7 @@ from shared.training import (
     Trainer,
     distillation_loss,
     evaluation_batch,
+    first_batches,
     recalibrate_batch_norm,
     score,
     train_mode,
@@ -182,7 +183,7 @@ def test_recalibration_is_the_plain_average_over_batches() -> None:
                 x = x * layer.weight[:, None, None] + layer.bias[:, None, None]
             else:
                 x = layer(x)
-    recalibrate_batch_norm(model, Mock(batch=batches.__getitem__), 3)
+    recalibrate_batch_norm(model, first_batches(Mock(batch=batches.__getitem__), 3))
     for index, statistics in expected.items():
         means, variances = zip(*statistics, strict=True)
         torch.testing.assert_close(model[index].running_mean, torch.stack(means).mean(0))
@@ -195,7 +196,7 @@ def test_recalibration_is_the_plain_average_over_batches() -> None:
 def test_recalibration_of_a_network_without_batch_norm_changes_nothing() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(9, 4))
     before = copy.deepcopy(model.state_dict())
-    recalibrate_batch_norm(model, Mock(), 3)
+    recalibrate_batch_norm(model, first_batches(Mock(), 3))
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 

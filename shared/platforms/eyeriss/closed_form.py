@@ -1,8 +1,9 @@
 """The closed form: every value moves once between DRAM and the registers' level, products are made from registers.
 
 The levels' costs are those of Chen, Emer, Sze, "Eyeriss: A Spatial Architecture for Energy-Efficient Dataflow for
-Convolutional Neural Networks" (ISCA 2016). The closed form leaves out what the array and repeated reads of the buffer
-add, a few per cent; `shared.platforms.eyeriss.passes` counts them.
+Convolutional Neural Networks" (ISCA 2016). The closed form leaves out the array and all repeated reads. Above all, a
+layer whose filters don't fit into one pass reads its inputs from DRAM again for each: in layers of many filters and
+small maps that is half of the energy and more. `shared.platforms.eyeriss.passes` counts all of it.
 """
 
 from __future__ import annotations

@@ -623,7 +623,8 @@ def test_profile_shows_where_the_joules_go(command: Command, tmp_path: Path) -> 
     shares = {row[0].strip(): float(row[2]) for row in rows[2:]}
     assert shares.pop("all layers") == 100.0 and sum(shares.values()) == pytest.approx(100, abs=1.5)
     (figure,) = tmp_path.glob("*.svg")
-    assert figure.name == "mobilenet-fashion-mnist-eyeriss-energy-layers.svg" and f"figure: {figure}" in printed
+    assert figure.name == "mobilenet-fashion-mnist-eyeriss-energy-batch-16-layers.svg"
+    assert f"figure: {figure}" in printed
     code, _, error = command("profile", "--protocol", "smoke", "--device", "cpu", "--metric", "latency", "--layers")
     assert code == 2 and "expected a simulated or counted platform for --layers, got a measured one" in error
 

@@ -11,7 +11,7 @@ import torch
 from methods.contract import Infeasible, Task
 from methods.eap import eap
 from methods.eap.eap import EAP, SWEEPS
-from methods.eap.support import RESTORED_SHARE, Reader, Readers, refitted
+from methods.eap.support import RESTORED_SHARE, RIDGE, Reader, Readers, refitted
 from shared.networks import active_widths, structure
 
 CHANNELS, REPEAT, OUTPUTS, ROWS = 7, 3, 4, 60
@@ -32,6 +32,15 @@ def readers(inputs: torch.Tensor, weight: torch.Tensor, outputs: torch.Tensor) -
     return Readers([Reader.of(gram, cross, weight, float(outputs.square().sum()), CHANNELS)])
 
 
+def ridged(inputs: torch.Tensor, weight: torch.Tensor, outputs: torch.Tensor, columns: list[int]) -> torch.Tensor:
+    """Least squares from the rows, (columns, outputs); the ridge is rows that ask for the weights as they are."""
+    kept = inputs[:, columns]
+    root = float(kept.square().sum(0).mean() * RIDGE) ** 0.5
+    rows = torch.cat([kept, root * torch.eye(len(columns), dtype=kept.dtype)])
+    wanted = torch.cat([outputs, root * weight[:, columns].T])
+    return torch.linalg.lstsq(rows, wanted, driver="gelsd").solution
+
+
 def residual(inputs: torch.Tensor, weight: torch.Tensor, outputs: torch.Tensor, kept: set[int]) -> float:
     """Computed from the rows: what the kept channels leave of the outputs, as a share."""
     columns = [channel * REPEAT + k for channel in kept for k in range(REPEAT)]
@@ -40,14 +49,17 @@ def residual(inputs: torch.Tensor, weight: torch.Tensor, outputs: torch.Tensor, 
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_errors_are_those_of_the_rows(seed: int) -> None:
+def test_errors_are_those_of_the_rows_with_fitted_weights(seed: int) -> None:
     data = problem(seed)
     ours = readers(*data)
     for size in range(CHANNELS + 1):
         for kept in itertools.combinations(range(CHANNELS), size):
             mask = torch.zeros(CHANNELS, dtype=torch.bool)
             mask[list(kept)] = True
-            assert ours.error(mask) == pytest.approx(residual(*data, set(kept)), rel=1e-9)
+            inputs, _, outputs = data
+            columns = [channel * REPEAT + k for channel in kept for k in range(REPEAT)]
+            left = outputs - inputs[:, columns] @ ridged(*data, columns) if kept else outputs
+            assert ours.error(mask) == pytest.approx(float(left.square().sum() / outputs.square().sum()), rel=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -121,6 +133,37 @@ def test_each_sweep_meets_its_energy_from_the_most_to_the_least(
     assert all(0.95 * energy < estimate <= energy for energy, estimate, _ in seen)
     assert outcome.notes["widths"] == list(active_widths(outcome.network))
     assert task.ledger.search_samples == EAP().search_samples(task.protocol, task.structure)
+
+
+def test_in_a_sweep_readers_are_fitted_one_by_one_to_their_outputs_before_it(
+    tiny_task: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task: Task = tiny_task(budget_fraction=0.4)
+    dense = task.copy_of_dense()
+    cut, order, fits = eap._cut, [], 0
+
+    def watched(task: Task, model: torch.nn.Module, unit: Any, sampled: Any, width: int, sweep: int) -> torch.Tensor:
+        nonlocal fits
+        kept = cut(task, model, unit, sampled, width, sweep)
+        order.append(unit.name)
+        for name, layer, _ in sampled:
+            module = name.removesuffix(".weight")
+            was = dense.get_submodule(module)
+            before = eap.sampled_rows(task, dense, {name: was}, sweep)[name].double()  # type: ignore[dict-item]
+            now = eap.sampled_rows(task, model, {name: layer}, sweep)[name].double()
+            live = (layer.weight != 0).flatten(1).any(1)
+            weight = was.weight.detach().flatten(1)[live].double()  # type: ignore[operator, union-attr]
+            repeat = weight.shape[1] // unit.upper_bound
+            columns = kept.repeat_interleave(repeat).nonzero().flatten().tolist()
+            expected = ridged(now, weight, before @ weight.T, columns)
+            found = layer.weight.detach().flatten(1)[live]
+            torch.testing.assert_close(found[:, columns].double(), expected.T, rtol=1e-3, atol=1e-4)
+            fits += float((found[:, columns] - weight[:, columns]).abs().max()) > 1e-3
+        return kept
+
+    monkeypatch.setattr(eap, "_cut", watched)
+    _, facts = eap.sweep_once(task, task.copy_of_dense(), 0.5, 0)
+    assert order == facts["order"] and fits >= 2
 
 
 def test_a_budget_below_one_channel_per_unit(tiny_task: Any) -> None:

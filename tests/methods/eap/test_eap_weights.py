@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from methods.contract import Infeasible, Task
 from methods.eap import weights as module
-from methods.eap.eap import SWEEPS
+from methods.eap.eap import SWEEPS, sampled_rows
 from methods.eap.sparse import RESTORED_SHARE, RIDGE, LayerInputs, fitted, largest, restored
 from methods.eap.weights import SHARES, Curve, EAPWeights
 from shared.energy.zeros import LayerZeros
@@ -137,3 +137,18 @@ def test_each_sweep_meets_its_energy_and_keeps_its_zeros(tiny_task: Any, monkeyp
 def test_a_budget_below_the_feature_maps(tiny_task: Any) -> None:
     with pytest.raises(Infeasible, match="a weight per layer, all channels there"):
         EAPWeights().run(tiny_task(budget_fraction=0.3, zeros=True))
+
+
+@torch.no_grad()
+def test_in_a_sweep_least_squares_brings_outputs_back_to_those_before_it(tiny_task: Any) -> None:
+    task: Task = tiny_task(zeros=True)
+    dense, model = task.copy_of_dense(), task.copy_of_dense()
+    zeros, layers = module._checked(task, model)
+    last = module._sweep_once(task, model, layers, zeros, 0.6, 0)["order"][-1]
+    was, now = dense.get_submodule(last), model.get_submodule(last)
+    before = sampled_rows(task, dense, {last: was}, 0)[last] @ was.weight.flatten(1).T  # type: ignore[dict-item, operator, union-attr]
+    rows = sampled_rows(task, model, {last: now}, 0)[last]  # type: ignore[dict-item]
+    found = now.weight.flatten(1)  # type: ignore[operator, union-attr]
+    plain = torch.where(found != 0, was.weight.flatten(1), 0.0)  # type: ignore[operator, union-attr]
+    errors = [float((before - rows @ weight.T).square().sum()) for weight in (found, plain)]
+    assert int((found == 0).sum()) > 0 and errors[0] < 0.9 * errors[1]

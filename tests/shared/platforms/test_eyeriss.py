@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from bench.studies.eyeriss import amounts, published_layers
+from bench.studies.eyeriss import Kept, amounts, published_layers
 from shared import energy, networks, platforms
 from shared.errors import BadInput
 from shared.networks.operations import Channels, Operation
@@ -120,6 +121,33 @@ def test_the_closed_form_counts_what_a_walk_over_all_products_counts() -> None:
     assert first["DRAM", "inputs"][0] == 4 * 49
 
 
+def test_the_closed_form_of_a_layer_that_is_sparse_throughout() -> None:
+    operation = Operation("conv", "conv", Channels(1, 3), Channels(2, 4), (5, 5), (5, 5), kernel=(3, 3), padding=(1, 1))
+    sizes, sparse = layer(operation, np.array([[1.0, 3.0, 4.0]])), Density(0.3, 0.5, 0.4)
+    counts = closed_form.accesses(sizes, sparse, chip(), images=2, bits=16, first=False)
+    slots, weights, word = 4 * 25 * 27, 4 * 27, 4 / 3
+    assert {cause: float(count[0]) for cause, count in counts.items()} == pytest.approx(
+        {
+            ("compute", "products"): slots * 0.15,
+            ("register file", "weights"): slots * 0.15,
+            ("register file", "inputs"): slots,
+            ("register file", "outputs"): slots * 0.3,
+            ("buffer", "weights"): weights * 0.3 * word / 2,
+            ("buffer", "inputs"): 3 * 49,
+            ("buffer", "outputs"): 100,
+            ("DRAM", "weights"): weights * 0.3 * word / 2,
+            ("DRAM", "inputs"): 3 * 49 * 0.5 * word,
+            ("DRAM", "outputs"): 100 * 0.4 * word,
+        }
+    )
+
+
+def test_joules_of_alexnet() -> None:
+    of = subject("alexnet", ALEXNET)
+    joules = EyerissPlatform().amounts(of, np.array([of.structure.upper_bounds]), 16)[0]
+    assert joules == pytest.approx(7.701e-3, rel=1e-3)  # 4.546e9 multiply-adds' worth of 0.95 pJ * (65 / 45) / 0.9^2
+
+
 def test_layers_of_every_kind_have_their_sizes() -> None:
     def sizes(operation: Operation) -> tuple[float, ...]:
         found = layer(operation, np.array([[3.0, 6.0, 8.0]]))
@@ -197,6 +225,39 @@ def test_densities_belong_to_operations_by_name() -> None:
     changed = (before.amounts != after.amounts).any((0, 2))
     assert [layer for layer, differs in zip(before.layers, changed, strict=True) if differs] == [name]
     assert sparse.calibration != EyerissPlatform().calibration
+
+
+def test_passes_split_googlenets_energy_as_the_published_estimator_does() -> None:
+    counts = amounts("googlenet")
+    total = counts.to_numpy().sum()
+    levels = {level: sum(counts[cause].sum() for cause in counts if cause[0] == level) / total for level in LEVELS}
+    expected = {"compute": 0.095, "DRAM": 0.365, "buffer": 0.037, "array": 0.032, "register file": 0.47}
+    assert levels == pytest.approx(expected, abs=0.0015)
+
+
+@pytest.mark.parametrize(
+    ("network", "least"), [("alexnet", 0.9), ("googlenet", 0.75), ("squeezenet-1.1", 0.75), ("squeezenet-1.0", 0.75)]
+)
+def test_the_closed_form_lies_below_the_passes(network: str, least: float) -> None:
+    closed, cut = (amounts(network, model, images=1).sum(axis=1) for model in ("closed form", "passes"))
+    assert (closed <= cut * (1 + 1e-9)).all()
+    assert least < closed.sum() / cut.sum() < 1
+
+
+@pytest.mark.parametrize("network", ["alexnet", "googlenet"])
+def test_values_of_half_the_bits_fill_a_pass_as_memories_of_twice_the_size_do(network: str) -> None:
+    sizes = {name: 2 * getattr(chip(), name) for name in ("buffer_bytes", "filter_words", "input_words", "sum_words")}
+    for published in published_layers(network):
+        assert passes.schedule(published.layer, chip(), bits=8) == passes.schedule(
+            published.layer, replace(chip(), **sizes)
+        )
+
+
+def test_passes_move_no_more_than_the_weights_that_are_left() -> None:
+    full, sparse = (
+        amounts("alexnet", images=1, kept=Kept(weights=share))["DRAM", "weights"].sum() for share in (1.0, 0.3)
+    )
+    assert sparse / full == pytest.approx(0.3 * 4 / 3)
 
 
 def test_a_pass_keeps_within_the_chips_sizes() -> None:
