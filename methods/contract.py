@@ -104,6 +104,10 @@ class Task:
         self.ledger.energy_queries += positions.shape[0] if positions.ndim > 1 else 1
         return self.energy_model(positions)
 
+    def energy_per_channel(self, widths: Tensor) -> Tensor:
+        """dÊ/dwidths: what a channel of each unit costs at `widths`, float64 (units,). Counts no query."""
+        return self.energy_model.gradient(self.structure.positions(widths))[1:-1]
+
     def uniform_widths(self) -> tuple[int, ...]:
         """Widths max(1, round(m * dense width)) for the largest multiplier m within the budget.
 

@@ -28,7 +28,7 @@ class Magnitude(Method):
             norms,
             task.structure.upper_bounds,
             lambda widths: float(task.energy(widths)),
-            lambda widths: task.energy_model.gradient(task.structure.positions(widths))[1:-1],
+            task.energy_per_channel,
             task.budget,
         )
         zero_channels(network, task.structure, weakest_channels(norms, widths, task.structure.upper_bounds))

@@ -56,7 +56,7 @@ class Taylor(Method):
         """`alive` without the channels of least score per joule, so many that Ê is within the target."""
         alive = alive.clone()
         while float(task.energy(widths := alive.sum(1))) > target_energy:
-            saved = task.energy_model.gradient(task.structure.positions(widths))[1:-1]  # per channel of each unit
+            saved = task.energy_per_channel(widths)  # per channel of each unit
             removable = alive & ((widths > 1) & (saved > 0))[:, None]
             price = torch.where(removable, scores / saved[:, None], torch.inf)
             if not bool(removable.any()):

@@ -221,7 +221,7 @@ def _widths(task: Task, readers: list[Readers], order: list[int], energy: float)
 def _by_energy(task: Task, table: Structure) -> list[int]:
     """The units from the most to the least joules, by what Ê would fall without their channels."""
     widths = torch.tensor(table.upper_bounds)
-    slope = task.energy_model.gradient(task.structure.positions(widths))[1:-1]
+    slope = task.energy_per_channel(widths)
     return (slope * widths).argsort(descending=True, stable=True).tolist()
 
 

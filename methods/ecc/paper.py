@@ -79,7 +79,7 @@ class ECCPaper(Method):
             excess = float(task.energy(s)) - task.budget
             # Within the budget s must not move: the projection of z would lower it further while phi lags behind.
             if excess > 0:
-                slope = task.energy_model.gradient(task.structure.positions(s))[1:-1]
+                slope = task.energy_per_channel(s)
                 gradient = width_gradient(phi - s, y, slope, excess, rho_1=rho, rho_2=rho)  # (9)
                 z = project_z(z, gradient, slope, s > 1, EPSILON)  # 3.3.3
                 s = width_step(s, gradient + z * slope, s > 1, beta)  # (10)

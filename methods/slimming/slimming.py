@@ -16,6 +16,7 @@ from methods.contract import Infeasible, Method, Outcome, Properties, Task, spen
 from shared.networks import Structure, zero_channels
 from shared.widths.ranked import lowest_scores
 
+# Both ours: the weight that the paper gives its penalty says nothing under another optimiser and in shorter training.
 SHRINKING_SHARE = 0.5  # of the iterations; the rest trains the network at its final widths
 SHRINKAGE = 1.0  # by which the scales shrink in all, in means of the dense network's
 

@@ -91,7 +91,7 @@ def projection(network: nn.Module, task: Task, target: float) -> Tensor:
         norms,
         bounds,
         lambda widths: float(task.energy(widths)),
-        lambda widths: task.energy_model.gradient(task.structure.positions(widths))[1:-1],
+        task.energy_per_channel,
         target,
     )
     return weakest_channels(norms, widths, bounds)
