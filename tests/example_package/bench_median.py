@@ -23,7 +23,7 @@ class Median(Method):
             worth,
             table.upper_bounds,
             energy=lambda widths: float(task.energy(widths)),
-            savings=lambda widths: task.energy_model.gradient(table.positions(widths))[1:-1],  # joules per channel
+            savings=task.energy_per_channel,  # joules per channel of each unit
             budget=task.budget,
         )
         dead = weakest_channels(worth, widths, table.upper_bounds)
