@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from methods.contract import Infeasible, Task
 from methods.slimming.slimming import SHRINKING_SHARE, Slimming, _scales, _scores, shrink
-from shared.networks import active_widths, build, structure
+from shared.networks import active_widths, build, structure, zero_channels
 
 
 @given(st.floats(-3, 3), st.floats(0, 2))
@@ -49,6 +51,68 @@ def test_scales_shrink_by_their_mean_while_it_trains_and_the_lowest_go(
     widths = active_widths(outcome.network)
     assert list(widths) == outcome.notes["widths"]
     assert 0.45 < float(task.energy_model(task.structure.positions(widths))) <= 0.5
+
+
+def lowest_by_hand(network: nn.Module, task: Task) -> set[tuple[int, int]]:
+    """(unit, channel) of those that go: the least scales of the mobile network, until what is left meets the budget."""
+    bounds = task.structure.upper_bounds
+    scales = {
+        name: norm.weight.detach().abs() for name, norm in network.named_modules() if isinstance(norm, nn.BatchNorm2d)
+    }
+    ranked = []
+    for unit, bound in enumerate(bounds):
+        read = scales.get(f"dw{unit + 1}_norm")  # the last unit has no depthwise layer behind it
+        made = scales[f"pw{unit}_norm" if unit else "conv1_norm"]
+        for channel in range(bound):
+            score = float(made[channel]) if read is None else min(float(made[channel]), float(read[channel]))
+            ranked.append((score, -unit, -channel))
+    left, gone = list(bounds), set()
+    for _, unit, channel in sorted(ranked):
+        if float(task.energy_model(task.structure.positions(left))) <= task.budget:
+            break
+        if left[-unit] > 1:
+            left[-unit] -= 1
+            gone.add((-unit, -channel))
+    return gone
+
+
+def test_it_trains_with_soft_thresholds_and_cuts_by_the_scales_that_have_shrunk(
+    tiny_task: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[dict[str, Tensor], set[tuple[int, int]]]] = []
+
+    def watched(network: nn.Module, table: Any, dead: Tensor, *others: Any) -> None:
+        before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        seen.append((before, {(unit, channel) for unit, channel in dead.nonzero().tolist()}))
+        zero_channels(network, table, dead, *others)
+
+    def make() -> Task:
+        task: Task = tiny_task(budget_fraction=0.4, network="mobilenet", iterations=40, learning_rate=0.01)
+        network, draw = task.copy_of_dense(), torch.Generator().manual_seed(0)
+        for norm in network.modules():
+            if isinstance(norm, nn.BatchNorm2d):  # most scales above their mean, so that few end at zero
+                low, high = (torch.rand(len(norm.weight), generator=draw) for _ in range(2))
+                norm.weight.data = torch.where(low < 0.2, 0.2, 1.05 + 0.3 * high)
+        return replace(task, network=network)
+
+    monkeypatch.setattr("methods.slimming.slimming.zero_channels", watched)
+    outcome = Slimming().run(make())
+    task = make()
+    network = task.copy_of_dense()
+    trainer = task.trainer(network)
+    scales = [norm.weight for norm in network.modules() if isinstance(norm, nn.BatchNorm2d)]
+    dense = torch.cat([scale.detach() for scale in scales])
+    for _ in range(20):
+        trainer.step()
+        for scale in scales:
+            scale.data = functional.softshrink(scale.data, float(dense.abs().mean()) / 20)
+    ((before, dead),) = seen
+    for name, tensor in network.state_dict().items():
+        torch.testing.assert_close(before[name], tensor)
+    assert float(torch.cat(scales).detach().mean()) < 0.5 * float(dense.mean())
+    assert outcome.notes["threshold"] > 0
+    assert dead == lowest_by_hand(network, task) != lowest_by_hand(task.network, task)
+    assert sum(task.structure.upper_bounds) - sum(outcome.notes["widths"]) == len(dead)
 
 
 def test_one_threshold_parts_what_stays_from_what_goes(tiny_task: Any, monkeypatch: pytest.MonkeyPatch) -> None:

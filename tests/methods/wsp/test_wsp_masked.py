@@ -1,17 +1,22 @@
-"""WSP with input masks: its phases, what masks may be, and that weights get what masks save."""
+"""WSP with input masks: its phases, what masks hide, one Adam for the weights, and that these get what masks save."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
 
 from methods.contract import Task
 from methods.wsp import masked
 from methods.wsp.masked import Phase, WSPMasked
 from shared.networks import structure
-from shared.networks.masks import load_state, masks_of
+from shared.networks.masks import MASK, load_state, mask_inputs, masks_of
+from shared.training import Trainer
 
 
 def test_phases_share_the_iterations() -> None:
@@ -20,6 +25,80 @@ def test_phases_share_the_iterations() -> None:
     for iterations in (0, 1, 7, 37):
         ends = [phase.end for phase in WSPMasked().phases(iterations)]
         assert ends == sorted(ends) and ends[-1] == iterations
+
+
+def test_the_budget_is_approached_in_the_first_phase_and_held_from_then_on(
+    tiny_task: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task: Task = tiny_task(budget_fraction=0.7, iterations=60, zeros=True)
+    project, seen = masked.project, []
+
+    def watched(network: nn.Module, task: Task, target: float) -> None:
+        project(network, task, target)
+        seen.append((task.ledger.training_iterations, target))
+        assert task.energy_with_zeros(network) <= target
+
+    monkeypatch.setattr(masked, "project", watched)
+    WSPMasked(kept=(0.8,)).run(task)  # weights to 30, masks to 37, weights to 60
+    assert [count for count, _ in seen] == [10, 20, 30, 30, 40, 50, 60, 60]
+    assert [target for _, target in seen] == pytest.approx([0.7 ** (1 / 3), 0.7 ** (2 / 3), *[0.7] * 6])
+
+
+@given(st.lists(st.floats(0, 1, width=32), min_size=12, max_size=12), st.floats(0.01, 1))
+def test_a_phase_ends_with_the_largest_masks_that_are_a_half_at_least(values: list[float], q: float) -> None:
+    network = nn.Sequential(nn.Conv2d(2, 1, 1), nn.Conv2d(1, 1, 1))
+    mask_inputs(network, {"0": torch.tensor(values[:8]).view(2, 2, 2), "1": torch.tensor(values[8:]).view(1, 2, 2)})
+    masked._Masks(network, ["0", "1"]).finish(q)
+    found = torch.cat([network.get_buffer(f"{name}.{MASK}").flatten() for name in ("0", "1")]).tolist()
+    places = sorted(range(12), key=lambda place: (-values[place], place))[: max(1, round(12 * q))]
+    assert found == [float(place in places and values[place] >= 0.5) for place in range(12)]
+
+
+def test_inputs_that_are_always_zero_are_hidden(tiny_task: Any) -> None:
+    """Nothing but weight decay pulls at their masks, always downwards."""
+    task: Task = tiny_task(budget_fraction=0.9, iterations=80, zeros=True)
+    network = task.copy_of_dense()
+    with torch.no_grad():
+        for name in ("weight", "bias"):
+            network.get_parameter(f"pointwise_norm.{name}")[[2, 7, 11]] = 0.0  # for good: no gradient passes
+    outcome = WSPMasked(kept=(0.7,)).run(replace(task, network=network))
+    masks = masks_of(outcome.network.state_dict())
+    assert not bool(masks["conv"][[2, 7, 11]].any())
+    assert float(masks["conv"].mean()) > 0.3
+
+
+def test_weights_have_one_adam_and_masks_are_cut_when_their_phase_ends(
+    tiny_task: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task: Task = tiny_task(budget_fraction=0.7, iterations=120, zeros=True)
+    of_weights: list[Trainer] = []
+    moments: list[Tensor] = []
+    trainer, finish, lowest = Task.trainer, masked._Masks.finish, []
+
+    def watched(task: Task, model: nn.Module) -> Trainer:
+        made = trainer(task, model)
+        if not isinstance(model, masked._Masks):
+            of_weights.append(made)
+        else:
+            state = of_weights[0].optimizer.state[of_weights[0].model.get_parameter("conv.weight")]
+            moments.append(state["exp_avg"].clone())
+        return made
+
+    def finishing(masks: Any, q: float) -> None:
+        lowest.append(min(float(mask.detach().min()) for mask in masks.masks))
+        state = of_weights[0].optimizer.state[of_weights[0].model.get_parameter("conv.weight")]
+        assert torch.equal(state["exp_avg"], moments[-1]) and float(state["step"]) == 60
+        finish(masks, q)
+
+    monkeypatch.setattr(Task, "trainer", watched)
+    monkeypatch.setattr(masked._Masks, "finish", finishing)
+    outcome = WSPMasked(kept=(0.6,)).run(task)  # weights to 60, masks to 75, weights to 120
+    (one,) = of_weights
+    assert {float(state["step"]) for state in one.optimizer.state.values()} == {120 - 15}
+    assert one.model is outcome.network and len(moments) == 1
+    assert lowest[0] > 0.95  # at a rate of 0.001; a cut at 70 would have left zeros
+    values = torch.cat([mask.flatten() for mask in masks_of(outcome.network.state_dict()).values()])
+    assert int(values.sum()) == round(0.6 * len(values))
 
 
 def test_rounds_hide_a_share_of_all_inputs_and_stay_within_the_budget(tiny_task: Any) -> None:
