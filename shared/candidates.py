@@ -43,11 +43,15 @@ class Candidates:
         self._parts: dict[str, dict[int, list[Owner]]] = {}  # tensor name -> dimension -> who owns parts
         for (name, dim), owners in structure.owners.items():
             self._parts.setdefault(name, {})[dim] = owners
+        # of no unit, such as batch norm's counts: who has used a candidate may have changed them
+        self._buffers = {name: buffer for name, buffer in self._small.named_buffers() if name not in self._parts}
 
     @torch.no_grad()
     def at(self, widths: Sequence[int]) -> nn.Module:
         """The network at `widths` in evaluation mode. The next call changes it; it can't be trained."""
         channels = [self._reconstruction.kept_channels(unit, width) for unit, width in enumerate(widths)]
+        for name, buffer in self._buffers.items():
+            buffer.copy_(self._tensors[name])
         for name, parts in self._parts.items():
             module_name, _, leaf = name.rpartition(".")
             module = self._small.get_submodule(module_name)

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from methods import registry
+from methods.contract import Task
+from shared.energy import BilinearModel
 from shared.ledger import BudgetExhausted
 
 METHODS = list(registry.BUILT_IN)
@@ -63,10 +65,26 @@ def test_same_seed_same_bits_and_the_dense_network_untouched(name: str, tiny_tas
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_every_batch_is_trained_on_once_and_in_order(name: str, tiny_task) -> None:  # type: ignore[no-untyped-def]
+def test_every_batch_is_trained_on_once_in_order_and_every_estimate_is_counted(  # type: ignore[no-untyped-def]
+    name: str, tiny_task, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The index of a batch is the count of the ledger, whatever the method trains on it."""
-    task, taught = tiny_task(iterations=12, **options(name)), []
+    task, taught, asked = tiny_task(iterations=12, **options(name)), [], []
     teacher = task.teacher
-    task = replace(task, teacher=lambda index, images: taught.append(index) or teacher(index, images))
-    registry.get(name).run(task)
+
+    class Asked(BilinearModel):
+        def __call__(self, positions):  # type: ignore[no-untyped-def]
+            asked.append(len(positions) if positions.ndim > 1 else 1)
+            return super().__call__(positions)
+
+    monkeypatch.setattr(Task, "dense_energy", task.dense_energy)  # which counts none
+    task = replace(
+        task,
+        teacher=lambda index, images: taught.append(index) or teacher(index, images),
+        energy_model=Asked(**vars(task.energy_model)),
+    )
+    method = registry.get(name)
+    method.run(task)
     assert taught == list(range(12))
+    # methods of weights also count estimates of what zeros save
+    assert task.ledger.energy_queries == sum(asked) or method.granularity == "weights"

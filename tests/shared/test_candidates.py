@@ -153,3 +153,13 @@ def test_channels_that_are_dead_as_they_come_count_as_channels(task: Any) -> Non
     half = tuple(-(-width // 2) for width in task.structure.upper_bounds)
     for widths in (task.structure.upper_bounds, half):
         assert structure(candidates.cut(widths)).upper_bounds == widths
+
+
+def test_a_candidate_has_the_models_buffers_whatever_became_of_the_last_one(task: Any) -> None:
+    model = task.copy_of_dense()
+    candidates = Candidates(model, task.structure, task.calibration_batches(1), torch.Generator())
+    bounds = task.structure.upper_bounds
+    for buffer in candidates.at(bounds).buffers():
+        buffer.add_(1)
+    again = candidates.at(bounds)
+    assert all(torch.equal(buffer, dict(model.named_buffers())[name]) for name, buffer in again.named_buffers())

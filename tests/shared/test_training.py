@@ -162,6 +162,21 @@ def test_training_mode_has_no_dropout(training: bool) -> None:
     assert torch.equal(model[1](ones), ones)
 
 
+def test_steps_and_recalibration_have_no_dropout(tiny_task) -> None:  # type: ignore[no-untyped-def]
+    """A network with dropout computes what it does without."""
+    ends = []
+    for layer in (nn.Identity(), nn.Dropout(0.9)):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), layer, nn.Linear(9, 4), nn.BatchNorm1d(4), nn.Linear(4, 4)).train()
+        trainer, stream, _ = trainer_of(tiny_task(), model, Ledger(2))
+        losses = [trainer.step().item() for _ in range(2)]
+        model.train()
+        recalibrate_batch_norm(model, first_batches(stream, 2))
+        ends.append((losses, model.state_dict()))
+    assert ends[0][0] == ends[1][0]
+    assert all(torch.equal(tensor, ends[1][1][name]) for name, tensor in ends[0][1].items())
+
+
 def test_recalibration_is_the_plain_average_over_batches() -> None:
     """Oracle: the mean and unbiased variance of what each batch norm gets, batch by batch, averaged."""
     torch.manual_seed(0)
@@ -262,7 +277,7 @@ def test_large_images_are_judged_in_small_batches(sides: tuple[int, int], count:
 def test_a_restored_trainer_takes_the_same_steps(
     layout: torch.memory_format, tiny_task: Callable[..., Any], tmp_path: Path
 ) -> None:
-    tasks = [tiny_task(network="mobilenet", iterations=8) for _ in range(2)]
+    tasks = [tiny_task(iterations=8) for _ in range(2)]
     whole, resumed = (task.trainer(task.copy_of_dense().to(memory_format=layout)) for task in tasks)
     for _ in range(4):
         whole.step()

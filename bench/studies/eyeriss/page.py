@@ -183,8 +183,8 @@ def _claims_table() -> Table:
         ["Data movement is more expensive than computation", "computation is " + ", ".join(computation)],
         [
             "The chip: 35 frames/s at 278 mW",
-            f"{1e3 * _total(on_chip) * chip().mac_j:.1f} mJ for AlexNet's convolutions on the chip, without DRAM, clock "
-            f"and control; if the claim is of these convolutions, it is {278 / 35:.1f} mJ per frame",
+            f"{1e3 * _total(on_chip) * chip().mac_j:.1f} mJ for AlexNet's convolutions on the chip, without DRAM, "
+            f"clock and control; if the claim is of these convolutions, it is {278 / 35:.1f} mJ per frame",
         ],
         [
             "Energy-aware pruning: AlexNet takes 3.7 times less energy, 1.7 times less than by the work before",

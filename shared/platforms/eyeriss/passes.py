@@ -1,9 +1,9 @@
 """The pass model: how the row-stationary dataflow really cuts a layer into passes, as a check of the closed form.
 
 It follows the scheduling of CNNergy (Manasi and Sapatnekar, "NeuPart", IEEE TVLSI 2020; manasiumn37/CNNergy), without
-its energy of control. Numbers of passes are fractional, as there. It takes one layer at one set of widths. Two cases are
-scheduled otherwise: channels that just fill the array count as fitting, and no filter is taken out of a pass that has
-room for all. Totals of the published networks differ by 0.4 % at most through these.
+its energy of control. Numbers of passes are fractional, as there. It takes one layer at one set of widths. Two cases
+are scheduled otherwise: channels that just fill the array count as fitting, and no filter is taken out of a pass that
+has room for all. Totals of the published networks differ by 0.4 % at most through these.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 
 import bench
 from bench.ranking import inference, rank, ranking
@@ -85,6 +86,78 @@ def test_families_are_fixed_beforehand() -> None:
     assert 0 < p < 0.5
     assert by_method(rank(runs)).loc["ecc", "p"] == pytest.approx(2 * p)
     assert ranking(runs).resolvable == pytest.approx(inference.resolvable(ranking(runs).pairs[0].deviation, 6, 3))
+
+
+def differing(p: float) -> np.ndarray:
+    """Six differences whose paired t test has this p."""
+    shape = np.array([-1.0, 0.5, 0.2, -0.3, 0.6, 0.4])
+    shape = (shape - shape.mean()) / shape.std(ddof=1)
+    return 0.01 * (shape + scipy.stats.t.ppf(1 - p / 2, 5) / np.sqrt(6))
+
+
+@pytest.mark.parametrize(("p", "ranks"), [(0.049, [1, 2]), (0.051, [1, 1])])
+@pytest.mark.parametrize("third", [False, True])
+def test_ranks_turn_at_five_percent_of_the_family_of_all_pairs(p: float, ranks: list[int], third: bool) -> None:
+    """Of one pair, or of three where a method without a rank is on the page."""
+    differences = differing(p / 3 if third else p)
+    accuracies = {"ecc": LEVELS + differences[:, None], "uniform-gradual": np.tile(LEVELS, (6, 1))}
+    if third:
+        accuracies["amc"] = noisy(0, 6, "amc")
+    table = rank(page(accuracies, missed=[("amc", BUDGETS[2], 3)]))
+    assert table["method"].tolist()[:2] == ["ecc", "uniform-gradual"] and table["rank"].tolist()[:2] == ranks
+
+
+def test_columns_are_scipys() -> None:
+    """Budgets are evenly spaced, so means weigh them as 1, 2, 2, 2 and 1."""
+    accuracies = {"uniform-gradual": noisy(0, 6, "a"), "ecc": noisy(0.001, 6, "b"), "amc": noisy(-0.001, 6, "c")}
+    rows = by_method(rank(page(accuracies)))
+    means = {name: table @ [1, 2, 2, 2, 1] / 8 for name, table in accuracies.items()}
+    ps = {}
+    for name, values in means.items():
+        own = scipy.stats.ttest_1samp(values, 0).confidence_interval(0.95)
+        assert rows.loc[name, ["mean", "low", "high"]].tolist() == pytest.approx([values.mean(), own.low, own.high])
+        if name != "uniform-gradual":
+            differences = values - means["uniform-gradual"]
+            test = scipy.stats.ttest_rel(values, means["uniform-gradual"])
+            ends, ps[name] = test.confidence_interval(0.95), test.pvalue
+            columns = ["difference", "difference_low", "difference_high"]
+            assert rows.loc[name, columns].tolist() == pytest.approx([differences.mean(), ends.low, ends.high])
+            flips = scipy.stats.permutation_test((differences,), np.mean, permutation_type="samples")
+            assert rows.loc[name, "sign_flip"] == pytest.approx(flips.pvalue)
+            assert rows.loc[name, "improvement"] == pytest.approx((differences > 0).mean())
+    small, large = sorted(ps, key=lambda name: ps[name])
+    assert rows.loc[small, "p"] == pytest.approx(2 * ps[small]) and 2 * ps[small] < 1
+    assert rows.loc[large, "p"] == pytest.approx(max(ps[large], 2 * ps[small]))
+
+
+def test_the_larger_mean_is_the_better_method() -> None:
+    """Of nine seeds, four are far ahead and five a little behind."""
+    differences = np.array(4 * [0.1] + 5 * [-0.001])
+    assert paired_t(differences) < 0.05
+    rows = by_method(rank(page({"ecc": LEVELS + differences[:, None], "uniform-gradual": np.tile(LEVELS, (9, 1))})))
+    assert rows.loc["ecc", "rank"] == 1 and rows.loc["uniform-gradual", "rank"] == 2
+
+
+def test_two_methods_are_compared_over_all_joules_of_both() -> None:
+    """Not only over those of a third: ahead by 5 points at the least budget alone, an eighth of it on average."""
+    noise = numpy_generator(0, "noise").normal(0, 1e-4, (6, 1))
+    ahead = np.array([0.05, 0, 0, 0, 0])
+    runs = page({"ecc": LEVELS + ahead + noise, "uniform-gradual": np.tile(LEVELS, (6, 1))})
+    runs = pd.concat([runs, page({"amc": noisy(-0.1, 6, "amc")[:, 1:4]}, BUDGETS[1:4])])
+    expected = 0.05 / 2 / 4 + float(noise.mean())
+    rows = by_method(rank(runs))
+    assert rows.loc["ecc", "difference"] == pytest.approx(expected, rel=1e-9)
+    assert rows.loc["ecc", "mean"] - rows.loc["uniform-gradual", "mean"] == pytest.approx(noise.mean(), abs=1e-12)
+    assert rows["rank"].to_dict() == {"ecc": 1, "uniform-gradual": 2, "amc": 3}
+    assert np.mean(ranking(runs).pairs[0].differences) == pytest.approx(expected, rel=1e-9)
+
+
+def test_methods_without_a_budget_or_of_weights_are_not_on_the_table() -> None:
+    runs = page({"ecc": noisy(0.01, 6, "a"), "uniform-gradual": noisy(0, 6, "b")})
+    dense = page({"dense": [[0.9]] * 6}, [0.5]).assign(**{"budget": None, "budget.amount": np.nan})
+    weights = page({"wsp-weights": noisy(0.02, 6, "c")}).assign(granularity="weights")
+    table = rank(pd.concat([dense, runs, weights]))
+    pd.testing.assert_frame_equal(table, rank(runs))
 
 
 def test_a_miss_of_an_unfinished_seed_is_counted() -> None:

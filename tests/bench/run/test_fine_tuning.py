@@ -18,6 +18,7 @@ from bench.run.fine_tuning import fine_tune
 from methods.contract import Task
 from shared.checkpoints import Checkpoints
 from shared.ledger import Ledger
+from shared.rng import derived_seed
 from shared.training import make_optimizer, train_mode
 
 MakeTask = Callable[..., Task]
@@ -79,6 +80,15 @@ def test_fine_tuning_is_what_its_protocol_says(
     assert ledger.training_iterations == TOTAL
     assert asked == [task.protocol.iterations + index for index in range(distilled)]  # nobody is asked in vain
     same(by_hand(task, rates, distilled, fresh_at=distilled), small, rtol=1e-4, atol=1e-6)
+
+
+def test_global_generators_are_seeded_by_the_run(tiny_task: MakeTask) -> None:
+    """For networks that draw in training."""
+    task, seeds = tiny_task(seed=5), []
+    teacher = task.teacher
+    watched = replace(task, teacher=lambda index, images: seeds.append(torch.initial_seed()) or teacher(index, images))
+    fine_tune(task.copy_of_dense(), watched, Ledger(1))
+    assert seeds == [derived_seed(5, "fine-tuning")]
 
 
 @pytest.mark.parametrize("stops", [(1,), (5,), (6,), (7,), (10,), (3, 6, 8)])

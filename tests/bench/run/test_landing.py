@@ -24,7 +24,7 @@ from bench.setup.setup import Setup
 from bench.setup.workload import Workload
 from shared.energy import LocalFit
 from shared.meters import ClockMeter
-from shared.networks import importance, structure
+from shared.networks import active_channels, importance, structure
 from shared.platforms import MeasuredPlatform, Platform, PlatformReading
 from shared.platforms.hardware import closer
 from shared.platforms.measured import CLOCK_SHORT
@@ -116,6 +116,37 @@ def test_a_simulated_network_loses_no_more_than_it_has_to(setup: Setup, small: n
     assert landed.readings == 1 + len(above)
     assert landed.before.amount == pytest.approx(true_amount(setup, widths), rel=1e-12)
     assert landed.after.amount == pytest.approx(true_amount(setup, row), rel=1e-12) and landed.after.amount <= budget
+
+
+@pytest.mark.parametrize("group", [1, 8])
+def test_the_least_share_of_norms_per_joule_goes_next(
+    group: int, setup: Setup, small: nn.Module, on_hardware: Callable[[Truth], Setup]
+) -> None:
+    """Oracle: before each removal every unit is priced by differences of the model's estimates."""
+    here = setup if group == 1 else on_hardware(len)
+    assert here.platform.channel_group == group
+    norms, bounds = importance(small, structure(small)).double(), structure(small).upper_bounds
+    sums = [sorted(row[:bound].tolist(), reverse=True) for row, bound in zip(norms, bounds, strict=True)]
+    path = landing.removal_path(importance(small, structure(small)), bounds, here)
+    widths = list(bounds)
+    for _ in range(400 // group):
+        assert next(path) == tuple(widths)
+        prices, whole = [], setup.estimate(tuple(widths), None)
+        for unit, width in enumerate(widths):
+            fewer = (width - 1) // group * group if width > group else width - 1
+            lost = math.log(sum(sums[unit][:width]) / sum(sums[unit][:fewer])) if fewer else math.inf
+            saved = whole - setup.estimate((*widths[:unit], fewer, *widths[unit + 1 :]), None)
+            prices.append((lost / saved, unit, fewer))
+        _, unit, widths[unit] = min(prices)
+    assert sum(width < bound for width, bound in zip(widths, bounds, strict=True)) > 5
+
+
+def test_a_landed_network_keeps_its_most_important_channels(small: nn.Module) -> None:
+    norms, widths = importance(small, structure(small)), structure(small).upper_bounds
+    landed = [max(1, width - unit) for unit, width in enumerate(widths)]
+    landing.cut_to(small, tuple(landed))
+    for row, kept, width, left in zip(norms, active_channels(small), widths, landed, strict=True):
+        assert set(kept.nonzero().flatten().tolist()) == set(row[:width].argsort(descending=True)[:left].tolist())
 
 
 @pytest.mark.parametrize("simulated", [True, False])

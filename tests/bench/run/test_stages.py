@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import math
 import os
 import tempfile
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -18,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.record.model import Record, to_json
-from bench.run import stages
+from bench.run import rules, stages
 from bench.run.describe import describe
 from bench.run.rules import Miss, keeps_the_budget
 from bench.run.stages import Run
@@ -32,6 +35,7 @@ from methods.contract import Infeasible, Method, Outcome, Task, spend_remaining
 from shared.errors import BadFile
 from shared.ledger import Ledger
 from shared.networks import compact, importance, zero_channels
+from shared.training import Trainer, first_batches, recalibrate_batch_norm
 from shared.widths.uniform import uniform_widths
 
 
@@ -315,6 +319,117 @@ def test_a_budget_that_is_not_kept_is_told_in_its_unit(unit: str, setup: Setup) 
     task = stages.make_task(job, setup, live(setup.dense.network))
     with pytest.raises(Miss, match=rf"^estimated \S+ {unit} per image, above the budget of \S+ {unit}$"):
         keeps_the_budget(task, setup.dense, Outcome(task.copy_of_dense()))
+
+
+@pytest.fixture
+def toy_task(setup: Setup) -> Task:
+    """The task of a toy run."""
+    job = Job("toy", Budget(0.5, 0.5 * setup.reach.dense_reading), seed=0)
+    return stages.make_task(job, setup, live(setup.dense.network))
+
+
+@pytest.mark.parametrize(("share", "kept"), [(1.0, True), (1 - 1e-12, True), (1 - 1e-7, False)])
+def test_a_budget_is_kept_up_to_rounding(share: float, kept: bool, toy_task: Task, setup: Setup) -> None:
+    task = replace(toy_task, budget=share * toy_task.dense_energy)
+    with nullcontext() if kept else pytest.raises(Miss, match="above the budget"):
+        rules.keeps_the_budget(task, setup.dense, Outcome(task.copy_of_dense()))
+
+
+def test_every_unit_keeps_a_channel(toy_task: Task, setup: Setup) -> None:
+    network, table = toy_task.copy_of_dense(), toy_task.structure
+    dead = torch.zeros(len(table.units), max(table.upper_bounds), dtype=torch.bool)
+    dead[2] = True
+    zero_channels(network, table, dead)
+    with pytest.raises(Miss, match=r"removed all channels of unit \d of 14"):
+        rules.keeps_the_budget(toy_task, setup.dense, Outcome(network))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("kind", ["weight", "bias", "running_mean", "running_var"])
+def test_every_tensor_is_finite(value: float, kind: str, toy_task: Task, setup: Setup) -> None:
+    network = toy_task.copy_of_dense()
+    name = [name for name in network.state_dict() if name.endswith(kind)][-1]
+    network.state_dict()[name].view(-1)[-1] = value
+    with pytest.raises(Miss, match=f"NaN or infinite values in {name}"):
+        rules.is_finite(toy_task, setup.dense, Outcome(network))
+
+
+def test_the_dense_networks_statistics_are_not_to_change(toy_task: Task, setup: Setup) -> None:
+    """As they do where it is run in training mode."""
+    rules.leaves_the_dense_network(toy_task, setup.dense, Outcome(toy_task.network))
+    toy_task.network.train()(toy_task.train.batch(0)[0])
+    with pytest.raises(Miss, match="changed the dense network in place"):
+        rules.leaves_the_dense_network(toy_task, setup.dense, Outcome(toy_task.network))
+
+
+class Times(nn.Module):
+    """The first pixels, one of them times a factor."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        pixels = x.flatten(1)[:, :10].clone()
+        pixels[3, 3] *= self.factor
+        return pixels
+
+
+@pytest.mark.parametrize(("factor", "same"), [(1 + 1e-5, True), (1 + 1e-3, False), (math.nan, False)])
+def test_outputs_are_the_same_up_to_rounding(factor: float, same: bool, toy_task: Task) -> None:
+    with nullcontext() if same else pytest.raises(Miss, match="they differ by"):
+        rules._check_same_outputs(Times(1.0), Times(factor), toy_task.train, "they differ")
+
+
+@pytest.fixture
+def calibrated(toy_task: Task) -> nn.Module:
+    """The network with statistics of its own, without which untrained layers lose the images on their way."""
+    network = toy_task.copy_of_dense()
+    recalibrate_batch_norm(network, first_batches(toy_task.train, 2))
+    return network
+
+
+def test_a_fault_in_cutting_is_noticed(calibrated: nn.Module, toy_task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    rules.cut(calibrated, toy_task.train)
+    other = copy.deepcopy(calibrated)
+    next(other.parameters()).data.mul_(-1)
+    monkeypatch.setattr(rules, "compact", lambda network: other)
+    with pytest.raises(Miss, match="zeroed and cut network differ by"):
+        rules.cut(calibrated, toy_task.train)
+
+
+def test_settings_of_modules_that_no_record_holds_are_noticed(
+    calibrated: nn.Module, toy_task: Task, setup: Setup
+) -> None:
+    rules.described(calibrated, toy_task, setup.dense)
+    for module in calibrated.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = 0.1
+    with pytest.raises(Miss, match=r"another network than .*; their outputs differ by"):
+        rules.described(calibrated, toy_task, setup.dense)
+
+
+@pytest.mark.parametrize("left", [0, 1, 2])
+def test_all_iterations_are_to_be_spent(left: int, toy_task: Task, setup: Setup) -> None:
+    toy_task.ledger.training_iterations = toy_task.ledger.limit - left
+    with pytest.raises(Miss, match=rf"spent {4 - left} of 4") if left else nullcontext():
+        rules.spends_the_ledger(toy_task, setup.dense, Outcome(toy_task.copy_of_dense()))
+
+
+def test_steps_are_paid_whatever_makes_them(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a cut network, with a rate per layer, and within a step that is paid."""
+    small = setup.dense.at([2] * len(setup.structure.units))
+    whole = torch.optim.SGD(small.parameters(), lr=0.1)
+    by_layer = torch.optim.SGD([{"params": [parameter]} for parameter in small.parameters()], lr=0.1)
+    with rules.steps_paid(setup.dense.network):
+        for optimizer in (whole, by_layer):
+            with pytest.raises(Miss, match="that the ledger does not count"):
+                optimizer.step()
+        monkeypatch.setattr(Trainer, "stepping", Mock(optimizer=whole))
+        whole.step()
+        with pytest.raises(Miss, match="that the ledger does not count"):
+            by_layer.step()
+    by_layer.step()  # afterwards nobody watches
 
 
 class MeetsADamagedFile(Toy):

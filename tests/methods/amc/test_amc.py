@@ -13,13 +13,14 @@ import pytest
 import torch
 
 from methods.amc import AMC
+from methods.amc.agent import Agent
 from methods.contract import Infeasible, Outcome, Task
 from shared.candidates import Candidates
 from shared.checkpoints import Checkpoints
 from shared.ledger import Ledger
 from shared.networks import active_widths, structure
-from shared.rng import generator
-from shared.widths.bounded import lower_bounds
+from shared.rng import forked, generator
+from shared.widths.bounded import BoundedWidths, lower_bounds
 
 SMALL = AMC(hidden=(32, 32))
 
@@ -97,6 +98,38 @@ def test_every_stage_by_hand(small_task: Callable[..., Any], episodes: int, iter
             trainer.step()
     expected = model.state_dict()
     assert all(torch.equal(expected[name], tensor) for name, tensor in outcome.network.state_dict().items())
+
+
+def test_each_stage_draws_its_episodes_by_seed_and_stage(
+    small_task: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first episodes, here two, have uniform ratios; bounds are those of the stage, the lowest of the dense."""
+    sizes, search = [], Agent.search
+
+    def watched(agent: Agent) -> None:
+        sizes.append([layer.out_features for layer in agent.actor.mu if isinstance(layer, torch.nn.Linear)])
+        search(agent)
+
+    monkeypatch.setattr(Agent, "search", watched)
+    task = small_task(budget_fraction=0.4, iterations=3, stages=3, episodes=12, seed=7)
+    outcome = AMC(hidden=(6, 5)).run(task)
+    assert sizes == 3 * [[6, 5, 1]]
+    upper, lower = task.structure.upper_bounds, lower_bounds(task.structure.upper_bounds)
+    for stage, best in enumerate(outcome.notes["best_widths"]):
+        bounds = BoundedWidths(
+            lambda widths: task.energy_model(task.structure.positions(widths)),
+            outcome.notes["stage_budgets"][stage],
+            lower=lower,
+            upper=upper,
+        )
+        with forked(7, "amc", stage):
+            ratios = np.random.random((2, 4))
+        for episode, row in enumerate(ratios):
+            widths: list[int] = []
+            for ratio in row:
+                widths.append(bounds.width(widths, ratio))
+            assert outcome.trace["energy"][4 * stage + episode] == pytest.approx(bounds.energy(widths), rel=1e-12)
+        upper = tuple(best)
 
 
 def test_a_stopped_run_plays_no_finished_episode_again(

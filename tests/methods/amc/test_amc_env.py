@@ -151,6 +151,40 @@ def test_constant_features_are_zero() -> None:
     assert observation[constant].tolist() == [0.0] * 6
 
 
+class Branched(nn.Module):
+    """Two layers read the stem; their sum is read by a function that is called with a parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.input_shape = (1, 8, 8)
+        self.stem = nn.Conv2d(1, 6, 1)
+        self.left, self.right = nn.Conv2d(6, 8, 3, padding=1), nn.Conv2d(6, 8, 1)
+        self.filters = nn.Parameter(torch.rand(10, 8, 5, 5))
+        self.head = nn.Linear(10, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x).relu()
+        x = (self.left(x) + self.right(x)).relu()
+        x = nn.functional.conv2d(x, self.filters, stride=2, padding=2)
+        return self.head(torch.flatten(nn.functional.adaptive_avg_pool2d(x, 1), 1))
+
+
+def test_features_are_those_of_the_first_layer_that_reads_the_unit() -> None:
+    table = structure(Branched())
+    assert table.upper_bounds == (6, 8, 10)
+    env = PruningEnv(table, lambda widths: widths.sum(-1), 24.0, lambda widths: 0.0)
+    rows = dict(zip(FEATURES, np.stack(play(env, (1.0, 1.0, 1.0))[0][:3]).T.tolist(), strict=True))
+    assert rows["kernel"] == pytest.approx([2 / 4, 1, 0])  # 3, 5 and 1
+    assert rows["outputs"] == pytest.approx([4 / 6, 1, 0])  # 8, 10 and 4
+    assert rows["stride"] == pytest.approx([1 / 2, 1, 0]) and rows["height"] == pytest.approx([1, 1, 0])
+
+
+def test_of_equally_good_strategies_the_first_is_the_best() -> None:
+    env = make(reward=lambda widths: float(widths[0] > 3))
+    widths = [play(env, (ratio,) * 3)[2]["widths"] for ratio in (0.2, 0.6, 0.5, 0.4)]
+    assert len(set(widths)) == 4 and env.best.widths == widths[1]
+
+
 def test_reward_comes_once_at_the_end_and_the_best_strategy_is_kept() -> None:
     asked: list[tuple[int, ...]] = []
 

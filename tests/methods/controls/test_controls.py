@@ -10,7 +10,7 @@ from methods.controls import magnitude
 from methods.controls.dense import Dense
 from methods.controls.magnitude import Magnitude
 from methods.controls.uniform import Uniform
-from shared.networks import active_channels, active_widths, importance
+from shared.networks import active_channels, active_widths, compact, importance, zero_channels
 from shared.widths.uniform import uniform_widths
 
 
@@ -76,6 +76,24 @@ def test_magnitude_removes_those_channels(tiny_task) -> None:  # type: ignore[no
     one_more = [[*widths[:unit], widths[unit] + 1, *widths[unit + 1 :]] for unit in range(len(widths))]
     assert estimate(task, list(widths)) <= task.budget
     assert any(estimate(task, row) > task.budget for row in one_more)
+
+
+@pytest.mark.parametrize("method", [Uniform, Magnitude])
+def test_what_is_trained_is_the_cut_network(method: type, tiny_task) -> None:  # type: ignore[no-untyped-def]
+    """By hand: the channels of the largest norms in the dense network stay, and what they leave takes all steps."""
+    outcome, task = method().run(tiny_task(iterations=5)), tiny_task(iterations=5)
+    model, table = task.copy_of_dense(), task.structure
+    norms = importance(task.network, table)
+    dead = torch.zeros(norms.shape, dtype=torch.bool)
+    for unit, (width, bound) in enumerate(zip(outcome.notes["widths"], table.upper_bounds, strict=True)):
+        dead[unit, norms[unit, :bound].argsort(descending=True)[width:]] = True
+    zero_channels(model, table, dead)
+    model = compact(model, table)
+    trainer = task.trainer(model)
+    for _ in range(5):
+        trainer.step()
+    weights = outcome.network.state_dict()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in model.state_dict().items())
 
 
 @pytest.mark.parametrize("method", [Uniform, Magnitude])

@@ -1,6 +1,7 @@
 """Random search on a tiny task: AMC's tries without its agent."""
 
 import copy
+import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -12,9 +13,11 @@ import torch
 
 from methods.contract import Infeasible, Task
 from methods.controls.random import Random
+from shared.candidates import Candidates
 from shared.checkpoints import Checkpoints
 from shared.ledger import Ledger
 from shared.networks import active_widths
+from shared.rng import numpy_generator
 from shared.widths.bounded import lower_bounds
 
 
@@ -44,6 +47,40 @@ def test_same_seed_is_bit_identical_and_more_tries_begin_with_the_same_ones(tiny
     longer = Random().run(tiny_task(batch_size=250, iterations=5, episodes=12))
     assert longer.trace["reward"][:6] == first.trace["reward"]
     assert longer.notes["best_reward"] >= first.notes["best_reward"]
+
+
+def test_tries_and_training_by_hand(tiny_task: Callable[..., Any]) -> None:
+    """A width is the uniform ratio, down to the largest with which later units at a fifth meet the budget."""
+    options = {"batch_size": 250, "budget_fraction": 0.35, "iterations": 4, "episodes": 6, "seed": 3}
+    outcome, task = Random().run(tiny_task(**options)), tiny_task(**options)
+    upper = task.structure.upper_bounds
+    lower = [math.ceil(bound / 5) for bound in upper]
+    batches = [task.train.batch(index) for index in range(12)]  # 3000 images
+    candidates = Candidates(task.copy_of_dense(), task.structure, batches, task.generator("reconstruction"))
+    tries, rewards = [], []
+    for row in numpy_generator(3, "random").random((6, 4)):
+        widths = list(lower)
+        for unit, ratio in enumerate(row):
+            widths[unit] = max(lower[unit], math.floor(ratio * upper[unit] + 0.5))
+            while float(task.energy_model(task.structure.positions(widths))) > task.budget:
+                widths[unit] -= 1
+        tries.append(widths)
+        rewards.append(task.search_accuracy(candidates.at(widths)))
+    assert outcome.trace["reward"] == rewards
+    best = tries[rewards.index(max(rewards))]
+    assert outcome.notes["widths"] == best
+    model = candidates.cut(best)
+    trainer = task.trainer(model)
+    for _ in range(4):
+        trainer.step()
+    weights = outcome.network.state_dict()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_of_equally_good_tries_the_first_is_trained(tiny_task: Callable[..., Any]) -> None:
+    one, five = (tiny_task(batch_size=250, iterations=0, episodes=episodes) for episodes in (1, 5))
+    vars(five).update(search_accuracy=lambda model: 0.5)
+    assert Random().run(five).notes["widths"] == Random().run(one).notes["widths"]
 
 
 def test_reward_is_that_of_the_network_before_training(tiny_task: Callable[..., Any]) -> None:

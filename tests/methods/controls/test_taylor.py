@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from methods.contract import Infeasible, Task
-from methods.controls.taylor import SMOOTHING, Taylor
+from methods.controls.taylor import Taylor
 from shared.networks import active_channels, active_widths
 
 
@@ -31,7 +31,7 @@ def test_scores_are_running_means_of_squared_products(tiny_task: Any, monkeypatc
             assert weight.grad is not None
             products = (weight.detach() * weight.grad) ** 2
             per_channel = products.transpose(0, part.dim).reshape(unit.upper_bound, -1).sum(1)
-            expected.append(SMOOTHING * expected[-1] + (1 - SMOOTHING) * per_channel)
+            expected.append(0.9 * expected[-1] + 0.1 * per_channel)
             return loss
 
         trainer.step = watched_step
@@ -86,6 +86,28 @@ def test_energy_falls_on_a_line_and_the_dead_stay_dead(network: str, tiny_task: 
     assert list(widths) == outcome.notes["widths"] and min(widths) >= 1
     assert 0.45 < float(task.energy_model(task.structure.positions(widths))) <= 0.5
     assert task.ledger.remaining == 0
+
+
+def test_targets_fall_on_a_line_for_four_fifths_and_one_adam_trains_to_the_end(
+    tiny_task: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    targets, trainers, narrowed, make = [], [], Taylor.narrowed, Task.trainer
+
+    def watched(self: Taylor, task: Task, alive: torch.Tensor, scores: torch.Tensor, target: float) -> torch.Tensor:
+        targets.append(target)
+        return narrowed(self, task, alive, scores, target)
+
+    def counted(task: Task, network: torch.nn.Module) -> Any:
+        trainers.append(make(task, network))
+        return trainers[-1]
+
+    monkeypatch.setattr(Taylor, "narrowed", watched)
+    monkeypatch.setattr(Task, "trainer", counted)
+    network = Taylor().run(tiny_task(budget_fraction=0.5, iterations=10)).network
+    assert targets == pytest.approx([0.9375, 0.875, 0.8125, 0.75, 0.6875, 0.625, 0.5625, 0.5])  # of 1 J
+    (trainer,) = trainers
+    assert trainer.model is network
+    assert {int(state["step"]) for state in trainer.optimizer.state.values()} == {10}
 
 
 def test_a_budget_below_one_channel_per_unit(tiny_task: Any) -> None:

@@ -54,3 +54,37 @@ def test_with_one_unit_it_is_one_training_that_loses_channels(
     assert expected.keys() == found.keys()
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", [NetAdapt(), NetAdaptOriginal()], ids=lambda method: method.name)
+def test_each_step_goes_on_from_the_weights_and_moments_of_its_winner(
+    method: NetAdapt, tiny_task: Callable[..., Task]
+) -> None:
+    """The winners' trainings, each on its own batches, are one training of the full network that loses channels."""
+    outcome, task = method.run(tiny_task(0.7, iterations=40)), tiny_task(0.7, iterations=40)
+    trace, bounds = outcome.trace, list(task.structure.upper_bounds)
+    model, spent, later = task.copy_of_dense(), 0, 0
+    trainer, gone = task.trainer(model), torch.zeros(len(bounds), max(bounds), dtype=torch.bool)
+    for scores, unit, widths, iterations in zip(
+        trace["accuracy"], trace["unit"], trace["widths"], trace["short_term_iterations"], strict=True
+    ):
+        tried = [index for index, score in enumerate(scores) if score is not None]
+        later += unit != tried[-1]
+        norms = importance(model, task.structure).masked_fill(gone, torch.inf)
+        left = [*bounds[:unit], widths[unit] + int(gone[unit].sum()), *bounds[unit + 1 :]]
+        dead = weakest_channels(norms, left, bounds)
+        zero_channels(model, task.structure, dead, trainer.optimizer)
+        gone |= dead
+        task.ledger.training_iterations = spent + tried.index(unit) * iterations
+        for _ in range(iterations):
+            trainer.step()
+        spent += len(tried) * iterations
+    assert len(trace["unit"]) > 2 and later > 1  # others were tried after the winner
+    task.ledger.training_iterations = spent
+    while task.ledger.remaining:
+        trainer.step()
+
+    expected, found = (compact(one, structure(one)).state_dict() for one in (model, outcome.network))
+    for name, tensor in expected.items():
+        if not name.endswith("num_batches_tracked"):
+            torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-4)

@@ -100,8 +100,19 @@ def test_iterations_are_spent_to_the_last_one(watched) -> None:  # type: ignore[
     assert notes["candidates"] == len(watched.judged)
     assert notes["long_term_iterations"] == task.ledger.limit - spent < len(watched.steps()[-1])
     assert notes["surviving_iterations"] == sum(trace["short_term_iterations"]) + notes["long_term_iterations"]
+    shortest, *_, longest = sorted(trace["short_term_iterations"])
+    assert (notes["short_term_iterations_least"], notes["short_term_iterations_most"]) == (shortest, longest)
+    assert shortest < longest
     assert task.ledger.search_samples == len(watched.judged) * task.protocol.search_images
     assert task.ledger.search_samples <= NetAdapt().search_samples(task.protocol, task.structure)
+
+
+@pytest.mark.parametrize(("iterations", "candidates"), [(1000, 4 * 26), (90, 90 // 2), (7, 4 * 26)])
+def test_samples_are_foretold_for_the_smallest_budget(iterations: int, candidates: int, tiny_task) -> None:  # type: ignore[no-untyped-def]
+    """26 published steps of four units, or as many as get two iterations each; none is left out of a single step."""
+    task = tiny_task(iterations=iterations, minimum_short_term_iterations=2)
+    protocol = replace(task.protocol, budgets=(0.5, 0.35, 0.9))
+    assert NetAdapt().search_samples(protocol, task.structure) == candidates * 50
 
 
 def test_dense_network_is_left_alone(watched, dense_networks) -> None:  # type: ignore[no-untyped-def]

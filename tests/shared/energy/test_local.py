@@ -41,6 +41,19 @@ def test_networks_have_many_shapes() -> None:
     assert 0.1 < (rows == 1).any(1).mean() < 0.6
 
 
+def test_estimates_are_spread_evenly_over_the_band_and_half_of_the_networks_have_extremes() -> None:
+    """On units so wide that only an extreme is one channel: by a chance u / 2 each, u uniform up to 0.3."""
+    units = tuple(networks.Unit(index, "", 100_000, ()) for index in range(12))
+    table = networks.Structure(units, (), image_channels=1, outputs=10)
+    model = chain_energy(table)
+    rows = energy.rows_near(table, model, 0.4)
+    estimates = model(table.positions(rows)).numpy() / 0.4
+    assert scipy.stats.kstest(estimates, scipy.stats.uniform(0.9, 0.2).cdf).pvalue > 0.01
+    shares = np.linspace(0, 0.3, 1001)
+    expected = 0.5 * (1 - (1 - shares / 2) ** 12).mean()
+    assert (rows == 1).any(1).mean() == pytest.approx(expected, abs=0.03)  # three standard errors
+
+
 def test_fewer_rows_are_the_first_of_more_and_depend_on_nothing_else() -> None:
     whole = energy.rows_near(TABLE, MODEL, 0.4, 700)
     torch.manual_seed(1)

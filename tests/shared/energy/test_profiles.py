@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from shared import energy, networks, platforms
+from shared.energy.profiles import uniform_rows
 from shared.energy.terms import KINDS, terms
 from shared.errors import BadInput
 from shared.networks import Structure
@@ -60,6 +61,12 @@ def test_widths_are_uniform_from_one_to_the_upper_bound(small: Structure) -> Non
     assert np.abs(mean_error).max() < 4.5
     correlation = np.corrcoef(profile.widths.T) - np.eye(len(bounds))
     assert np.abs(correlation).max() < 0.05
+
+
+def test_another_seed_draws_other_networks_and_fewer_are_the_first_of_more(small: Structure) -> None:
+    rows, other = uniform_rows(small, 40, 1), uniform_rows(small, 40, 2)
+    np.testing.assert_array_equal(uniform_rows(small, 15, 1), rows[:15])
+    assert (rows != other).any(1).all()
 
 
 def test_profile_holds_the_platforms_readings(small: Structure) -> None:
