@@ -25,7 +25,7 @@ from shared.ledger import Ledger
 from shared.networks import Structure, active_channels, structure
 from shared.protocol import Protocol
 from shared.rng import generator
-from shared.training import Feed, Teacher, Trainer, score
+from shared.training import Feed, Teacher, Trainer, first_batches, score
 from shared.widths.uniform import uniform_widths
 
 __all__ = [
@@ -147,8 +147,7 @@ class Task:
 
     def calibration_batches(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The first `count` training batches, for statistics without a training step; counts search samples."""
-        for index in range(count):
-            images, labels = self.train.batch(index)
+        for images, labels in first_batches(self.train, count):
             self.ledger.count_search_samples(len(images))
             yield images, labels
 

@@ -19,7 +19,7 @@ from shared.errors import BadInput
 RECORDS, INDEX = "records", "README.md"
 STUDIES = {  # pages that are not made of records, and what they answer
     "energy-models.md": "What the energy models are worth, beside what the ECC paper says of them",
-    "eyeriss.md": "Where joules go on the chip Eyeriss, beside what its authors say",
+    "eyeriss.md": "Where joules go on the chip Eyeriss, beside what slides on energy-aware pruning say",
     "early-landing.md": "What landing before fine-tuning is worth",
     "networks.md": "What becomes of torchvision's networks, which the suite was not written for",
     "importances.md": "How the importance of `ecc-invariant` was chosen",

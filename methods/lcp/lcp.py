@@ -34,8 +34,9 @@ RECALIBRATION_BATCHES = 3  # that batch norm's statistics of a candidate are tak
 class Layer(NamedTuple):
     """A layer that makes channels of a unit: the squared norm of each of its filters, over their mean in the layer.
 
-    The papers leave the metric open. Batch norm undoes the scale of a layer's weights, so that their norms may differ
-    by an order of magnitude from layer to layer; a constant per layer could not make up for that.
+    LcP leaves the metric open; in LeGR it is the squared norm itself. Batch norm undoes the scale of a layer's weights,
+    so that their norms may differ by an order of magnitude from layer to layer. A constant per layer could not make up
+    for that.
     """
 
     unit: int
@@ -47,9 +48,9 @@ class LcP(Method):
     """Searches one number per layer, which is added to the squared norms of its filters before all are ranked.
 
     A candidate's channels go from the lowest score on until Ê meets the budget. It is judged by its accuracy on search
-    images, without training, after AMC's reconstruction and with batch norm's statistics taken anew; the published
-    codes judge by the loss, some after a short training. Where an addition ties layers, their scores are summed. The
-    best candidate trains for all iterations.
+    images, without training, after AMC's reconstruction and with batch norm's statistics taken anew; LeGR's published
+    code judges by the loss, where asked after a short training. Where an addition ties layers, their scores are summed.
+    The best candidate trains for all iterations.
     """
 
     name: ClassVar[str] = "lcp"
@@ -62,9 +63,7 @@ class LcP(Method):
         direct_metric=True, targets_energy=False, optimization_based=False, platform_free=True
     )
 
-    revision: ClassVar[int] = (
-        2  # the first compared layers by raw norms, and judged with the dense network's batch norm
-    )
+    revision: ClassVar[int] = 2  # the first had raw norms, and judged with the dense network's statistics
 
     def run(self, task: Task) -> Outcome:
         """Search, cut and train. Raises Infeasible when a tenth of every dense width is above the budget."""

@@ -94,7 +94,7 @@ def amounts(
             bits=bits,
             first=index == 0,
         )
-        rows[name] = {cause: float(joules) / chip().mac_j for cause, joules in chip().joules(counts, bits).items()}
+        rows[name] = _worth(counts, bits)
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
@@ -111,12 +111,13 @@ def pointwise_of_mobilenet() -> dict[str, tuple[float, float]]:
                 model.accesses(sizes._replace(**counts), Density(), chip(), images=chip().images, bits=16, first=False)
                 for model in (closed_form, passes)
             )
-            found[operation.name] = (_worth(closed, 16), _worth(cut, 16))
+            found[operation.name] = (sum(_worth(closed).values()), sum(_worth(cut).values()))
     return found
 
 
-def _worth(counts: Accesses, bits: int) -> float:
-    return sum(float(joules) for joules in chip().joules(counts, bits).values()) / chip().mac_j
+def _worth(counts: Accesses, bits: int = 16) -> dict[tuple[str, str], float]:
+    """Multiply-adds' worth of each cause."""
+    return {cause: float(joules) / chip().mac_j for cause, joules in chip().joules(counts, bits).items()}
 
 
 def _narrow(layer: Layer, share: float, first: bool, last: bool) -> Layer:
