@@ -95,7 +95,7 @@ def _index_row(page: pd.DataFrame) -> dict[str, str]:
     return {
         "Page": f"[{workload(page)}, {first(page).platform.name}]({page['page'].iloc[0]}.md)",
         "protocol": protocol_name(page),
-        "methods": ", ".join(map(escape, page["title"].unique())),
+        "methods": "; ".join(map(escape, page["title"].unique())),
         "budgets": ", ".join(budgets(page)),
         "seeds": str(len(seeds(page))),
         "misses": str((~page["ok"]).sum()),

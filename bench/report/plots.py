@@ -174,7 +174,7 @@ def _leave_out_low(axes: Axes, data: pd.DataFrame, when: str, dense_percent: flo
     if low.empty:
         return
     axes.set_ylim(bottom=lowest)
-    text = "below the plot: " + ", ".join(low["title"].unique())
+    text = "below the plot: " + "; ".join(low["title"].unique())
     place: dict[str, Any] = {"xycoords": "axes fraction", "xytext": (6, 6), "textcoords": "offset points"}
     axes.annotate(text, (0, 0), fontsize=7.5, color=FAINT, **place)
 
