@@ -13,7 +13,7 @@ import bench
 from shared.errors import BadInput
 
 RECORDS = Path(__file__).parents[3] / "reports" / "records"
-PAGE = "mobilenet-fashion-mnist-1080ti-simulated-bilinear-quick"
+PAGE = "mobilenet-fashion-mnist-1080ti-simulated-quick"
 NAMED = {
     *("method", "seed", "status", "dataset", "network.name", "platform.name", "platform.source", "protocol.name"),
     *("budget.fraction", "budget.amount", "measures.estimate", "measures.reading"),
