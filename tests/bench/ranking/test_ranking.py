@@ -227,7 +227,7 @@ def test_committed_pages_say_why_they_do_not_rank() -> None:
     assert table["page"].nunique() >= 5 and table["mean"].dropna().between(0, 1).all()
     assert (table["rank"].notna() == (table["reason"] == "")).all()
     one_seed = table[table["n"].fillna(0) <= 1]
-    assert one_seed["rank"].isna().all() and len(one_seed) > 30
+    assert not one_seed.empty and one_seed["rank"].isna().all()
     assert one_seed[["low", "high", "difference", "p", "improvement"]].isna().all(axis=None)
     quick = table[table["page"].str.endswith("-quick")]
     assert quick["reason"].str.contains("not made to rank").all()
