@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from methods.contract import Granularity, Infeasible, Outcome, Task, train_stage
 from methods.eap.eap import EAP, HALVINGS, LARGEST, SMALLEST, SWEEPS, Layer, batches, sampled_rows
 from methods.eap.sparse import LayerInputs, fitted, largest, restored
 from shared.energy.zeros import LayerZeros, ZeroSavings
-from shared.networks import Structure
+from shared.networks import Structure, active_channels, zero_channels
 from shared.protocol import Protocol
 from shared.training import keep_zeros
 
@@ -48,13 +49,15 @@ class EAPWeights(EAP):
     Weights with the smallest magnitudes go, those whose return lets the output's error fall most come back, and least
     squares fits what is left, on inputs from the network as it is cut so far. Then the network trains, its zeros kept.
     The tolerance is one of the errors before least squares, which would take a fit per filter at every number tried.
-    Depthwise layers and transposed convolutions keep their weights. Channels count as if all stayed.
+    Where the largest weights leave a channel unread, it goes with all its weights, and costs nothing. Depthwise layers
+    and transposed convolutions keep their weights.
     """
 
     name: ClassVar[str] = "eap-weights"
     title: ClassVar[str] = "EAP, weights"
     paper: ClassVar[str] = EAP.paper.replace("; for channels, to a budget", "; to a budget")
     granularity: ClassVar[Granularity] = "weights"
+    revision: ClassVar[int] = 3  # the second counted channels as if all stayed
 
     def run(self, task: Task) -> Outcome:
         """Sweep and train. Raises Infeasible when the feature maps alone are above the budget."""
@@ -116,7 +119,8 @@ def _sweep_once(
     weights = {name: layer.weight.detach().flatten(1) for name, layer in layers.items()}
     outputs = {name: rows[name] @ weights[name].T for name in layers}
     curves = {name: _curve(weights[name], LayerInputs(rows[name])) for name in layers}
-    tolerance, kept = _numbers(task, curves, zeros, energy)
+    tolerance, unread, kept = _numbers(task, model, layers, curves, energy)
+    zero_channels(model, task.structure, unread)
     joules = {name: zeros.price(name) * curve.left for name, curve in curves.items()}
     order = sorted(layers, key=lambda name: -joules[name])
     for name in order:
@@ -140,21 +144,35 @@ def _curve(weight: Tensor, inputs: LayerInputs) -> Curve:
     return Curve(left, torch.tensor(errors).clamp(min=0).flip(0).cummax(0).values.flip(0).tolist())
 
 
-def _numbers(task: Task, curves: dict[str, Curve], zeros: ZeroSavings, energy: float) -> tuple[float, dict[str, int]]:
-    """The smallest tolerance, by bisection, with Ê of the zeros at most `energy`; and the weights of each layer."""
+def _numbers(
+    task: Task, model: nn.Module, layers: dict[str, Layer], curves: dict[str, Curve], energy: float
+) -> tuple[float, Tensor, dict[str, int]]:
+    """The smallest tolerance, by bisection, at which Ê is at most `energy` where each layer has its largest weights.
 
-    def estimate(kept: dict[str, int]) -> float:
-        task.ledger.energy_queries += 1
-        return task.dense_energy - _saved(zeros, kept)
+    With it the channels that no weight reads then, bool (units, largest upper bound), and how many weights each layer
+    has among the others.
+    """
+    model = deepcopy(model)
+    weights = {name: model.get_parameter(name).detach() for name in layers}
+    values = {name: weight.flatten().clone() for name, weight in weights.items()}
+    order = {name: flat.abs().argsort(descending=True, stable=True) for name, flat in values.items()}
 
-    def numbers(logarithm: float) -> dict[str, int]:
-        return {name: curve.kept(math.exp(logarithm)) for name, curve in curves.items()}
+    def write(logarithm: float) -> None:
+        for name, weight in weights.items():
+            left = values[name].clone()
+            left[order[name][curves[name].kept(math.exp(logarithm)) :]] = 0
+            weight.copy_(left.view(weight.shape))
 
     low, high = math.log(SMALLEST), math.log(LARGEST)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        low, high = (low, middle) if estimate(numbers(middle)) <= energy else (middle, high)
-    return math.exp(high), numbers(high)
+        write(middle)
+        fits = task.energy_with_zeros(model, task.structure) <= energy
+        low, high = (low, middle) if fits else (middle, high)
+    write(high)
+    unread = ~active_channels(model, task.structure)
+    zero_channels(model, task.structure, unread)
+    return math.exp(high), unread, {name: max(1, int(torch.count_nonzero(weights[name]))) for name in layers}
 
 
 def _saved(zeros: ZeroSavings, kept: dict[str, int]) -> float:

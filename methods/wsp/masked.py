@@ -76,6 +76,7 @@ class WSPMasked(WSPWeights):
 
     name: ClassVar[str] = "wsp-masked"
     title: ClassVar[str] = "WSP, weights and inputs"
+    revision: ClassVar[int] = 3  # the second's projections counted masks of channels that were gone
 
     def run(self, task: Task) -> Outcome:
         """Train weights and masks in turns. Raises Infeasible when the feature maps alone are above the budget."""

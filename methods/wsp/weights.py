@@ -97,12 +97,15 @@ def project(network: nn.Module, task: Task, target: float, *, apply: bool = True
         write(count)
         return task.energy_with_zeros(network, task.structure)
 
-    # Channels count as if all stayed, so at least so many weights fit. Where channels go, more do.
+    # Channels count as if all stayed. Where channels go, more weights fit.
     low, high = len(layers), len(order) + 1  # so many fit, and so many don't or aren't there
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if estimate(middle) <= target else (low, middle)
     energy, high = exact(low), len(order) + 1
+    if energy > target:  # masks hid more of the channels that went than of those that stay
+        low, high = len(layers), low
+        energy = exact(low)
     while energy < target * (1 - UNUSED) and high - low > 1:
         middle = (low + high) // 2
         if (at_middle := exact(middle)) <= target:

@@ -84,9 +84,10 @@ class ZeroSavings:
         kept = [row[: unit.upper_bound].nonzero().flatten() for unit, row in zip(structure.units, active, strict=True)]
         for (name, dim), owners in structure.owners.items():
             if name in tensors:
-                tensors[name] = tensors[name].index_select(dim, kept_entries(tensors[name].shape[dim], owners, kept))
-            elif owners[0].role == "mask" and (weight := f"{name.rpartition('.')[0]}.weight") in masks:
-                masks[weight] = masks[weight].index_select(dim, kept_entries(masks[weight].shape[dim], owners, kept))
+                entries = kept_entries(tensors[name].shape[dim], owners, kept)
+                tensors[name] = tensors[name].index_select(dim, entries)
+                if dim == 1 and name in masks:  # of the inputs that the weight reads; the table may know no masks
+                    masks[name] = masks[name].index_select(0, entries)
         return {
             name: LayerZeros(
                 torch.count_nonzero(tensor),

@@ -23,7 +23,7 @@ from shared.networks import importance, structure
 from shared.training import first_batches, recalibrate_batch_norm
 
 SECOND = ("netadapt", "netadapt-original", "eap", "eap-weights", "lcp", "legr", "wsp", "wsp-weights", "wsp-masked")
-REVISION, OF_METHODS = 1, dict.fromkeys(SECOND, 2)
+REVISION, OF_METHODS = 1, dict.fromkeys(SECOND, 2) | {"eap-weights": 3, "wsp-masked": 3}
 TRAINED = {  # method -> sum of absolute weights after 12 iterations, and after 6 of fine-tuning
     "uniform": (166.40, 185.23),
     "uniform-gradual": (168.15, 187.41),

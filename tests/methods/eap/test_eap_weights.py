@@ -14,7 +14,7 @@ from methods.eap import weights as module
 from methods.eap.eap import SWEEPS, sampled_rows
 from methods.eap.sparse import RESTORED_SHARE, RIDGE, LayerInputs, fitted, largest, restored
 from methods.eap.weights import SHARES, Curve, EAPWeights
-from shared.energy.zeros import LayerZeros
+from shared.networks import active_widths
 
 ROWS, COLUMNS, OUTPUTS = 40, 9, 5
 
@@ -106,9 +106,12 @@ def test_curves_interpolate_between_their_shares() -> None:
         assert curve.kept(tolerance) == pytest.approx(10_000 * (1 - tolerance), abs=1.5)
 
 
-def test_each_sweep_meets_its_energy_and_keeps_its_zeros(tiny_task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    task: Task = tiny_task(budget_fraction=0.6, zeros=True)
-    assert task.zeros is not None
+@pytest.mark.parametrize("fraction", [0.6, 0.45])
+def test_each_sweep_meets_its_energy_and_keeps_its_zeros(
+    tiny_task: Any, monkeypatch: pytest.MonkeyPatch, fraction: float
+) -> None:
+    """Channels go as well, since no weight that reads them is left; what they save is used."""
+    task: Task = tiny_task(budget_fraction=fraction, zeros=True)
     seen: list[tuple[float, float]] = []
     sweep = module._sweep_once
 
@@ -116,19 +119,17 @@ def test_each_sweep_meets_its_energy_and_keeps_its_zeros(tiny_task: Any, monkeyp
         dead = {name: layer.weight.detach() == 0 for name, layer in layers.items()}
         facts = sweep(task, model, layers, zeros, energy, index)
         assert all(bool((layers[name].weight[mask] == 0).all()) for name, mask in dead.items())
-        saved = sum(
-            float(zeros.saved(name, LayerZeros(torch.count_nonzero(layer.weight), layer.weight.numel(), 1)))
-            for name, layer in layers.items()
-        )
-        seen.append((energy, task.dense_energy - saved))
+        seen.append((energy, task.energy_with_zeros(model)))
         assert facts["kept"] == {name: int(torch.count_nonzero(layer.weight)) for name, layer in layers.items()}
         return facts
 
     monkeypatch.setattr(module, "_sweep_once", watched)
     outcome = EAPWeights().run(task)
-    assert [energy for energy, _ in seen] == pytest.approx([0.6 ** (k / SWEEPS) for k in range(1, SWEEPS + 1)])
-    assert all(0.97 * energy < estimate <= energy for energy, estimate in seen)
+    assert [energy for energy, _ in seen] == pytest.approx([fraction ** (k / SWEEPS) for k in range(1, SWEEPS + 1)])
+    # a channel is several per cent of so small a network, and more go as weights come back elsewhere
+    assert all(0.9 * energy < estimate <= energy for energy, estimate in seen)
     assert task.energy_with_zeros(outcome.network) <= task.budget
+    assert sum(active_widths(outcome.network)) < sum(task.structure.upper_bounds)
     assert outcome.notes["not_sampled"] == ["depthwise.weight"]
     kept = outcome.notes["kept_weights"]  # training has left the zeros alone
     assert kept == {name: int((dict(outcome.network.named_parameters())[name] != 0).sum()) for name in kept}

@@ -50,6 +50,20 @@ def test_the_largest_squares_per_joule_stay(tiny_task: Any) -> None:
         assert bool(stays.view(-1)[before[name].abs().argmax()])
 
 
+@pytest.mark.parametrize("target", [0.8, 0.7, 0.6])
+def test_a_projection_is_feasible_where_masks_hide_the_channels_that_go(tiny_task: Any, target: float) -> None:
+    """While these channels stay, half of the inputs of `conv` are hidden; once they are gone, none is."""
+    task: Task = tiny_task(zeros=True)
+    network = task.copy_of_dense()
+    mask = torch.ones(20, 4, 4)
+    mask[:10] = 0
+    mask_inputs(network, {"conv": mask})
+    with torch.no_grad():
+        network.get_parameter("conv.weight")[:, :10] *= 1e-3
+    project(network, task, target)
+    assert 0.97 * target <= task.energy_with_zeros(network) <= target
+
+
 @pytest.mark.parametrize("shown", [1.0, 0.5])
 def test_at_unequal_prices_the_kept_weights_are_the_first_of_a_list_sorted_by_hand(
     tiny_task: Any, shown: float
