@@ -101,7 +101,8 @@ def _checked(task: Task, model: nn.Module) -> tuple[ZeroSavings, dict[str, Layer
         for name, module in modules.items()
         if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
     }
-    floor = task.dense_energy - _saved(zeros, dict.fromkeys(layers, 1))
+    one = {name: LayerZeros(torch.tensor(1), zeros.entries[name], 1) for name in layers}
+    floor = task.dense_energy - float(sum(zeros.saved(name, weight) for name, weight in one.items()))
     if floor > task.budget:
         raise Infeasible(
             f"expected a budget of at least {floor:.6g} {unit} (a weight per layer, all channels there), "
@@ -172,11 +173,5 @@ def _numbers(
     write(high)
     unread = ~active_channels(model, task.structure)
     zero_channels(model, task.structure, unread)
+    # At least one: a layer without any weight would end the network.
     return math.exp(high), unread, {name: max(1, int(torch.count_nonzero(weights[name]))) for name in layers}
-
-
-def _saved(zeros: ZeroSavings, kept: dict[str, int]) -> float:
-    """Joules that zeros save where so many weights of each layer stay, and all channels."""
-    return float(
-        sum(zeros.saved(name, LayerZeros(torch.tensor(n), zeros.entries[name], 1)) for name, n in kept.items())
-    )
